@@ -1,0 +1,171 @@
+// pyxai.ops._cpu: the CPU kernels by address. Python has checked shapes and owns all memory.
+#include <cstdint>
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cam/cam.h"
+#include "common/check.h"
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+using pyxai::DType;
+using pyxai::OverlayArgs;
+using pyxai::ProjectArgs;
+using pyxai::RenderArgs;
+
+constexpr Address kAlignment = 64;
+
+void check_workspace(Address workspace, std::int64_t bytes, std::int64_t needed) {
+    PYXAI_CHECK(bytes >= needed, "workspace too small");
+    PYXAI_CHECK(workspace % kAlignment == 0, "workspace not aligned to 64 bytes");
+}
+
+ProjectArgs project_args(Address features, int dtype, bool channels_last, Address weights,
+                         bool weights_per_image, Address maps, std::int64_t images,
+                         std::int64_t channels, std::int64_t targets, std::int64_t positions) {
+    PYXAI_CHECK(dtype >= 0 && dtype <= 2, "unknown features dtype");
+    PYXAI_CHECK(images >= 0 && channels >= 0 && targets >= 0 && positions >= 0, "negative size");
+    return ProjectArgs{reinterpret_cast<const void*>(features),
+                       static_cast<DType>(dtype),
+                       channels_last,
+                       reinterpret_cast<const float*>(weights),
+                       weights_per_image,
+                       reinterpret_cast<float*>(maps),
+                       images,
+                       channels,
+                       targets,
+                       positions};
+}
+
+RenderArgs render_args(Address maps, std::int64_t count, std::int64_t map_height,
+                       std::int64_t map_width, std::int64_t height, std::int64_t width, bool relu,
+                       bool minmax, Address out, bool out_uint8) {
+    PYXAI_CHECK(count >= 0 && height >= 0 && width >= 0, "negative size");
+    PYXAI_CHECK(map_height > 0 && map_width > 0, "empty map");
+    PYXAI_CHECK(map_width < (std::int64_t{1} << 30) && width < (std::int64_t{1} << 30),
+                "map too wide");
+    return RenderArgs{reinterpret_cast<const float*>(maps),
+                      count,
+                      map_height,
+                      map_width,
+                      height,
+                      width,
+                      relu,
+                      minmax,
+                      reinterpret_cast<void*>(out),
+                      out_uint8};
+}
+
+} // namespace
+
+PYBIND11_MODULE(_cpu, module) {
+    module.doc() = "CPU kernels of pyxai, by address; use pyxai.ops instead.";
+    const py::call_guard<py::gil_scoped_release> unlocked;
+
+    module.def("simd_levels", &pyxai::cpu::simd_levels);
+    module.def("simd_level", &pyxai::cpu::simd_level);
+    module.def("set_simd_level", &pyxai::cpu::set_simd_level, py::arg("name"));
+
+    module.def(
+        "cam_project_workspace",
+        [](std::int64_t channels, std::int64_t targets, int num_threads) {
+            ProjectArgs args{};
+            args.channels = channels;
+            args.targets = targets;
+            return pyxai::cpu::project_workspace(args, num_threads);
+        },
+        py::arg("channels"), py::arg("targets"), py::arg("num_threads"));
+    module.def(
+        "cam_render_workspace",
+        [](std::int64_t map_width, std::int64_t width, int num_threads) {
+            RenderArgs args{};
+            args.map_width = map_width;
+            args.width = width;
+            return pyxai::cpu::render_workspace(args, num_threads);
+        },
+        py::arg("map_width"), py::arg("width"), py::arg("num_threads"));
+
+    module.def(
+        "cam_project",
+        [](Address features, int dtype, bool channels_last, Address weights, bool weights_per_image,
+           Address maps, std::int64_t images, std::int64_t channels, std::int64_t targets,
+           std::int64_t positions, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) {
+            const ProjectArgs args =
+                project_args(features, dtype, channels_last, weights, weights_per_image, maps,
+                             images, channels, targets, positions);
+            check_workspace(workspace, workspace_bytes,
+                            pyxai::cpu::project_workspace(args, num_threads));
+            pyxai::cpu::project(args, reinterpret_cast<void*>(workspace), num_threads);
+        },
+        py::arg("features"), py::arg("dtype"), py::arg("channels_last"), py::arg("weights"),
+        py::arg("weights_per_image"), py::arg("maps"), py::arg("images"), py::arg("channels"),
+        py::arg("targets"), py::arg("positions"), py::arg("workspace"), py::arg("workspace_bytes"),
+        py::arg("num_threads"), unlocked);
+
+    module.def(
+        "cam_render",
+        [](Address maps, std::int64_t count, std::int64_t map_height, std::int64_t map_width,
+           std::int64_t height, std::int64_t width, bool relu, bool minmax, Address out,
+           bool out_uint8, Address workspace, std::int64_t workspace_bytes, int num_threads) {
+            const RenderArgs args = render_args(maps, count, map_height, map_width, height, width,
+                                                relu, minmax, out, out_uint8);
+            check_workspace(workspace, workspace_bytes,
+                            pyxai::cpu::render_workspace(args, num_threads));
+            pyxai::cpu::render(args, reinterpret_cast<void*>(workspace), num_threads);
+        },
+        py::arg("maps"), py::arg("count"), py::arg("map_height"), py::arg("map_width"),
+        py::arg("height"), py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"),
+        py::arg("out_uint8"), py::arg("workspace"), py::arg("workspace_bytes"),
+        py::arg("num_threads"), unlocked);
+
+    module.def(
+        "cam_project_render",
+        [](Address features, int dtype, bool channels_last, Address weights, bool weights_per_image,
+           Address maps, std::int64_t images, std::int64_t channels, std::int64_t targets,
+           std::int64_t map_height, std::int64_t map_width, std::int64_t height, std::int64_t width,
+           bool relu, bool minmax, Address out, bool out_uint8, Address workspace,
+           std::int64_t workspace_bytes, int num_threads) {
+            const ProjectArgs projection =
+                project_args(features, dtype, channels_last, weights, weights_per_image, maps,
+                             images, channels, targets, map_height * map_width);
+            const RenderArgs rendering =
+                render_args(maps, images * targets, map_height, map_width, height, width, relu,
+                            minmax, out, out_uint8);
+            check_workspace(workspace, workspace_bytes,
+                            pyxai::cpu::project_workspace(projection, num_threads) +
+                                pyxai::cpu::render_workspace(rendering, num_threads));
+            pyxai::cpu::project_render(projection, rendering, reinterpret_cast<void*>(workspace),
+                                       num_threads);
+        },
+        py::arg("features"), py::arg("dtype"), py::arg("channels_last"), py::arg("weights"),
+        py::arg("weights_per_image"), py::arg("maps"), py::arg("images"), py::arg("channels"),
+        py::arg("targets"), py::arg("map_height"), py::arg("map_width"), py::arg("height"),
+        py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"), py::arg("out_uint8"),
+        py::arg("workspace"), py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "cam_overlay",
+        [](Address photos, Address colors, Address maps, std::int64_t count,
+           std::int64_t map_height, std::int64_t map_width, std::int64_t height, std::int64_t width,
+           bool relu, bool minmax, Address out, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) {
+            const OverlayArgs args{render_args(maps, count, map_height, map_width, height, width,
+                                               relu, minmax, out, true),
+                                   reinterpret_cast<const std::uint8_t*>(photos),
+                                   reinterpret_cast<const std::uint8_t*>(colors)};
+            check_workspace(workspace, workspace_bytes,
+                            pyxai::cpu::render_workspace(args.render, num_threads));
+            pyxai::cpu::overlay(args, reinterpret_cast<void*>(workspace), num_threads);
+        },
+        py::arg("photos"), py::arg("colors"), py::arg("maps"), py::arg("count"),
+        py::arg("map_height"), py::arg("map_width"), py::arg("height"), py::arg("width"),
+        py::arg("relu"), py::arg("minmax"), py::arg("out"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+}

@@ -1,0 +1,20 @@
+// Body of the three isa_*.cpp units. No standard library and nothing inline that is shared with other
+// units goes in here: the linker might keep the copy made for a newer processor.
+#include "simd.h"
+
+#include "../cam/cam_kernels.h"
+#include "../common/bilinear.h"
+
+namespace pyxai::cpu::PYXAI_ISA {
+
+namespace {
+#include "../cam/project_impl.h"
+#include "../cam/render_impl.h"
+} // namespace
+
+const CamKernels kCamKernels = {
+    kPanelColumns,  project_planes, project_channels_last, pack_planes,
+    pack_channels_last, multiply_panel, scale_map,          render_rows,
+};
+
+} // namespace pyxai::cpu::PYXAI_ISA

@@ -1,0 +1,48 @@
+"""How errors are worded: argument, expected, got; and the closest names to a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import torch
+
+
+class MissingExtraError(ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed or does not import; "
+            f"install it with: pip install 'pyxai-vision[{extra}]'"
+        )
+
+
+def argument_error(argument: str, expected: str, got: object) -> ValueError:
+    """The error for a bad argument; `got` may be a tensor, which is described, not printed."""
+    return ValueError(f"{argument}: expected {expected}, got {describe(got)}")
+
+
+def describe(value: object) -> str:
+    """A short description of any value: tensors by dtype, shape and device."""
+    if isinstance(value, torch.Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"a {dtype} tensor {list(value.shape)} on {value.device}"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def closest(name: str, names: Iterable[str], *, limit: int = 3) -> str:
+    """A hint such as "; closest: 'layer4', 'layer3'", or "" when nothing is close."""
+    by_folded = {candidate.casefold(): candidate for candidate in names}
+    folded = name.casefold()
+    # A name that contains the wrong one ("retriever") is closer than any misspelling.
+    found = [key for key in by_folded if folded and folded in key][:limit]
+    found += [
+        key
+        for key in difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.5)
+        if key not in found
+    ]
+    if not found:
+        return ""
+    return "; closest: " + ", ".join(repr(by_folded[key]) for key in found[:limit])

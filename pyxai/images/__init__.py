@@ -1,0 +1,31 @@
+"""Photos from files, folders, pictures, arrays and tensors, and their way to a model's input.
+
+`open_photo` reads one photo, `iterate_photos` many, one after the other, `to_batch` makes them what
+a model eats, and `Preprocessing` says how. Whatever cannot be read raises `ImageError`, which names
+the photo and the reason.
+"""
+
+from pyxai.images.batch import Images, is_model_input, to_batch
+from pyxai.images.errors import ImageError, ImageErrors
+from pyxai.images.preprocessing import Interpolation, Preprocessing
+from pyxai.images.reading import BACKGROUND, FORMATS, MAX_PIXELS, PhotoSource, open_photo
+from pyxai.images.sources import SUFFIXES, PhotoSources, find_photos, iterate_photos
+
+__all__ = [
+    "BACKGROUND",
+    "FORMATS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageError",
+    "ImageErrors",
+    "Images",
+    "Interpolation",
+    "PhotoSource",
+    "PhotoSources",
+    "Preprocessing",
+    "find_photos",
+    "is_model_input",
+    "iterate_photos",
+    "open_photo",
+    "to_batch",
+]

@@ -1,0 +1,190 @@
+"""What happens to a photo on its way into a network: resize, crop, normalise."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, SupportsIndex, TypeAlias, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pyxai.images import reading
+from pyxai.images.errors import ImageError
+from pyxai.images.reading import PhotoSource, is_upright_rgb, open_photo
+
+Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest", "lanczos"]
+
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop and normalisation, to the bit as torchvision does them on PIL images.
+
+    The same as `Compose([Resize(resize, interpolation), CenterCrop(crop), ToTensor(),
+    Normalize(mean, std)])`, steps that are None left out. Hashable; safe in several threads.
+
+    Attributes:
+        mean: Mean of each channel (R, G, B) of pixels in [0, 1].
+        std: Standard deviation of each channel, greater than 0.
+        resize: Pixels. An int sets the shorter side and keeps the proportions (the longer side is
+            rounded down); a pair is (height, width) exactly. None keeps the size.
+        crop: Pixels. An int or a pair (height, width), cut out of the centre. A photo that is
+            smaller than the crop gets a black border (before normalisation). None keeps it all.
+        interpolation: Of the resize; all but "nearest" are antialiased.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", _three_numbers("mean", self.mean))
+        object.__setattr__(self, "std", _three_numbers("std", self.std))
+        if min(self.std) <= 0:
+            raise ValueError(f"std: expected three numbers greater than 0, got {self.std}")
+        object.__setattr__(self, "resize", _lengths("resize", self.resize))
+        object.__setattr__(self, "crop", _lengths("crop", self.crop))
+        if self.interpolation not in _RESAMPLING:
+            expected = ", ".join(map(repr, _RESAMPLING))
+            raise ValueError(
+                f"interpolation: expected one of {expected}, got {self.interpolation!r}"
+            )
+
+    def __call__(self, photo: PhotoSource) -> torch.Tensor:
+        """Makes a photo what the network eats.
+
+        Args:
+            photo: A picture from `open_photo`, or anything that it opens.
+
+        Returns:
+            A contiguous float32 tensor `[3, h, w]` on the CPU.
+
+        Raises:
+            ImageError: The photo cannot be opened, or would exceed `MAX_PIXELS` once resized.
+        """
+        return self.normalize(pixels_of(self.view(photo)))
+
+    def view(self, photo: PhotoSource) -> Image.Image:
+        """The geometry only: the picture that the network sees, before normalisation.
+
+        Args:
+            photo: A picture from `open_photo`, or anything that it opens; it is not changed.
+
+        Returns:
+            An RGB picture of its own memory (the photo itself if there is nothing to do).
+
+        Raises:
+            ImageError: As for a call.
+        """
+        picture = cast(Image.Image, photo) if is_upright_rgb(photo) else open_photo(photo)
+        size, box = self._plan(picture.size)
+        if size != picture.size:
+            picture = picture.resize(size, _RESAMPLING[self.interpolation])
+        if box != (0, 0, *size):
+            picture = picture.crop(box)  # what lies outside the picture comes out black
+        return picture
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The arithmetic only: pixel values to what the network eats, (x / 255 − mean) / std.
+
+        Args:
+            pixels: uint8 tensor `[..., h, w, 3]`, RGB.
+
+        Returns:
+            A contiguous float32 tensor `[..., 3, h, w]` on the device of the pixels.
+        """
+        if pixels.dtype != torch.uint8 or pixels.ndim < 3 or pixels.shape[-1] != 3:
+            got = f"{str(pixels.dtype).removeprefix('torch.')} {[*pixels.shape]}"
+            raise ValueError(f"pixels: expected a uint8 tensor [..., h, w, 3], got {got}")
+        values = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+            for each in (self.mean, self.std)
+        )
+        return values.div_(255).sub_(mean).div_(std)
+
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of the original photo that the network sees, to lay a map over that photo.
+
+        Args:
+            size: (width, height) of the upright photo, as `open_photo(...).size` gives it.
+
+        Returns:
+            (x0, y0, x1, y1) in pixels of the photo, edges and not centres: the whole photo is
+            (0, 0, width, height). Where the crop added a border, the region reaches beyond the
+            photo: x0 or y0 below 0, x1 or y1 above the width or height.
+
+        Raises:
+            ValueError: The size is not a pair of numbers greater than 0.
+        """
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: expected (width, height) greater than 0, got {size!r}")
+        width, height = size
+        resized, (x0, y0, x1, y1) = self._plan(size)
+        across, down = width / resized[0], height / resized[1]
+        return x0 * across, y0 * down, x1 * across, y1 * down
+
+    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+        """(width, height) after the resize, and the crop's box (x0, y0, x1, y1) in it."""
+        width, height = size
+        if isinstance(self.resize, tuple):
+            height, width = self.resize
+        elif self.resize is not None and width <= height:
+            width, height = self.resize, int(self.resize * height / width)
+        elif self.resize is not None:
+            width, height = int(self.resize * width / height), self.resize
+        if (width, height) != size and width * height > reading.MAX_PIXELS:
+            expected = f"expected at most {reading.MAX_PIXELS:,} pixels after the resize"
+            raise ImageError("image", f"{expected}, got {width} × {height} from {size}")
+        if self.crop is None:
+            return (width, height), (0, 0, width, height)
+        rows, columns = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        x0, y0 = _offset(width, columns), _offset(height, rows)
+        return (width, height), (x0, y0, x0 + columns, y0 + rows)
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    """The pixels of an RGB picture: a new uint8 tensor `[h, w, 3]`."""
+    return torch.from_numpy(np.array(picture))
+
+
+def _offset(length: int, crop: int) -> int:
+    """Where a centre crop begins; torchvision pads the first side with the smaller half."""
+    return round((length - crop) / 2.0) if crop <= length else -((crop - length) // 2)
+
+
+def _three_numbers(argument: str, value: object) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(each) for each in cast(Iterable[float], value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{argument}: expected three finite numbers (R, G, B), got {value!r}")
+    return numbers
+
+
+def _lengths(argument: str, value: object) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    several = isinstance(value, (tuple, list))
+    given = cast("Iterable[SupportsIndex]", value if several else (value,))
+    try:
+        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]
+    except TypeError:
+        lengths = []
+    if len(lengths) != (2 if several else 1) or min(lengths) < 1:
+        expected = "expected an int or a pair (height, width) of ints greater than 0, or None"
+        raise ValueError(f"{argument}: {expected}, got {value!r}")
+    return (lengths[0], lengths[1]) if several else lengths[0]

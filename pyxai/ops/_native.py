@@ -1,0 +1,96 @@
+"""Finds the compiled modules and says why one is missing.
+
+The only module that reads environment variables: `PYXAI_SIMD` (baseline, avx2 or avx512) forces the
+instruction set of the CPU kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+import torch  # before _cpu, so that both share torch's OpenMP runtime
+
+try:
+    from pyxai.ops import _cpu
+except ImportError as error:  # pragma: no cover - a broken installation
+    raise ImportError(
+        "pyxai: the compiled module pyxai.ops._cpu does not import; pyxai was not installed, or was "
+        "built for another Python: run `pip install .` in its folder (and do not start Python in a "
+        f"checkout that is not an editable install). Cause: {error}"
+    ) from error
+
+cpu = _cpu
+
+# The numbers of csrc/common/dtype.h.
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+if "PYXAI_SIMD" in os.environ:
+    try:
+        cpu.set_simd_level(os.environ["PYXAI_SIMD"])
+    except ValueError as error:
+        raise ImportError(f"environment variable PYXAI_SIMD: {error}") from None
+
+
+class CudaUnavailableError(RuntimeError):
+    """The CUDA kernels cannot run; the message says why and what to do."""
+
+
+@functools.cache
+def _load_cuda() -> ModuleType | ImportError:
+    try:
+        from pyxai.ops import _cuda
+    except ImportError as error:
+        return error
+    return _cuda
+
+
+def cuda_status() -> dict[str, Any]:
+    """What is known of the CUDA half: build, driver, devices, and why it is unusable, if it is.
+
+    Returns:
+        A dictionary with `built`, `toolkit`, `architectures`, `driver_version`, `device_count`,
+        `devices` and `problem` (None when the kernels can run).
+    """
+    status: dict[str, Any] = dict.fromkeys(
+        ("toolkit", "architectures", "driver_version", "device_count", "problem")
+    )
+    status["devices"] = []
+    module = _load_cuda()
+    status["built"] = not isinstance(module, ImportError)
+    if isinstance(module, ImportError):
+        status["problem"] = (
+            "the CUDA kernels were not built: install again with a CUDA compiler (nvcc) on the PATH, "
+            f"or with PYXAI_CUDA=ON in CMAKE_ARGS to see why it is not found ({module})"
+        )
+        return status
+    status.update(module.build_info())
+    device = module.device_status()
+    status["driver_version"] = device["driver_version"]
+    status["device_count"] = device["device_count"]
+    if device["error"] is not None:
+        status["problem"] = device["error"]
+    elif torch.version.cuda is None:
+        status["problem"] = "this torch was built without CUDA: install a CUDA build of torch"
+    elif torch.cuda.is_available():
+        status["devices"] = [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ]
+    else:
+        status["problem"] = "torch finds no usable CUDA device (torch.cuda.is_available() is False)"
+    return status
+
+
+@functools.cache
+def cuda() -> Any:
+    """The module with the CUDA kernels.
+
+    Raises:
+        CudaUnavailableError: it is not there or cannot run; never falls back to the CPU.
+    """
+    problem = cuda_status()["problem"]
+    if problem is not None:
+        raise CudaUnavailableError(f"pyxai cannot run its CUDA kernels: {problem}")
+    return _load_cuda()

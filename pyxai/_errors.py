@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 
@@ -24,12 +25,24 @@ def argument_error(argument: str, expected: str, got: object) -> ValueError:
 
 
 def describe(value: object) -> str:
-    """A short description of any value: tensors by dtype, shape and device."""
+    """What a value is, in a few words: "a float32 tensor [3, 224, 224]", "-3", "a dict"."""
     if isinstance(value, torch.Tensor):
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
         dtype = str(value.dtype).removeprefix("torch.")
-        return f"a {dtype} tensor {list(value.shape)} on {value.device}"
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 200 else text[:197] + "..."
+        return _with_article(f"{dtype} tensor {[*value.shape]}") + where
+    if isinstance(value, np.ndarray):
+        return _with_article(f"{value.dtype} array {[*value.shape]}")
+    plain = (str, int, float, torch.dtype, torch.device, type(None))
+    if isinstance(value, plain) or (
+        isinstance(value, (tuple, list)) and value and all(isinstance(each, plain) for each in value)
+    ):
+        text = repr(value)
+        return text if len(text) <= 200 else text[:197] + "..."
+    return _with_article(type(value).__name__)
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeioAEIO' else 'a'} {words}"
 
 
 def closest(name: str, names: Iterable[str], *, limit: int = 3) -> str:

@@ -1,7 +1,7 @@
 """Trains the scene classifier that ships as ``pyxai/zoo/demo.safetensors``.
 
 Usage:
-    python tools/train_demo_classifier.py PATH_TO_SCENES [--epochs 60] [--out FILE]
+    python tools/train_demo_classifier.py PATH_TO_SCENES [--epochs 36] [--out FILE]
     python tools/train_demo_classifier.py PATH_TO_SCENES --evaluate-only
 
 PATH_TO_SCENES is a folder with ``index.csv`` (columns file, split, label, class_index) and the
@@ -19,6 +19,8 @@ import datetime
 import importlib.util
 import math
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,10 @@ _spec.loader.exec_module(demo)
 MEAN = torch.tensor(demo.PREPROCESSING["mean"]).view(1, 3, 1, 1)
 STD = torch.tensor(demo.PREPROCESSING["std"]).view(1, 3, 1, 1)
 # One input size is drawn for every batch; the first half of the epochs gets by with small ones.
-EARLY_SIZES, LATE_SIZES = (80, 96, 112, 128), (112, 128, 144, 160)
+EARLY_SIZES, LATE_SIZES = (80, 96, 112), (112, 128, 144)
 CROP_AREA = (0.25, 1.0)
 MAX_ROTATION = math.radians(8)
-MIX_PROBABILITY = 0.5  # share of the batches with pasted rectangles (CutMix)
+MIX_PROBABILITY = 0.3  # share of the batches with pasted rectangles (CutMix)
 LABEL_SMOOTHING = 0.1
 WEIGHT_DECAY = 5e-4
 AVERAGING = 0.998  # decay of the running average of the weights
@@ -121,7 +123,23 @@ def training_batch(pixels: Tensor, labels: Tensor, sizes: tuple[int, ...]) -> tu
     targets = F.one_hot(labels, len(demo.CLASS_NAMES)).float()
     if float(torch.rand(1)) < MIX_PROBABILITY:
         images, targets = paste_rectangles(images, targets)
-    return (images - MEAN) / STD, targets
+    images = ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+    return images, targets
+
+
+def training_batches(
+    pixels: Tensor, labels: Tensor, batch_size: int, sizes: tuple[int, ...]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields one epoch of batches; the next one is prepared while the current one is in use."""
+    order = torch.randperm(len(pixels)).split(batch_size)[: len(pixels) // batch_size]
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as worker:
+        chosen = order[0]
+        upcoming = worker.submit(training_batch, pixels[chosen], labels[chosen], sizes)
+        for chosen in order[1:]:
+            batch = upcoming.result()
+            upcoming = worker.submit(training_batch, pixels[chosen], labels[chosen], sizes)
+            yield batch
+        yield upcoming.result()
 
 
 @torch.no_grad()
@@ -165,10 +183,7 @@ def train(pixels: Tensor, labels: Tensor, arguments: argparse.Namespace) -> None
         network.train()
         total_loss = 0.0
         sizes = EARLY_SIZES if epoch <= arguments.epochs // 2 else LATE_SIZES
-        order = torch.randperm(len(pixels))[: steps_per_epoch * arguments.batch_size]
-        for chosen in order.view(steps_per_epoch, -1):
-            images, targets = training_batch(pixels[chosen], labels[chosen], sizes)
-            images = images.contiguous(memory_format=torch.channels_last)
+        for images, targets in training_batches(pixels, labels, arguments.batch_size, sizes):
             with torch.autocast("cpu", torch.bfloat16):
                 scores = network(images)
             loss = F.cross_entropy(scores.float(), targets, label_smoothing=LABEL_SMOOTHING)
@@ -256,11 +271,11 @@ def main() -> None:
     """Trains (unless told not to), stores, reloads and reports."""
     parser = argparse.ArgumentParser(description="Trains or evaluates the demo classifier.")
     parser.add_argument("scenes", type=Path, help="folder with index.csv and the photos")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--hold-out", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, default=demo.WEIGHTS_FILE)
     parser.add_argument("--evaluate-only", action="store_true", help="report on --out as it is")

@@ -42,23 +42,26 @@ void scale_map(const float* map, std::int64_t size, bool relu, bool minmax, floa
     }
 }
 
-// One source row, scaled and stretched to the full width.
+// One source row, scaled and stretched to the full width. For bytes the values are scaled to
+// [0, 255] and a half is added: blending two rows keeps it, so that truncation rounds.
 inline void stretch_row(const RenderPiece& piece, std::int64_t source_row, float* out) {
     const float* source = piece.map + source_row * piece.map_width;
     float* scaled = piece.scratch;
+    const bool bytes =
+        piece.format == PixelFormat::kByte || piece.format == PixelFormat::kOverlay;
     const float floor = piece.relu ? 0.0f : -__builtin_inff();
-    const float factor = piece.format == PixelFormat::kFloat ||
-                                 piece.format == PixelFormat::kFloatStreamed
-                             ? piece.factor
-                             : piece.factor * 255.0f;
+    const float factor = bytes ? piece.factor * 255.0f : piece.factor;
+    const float half = bytes ? 0.5f : 0.0f;
     for (std::int64_t x = 0; x < piece.map_width; ++x) {
         const float u = source[x] < floor ? floor : source[x];
-        scaled[x] = (u - piece.offset) * factor;
+        scaled[x] = (u - piece.offset) * factor + half;
     }
     // The taps and rows are padded to whole vectors, so there is no rest to care for.
+    const bool in_registers = piece.map_width <= kRegisterTable;
     for (std::int64_t x = 0; x < piece.width; x += kLanes) {
-        const Vec low = gather(scaled, load(piece.low + x));
-        const Vec high = gather(scaled, load(piece.high + x));
+        const IntVec low_index = load(piece.low + x), high_index = load(piece.high + x);
+        const Vec low = in_registers ? permute(scaled, low_index) : gather(scaled, low_index);
+        const Vec high = in_registers ? permute(scaled, high_index) : gather(scaled, high_index);
         store(out + x, low + load(piece.weight + x) * (high - low));
     }
 }
@@ -100,24 +103,26 @@ inline void stream_float_row(const float* low, const float* high, Vec weight, st
     }
 }
 
-// Values were scaled by 255. NaN fails the first comparison and becomes 0.
-inline IntVec to_index(Vec value) {
-    const Vec top = broadcast(255.0f);
-    Vec rounded = value > 0.0f ? value : Vec{};
-    rounded = rounded < top ? rounded : top;
-    return __builtin_convertvector(rounded + 0.5f, IntVec);
+// Truncation makes a NaN the most negative integer, which is clamped to 0 later.
+inline IntVec to_int(Vec value) {
+    return __builtin_convertvector(at_most(broadcast(255.5f), value), IntVec);
 }
 
 inline void write_byte_row(const float* low, const float* high, Vec weight, std::int64_t width,
                            std::uint8_t* out) {
+    const auto indices = [&](std::int64_t x) {
+        return to_int(blend_rows(low + x, high + x, weight));
+    };
     std::int64_t x = 0;
-    for (; x + kLanes <= width; x += kLanes) {
-        store_bytes(out + x, to_index(blend_rows(low + x, high + x, weight)));
+    for (; x + 4 * kLanes <= width; x += 4 * kLanes) {
+        store_bytes(out + x, indices(x), indices(x + kLanes), indices(x + 2 * kLanes),
+                    indices(x + 3 * kLanes));
     }
-    if (x < width) {
-        std::uint8_t bytes[kLanes];
-        store_bytes(bytes, to_index(blend_rows(low + x, high + x, weight)));
-        for (std::int64_t i = 0; x + i < width; ++i) {
+    for (; x < width; x += kLanes) {
+        std::uint8_t bytes[4 * kLanes];
+        store_bytes(bytes, indices(x), IntVec{}, IntVec{}, IntVec{});
+        const std::int64_t rest = width - x < kLanes ? width - x : kLanes;
+        for (std::int64_t i = 0; i < rest; ++i) {
             out[x + i] = bytes[i];
         }
     }
@@ -226,9 +231,13 @@ inline void write_overlay_row(const RenderPiece& piece, const float* low, const 
                               Vec weight, std::int64_t row) {
     const std::uint8_t* photo = piece.photo + row * piece.width * 3;
     std::uint8_t* out = static_cast<std::uint8_t*>(piece.out) + row * piece.width * 3;
+    const auto index_of = [&](std::int64_t x) {
+        const IntVec index = to_int(blend_rows(low + x, high + x, weight));
+        return index > 0 ? index : IntVec{};
+    };
     std::int64_t x = 0;
     for (; x + kLanes <= piece.width; x += kLanes) {
-        const IntVec index = to_index(blend_rows(low + x, high + x, weight));
+        const IntVec index = index_of(x);
         blend_pixels(photo + 3 * x, piece.colors, index, out + 3 * x);
     }
     if (x < piece.width) {
@@ -237,7 +246,7 @@ inline void write_overlay_row(const RenderPiece& piece, const float* low, const 
         for (std::int64_t i = 0; i < bytes; ++i) {
             pixels[i] = photo[3 * x + i];
         }
-        const IntVec index = to_index(blend_rows(low + x, high + x, weight));
+        const IntVec index = index_of(x);
         std::uint8_t blended[3 * kLanes];
         blend_pixels(pixels, piece.colors, index, blended);
         for (std::int64_t i = 0; i < bytes; ++i) {

@@ -78,12 +78,14 @@ const CamKernels& cam_kernels() {
 }
 
 std::int64_t last_level_cache_bytes() {
+    // Virtual machines report the sum over a whole host; what one core can use is rarely more than this.
+    constexpr std::int64_t kLargest = std::int64_t{32} << 20;
     static const std::int64_t bytes = [] {
         long found = 0;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
         found = sysconf(_SC_LEVEL3_CACHE_SIZE);
 #endif
-        return found > 0 ? static_cast<std::int64_t>(found) : std::int64_t{32} << 20;
+        return found > 0 && found < kLargest ? static_cast<std::int64_t>(found) : kLargest;
     }();
     return bytes;
 }

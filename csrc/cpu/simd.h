@@ -29,8 +29,15 @@ typedef std::int32_t IntVec __attribute__((vector_size(kLanes * 4)));
 typedef std::uint32_t UintVec __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t ShortVec __attribute__((vector_size(kLanes * 2)));
 
+// Not Vec{} + x: adding to zero is an instruction, because of -0.
 static inline Vec broadcast(float x) {
-    return Vec{} + x;
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(_mm512_set1_ps(x));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(_mm256_set1_ps(x));
+#else
+    return Vec{x, x, x, x};
+#endif
 }
 
 static inline Vec load(const float* p) {
@@ -49,11 +56,23 @@ static inline void store(float* p, Vec v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+#if defined(__AVX512F__)
+static inline __mmask16 first_lanes(std::int64_t count) {
+    return static_cast<__mmask16>((1u << count) - 1u);
+}
+#elif defined(__AVX2__)
+static inline __m256i first_lanes(std::int64_t count) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lanes);
+}
+#endif
+
 // The first `count` < kLanes elements; the others are zero, or untouched in memory.
 static inline Vec load_part(const float* p, std::int64_t count) {
 #if defined(__AVX512F__)
-    const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1u);
-    return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(mask, p));
+    return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(first_lanes(count), p));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(_mm256_maskload_ps(p, first_lanes(count)));
 #else
     Vec v{};
     for (std::int64_t i = 0; i < count; ++i) {
@@ -65,8 +84,9 @@ static inline Vec load_part(const float* p, std::int64_t count) {
 
 static inline void store_part(float* p, Vec v, std::int64_t count) {
 #if defined(__AVX512F__)
-    const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1u);
-    _mm512_mask_storeu_ps(p, mask, reinterpret_cast<__m512>(v));
+    _mm512_mask_storeu_ps(p, first_lanes(count), reinterpret_cast<__m512>(v));
+#elif defined(__AVX2__)
+    _mm256_maskstore_ps(p, first_lanes(count), reinterpret_cast<__m256>(v));
 #else
     for (std::int64_t i = 0; i < count; ++i) {
         p[i] = v[i];
@@ -104,7 +124,31 @@ static inline void stream_fence() {
 #endif
 }
 
-// table[index] for each lane.
+// table[index] for each lane: tables of at most kRegisterTable entries are permuted in registers.
+// The table must be readable up to that size.
+#if defined(__AVX512F__)
+constexpr std::int64_t kRegisterTable = 32;
+
+static inline Vec permute(const float* table, IntVec index) {
+    return reinterpret_cast<Vec>(
+        _mm512_permutex2var_ps(_mm512_loadu_ps(table), reinterpret_cast<__m512i>(index),
+                               _mm512_loadu_ps(table + kLanes)));
+}
+#elif defined(__AVX2__)
+constexpr std::int64_t kRegisterTable = 8;
+
+static inline Vec permute(const float* table, IntVec index) {
+    return reinterpret_cast<Vec>(
+        _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(index)));
+}
+#else
+constexpr std::int64_t kRegisterTable = 0;
+
+static inline Vec permute(const float*, IntVec) {
+    return Vec{};
+}
+#endif
+
 static inline Vec gather(const float* table, IntVec index) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Vec>(_mm512_i32gather_ps(reinterpret_cast<__m512i>(index), table, 4));
@@ -119,15 +163,49 @@ static inline Vec gather(const float* table, IntVec index) {
 #endif
 }
 
-// The low byte of each lane.
-static inline void store_bytes(std::uint8_t* p, IntVec v) {
+// min(limit, value); NaN stays NaN.
+static inline Vec at_most(Vec limit, Vec value) {
 #if defined(__AVX512F__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                     _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(v)));
+    return reinterpret_cast<Vec>(
+        _mm512_min_ps(reinterpret_cast<__m512>(limit), reinterpret_cast<__m512>(value)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(
+        _mm256_min_ps(reinterpret_cast<__m256>(limit), reinterpret_cast<__m256>(value)));
 #else
-    typedef std::uint8_t ByteVec __attribute__((vector_size(kLanes)));
-    const ByteVec bytes = __builtin_convertvector(v, ByteVec);
-    std::memcpy(p, &bytes, sizeof bytes);
+    return limit < value ? limit : value;
+#endif
+}
+
+// Four vectors of integers as bytes, clamped to [0, 255].
+static inline void store_bytes(std::uint8_t* p, IntVec a, IntVec b, IntVec c, IntVec d) {
+#if defined(__AVX512F__)
+    const __m512i low =
+        _mm512_packs_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b));
+    const __m512i high =
+        _mm512_packs_epi32(reinterpret_cast<__m512i>(c), reinterpret_cast<__m512i>(d));
+    // Packing works within 128-bit lanes; this puts the groups of four back in order.
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+#elif defined(__AVX2__)
+    const __m256i low =
+        _mm256_packs_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b));
+    const __m256i high =
+        _mm256_packs_epi32(reinterpret_cast<__m256i>(c), reinterpret_cast<__m256i>(d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
+#elif defined(__SSE2__)
+    const __m128i low =
+        _mm_packs_epi32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b));
+    const __m128i high =
+        _mm_packs_epi32(reinterpret_cast<__m128i>(c), reinterpret_cast<__m128i>(d));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(low, high));
+#else
+    const IntVec parts[4] = {a, b, c, d};
+    for (int i = 0; i < 4 * kLanes; ++i) {
+        const std::int32_t value = parts[i / kLanes][i % kLanes];
+        p[i] = static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+    }
 #endif
 }
 
@@ -154,6 +232,18 @@ static inline Vec widen_float16(ShortVec bits) {
 #endif
 }
 
+static inline ShortVec load_short_part(const std::uint16_t* p, std::int64_t count) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<ShortVec>(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+#else
+    ShortVec v{};
+    for (std::int64_t i = 0; i < count; ++i) {
+        v[i] = p[i];
+    }
+    return v;
+#endif
+}
+
 template <pyxai::DType type> struct Element;
 
 template <> struct Element<pyxai::DType::kFloat32> {
@@ -174,9 +264,7 @@ template <> struct Element<pyxai::DType::kBFloat16> {
         return widen_bfloat16(bits);
     }
     static Vec read_part(const Storage* p, std::int64_t count) {
-        ShortVec bits{};
-        std::memcpy(&bits, p, static_cast<std::size_t>(count) * sizeof(Storage));
-        return widen_bfloat16(bits);
+        return widen_bfloat16(load_short_part(p, count));
     }
 };
 
@@ -188,9 +276,7 @@ template <> struct Element<pyxai::DType::kFloat16> {
         return widen_float16(bits);
     }
     static Vec read_part(const Storage* p, std::int64_t count) {
-        ShortVec bits{};
-        std::memcpy(&bits, p, static_cast<std::size_t>(count) * sizeof(Storage));
-        return widen_float16(bits);
+        return widen_float16(load_short_part(p, count));
     }
 };
 

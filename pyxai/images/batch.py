@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyxai.images.errors import ImageError, ImageErrors, describe
-from pyxai.images.preprocessing import Preprocessing, pixels_of
+from pyxai._errors import describe
+from pyxai.images.errors import ImageError, ImageErrors
+from pyxai.images.preprocessing import Preprocessing
 from pyxai.images.sources import PhotoSources, iterate_photos
 
 Images: TypeAlias = PhotoSources | torch.Tensor | NDArray[Any]
@@ -79,7 +81,7 @@ def _hint(images: torch.Tensor) -> str:
 
 def _batch_of_photos(images: PhotoSources, preprocessing: Preprocessing) -> torch.Tensor:
     names: list[str] = []
-    pixels: list[torch.Tensor] = []  # uint8, a quarter of what the batch will take
+    pixels: list[NDArray[np.uint8]] = []  # uint8, a quarter of what the batch will take
     failures: list[tuple[str, str]] = []
     for name, photo in iterate_photos(images):
         names.append(name)
@@ -88,14 +90,14 @@ def _batch_of_photos(images: PhotoSources, preprocessing: Preprocessing) -> torc
                 raise photo
             view = preprocessing.view(photo)
             if not failures:
-                pixels.append(pixels_of(view))
+                pixels.append(np.asarray(view))
         except ImageError as error:
             failures.append((name, error.reason))
             pixels.clear()
     if failures:
         raise ImageErrors(failures, total=len(names))
     if not names:
-        raise ImageError("images", f"{_EXPECTED}, got none ({describe(images)} without content)")
+        raise ImageError("images", f"{_EXPECTED}, got none ({describe(images)})")
     for name, each in zip(names, pixels, strict=True):
         if each.shape != pixels[0].shape:
             sizes = (
@@ -107,4 +109,4 @@ def _batch_of_photos(images: PhotoSources, preprocessing: Preprocessing) -> torc
                 "expected photos of one size (height × width) after preprocessing, got "
                 f"{' and '.join(sizes)}; set resize and crop, or pass the photos one at a time",
             )
-    return preprocessing.normalize(torch.stack(pixels))
+    return preprocessing._normalize(np.stack(pixels))

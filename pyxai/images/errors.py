@@ -1,11 +1,8 @@
-"""The errors of this package, and the words in which they describe what they found."""
+"""The errors of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
-import torch
 
 _LONGEST_NAME = 300
 
@@ -57,18 +54,3 @@ def printable(name: str) -> str:
         half = _LONGEST_NAME // 2
         name = f"{name[:half]} … {name[-half:]}"
     return name
-
-
-def describe(value: object) -> str:
-    """What an argument is, for an error message: "a float32 tensor [3, 224, 224]", "a dict"."""
-    if isinstance(value, torch.Tensor):
-        return _with_article(f"{str(value.dtype).removeprefix('torch.')} tensor {[*value.shape]}")
-    if isinstance(value, np.ndarray):
-        return _with_article(f"{value.dtype} array {[*value.shape]}")
-    if value is None:
-        return "None"
-    return _with_article(type(value).__name__)
-
-
-def _with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeioAEIO' else 'a'} {words}"

@@ -10,6 +10,7 @@ from typing import Literal, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai.images import reading
@@ -74,7 +75,7 @@ class Preprocessing:
         Raises:
             ImageError: The photo cannot be opened, or would exceed `MAX_PIXELS` once resized.
         """
-        return self.normalize(pixels_of(self.view(photo)))
+        return self._normalize(np.asarray(self.view(photo)))
 
     def view(self, photo: PhotoSource) -> Image.Image:
         """The geometry only: the picture that the network sees, before normalisation.
@@ -96,24 +97,17 @@ class Preprocessing:
             picture = picture.crop(box)  # what lies outside the picture comes out black
         return picture
 
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The arithmetic only: pixel values to what the network eats, (x / 255 − mean) / std.
+    def _normalize(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """(x / 255 − mean) / std: uint8 `[..., h, w, 3]` to float32 `[..., 3, h, w]`.
 
-        Args:
-            pixels: uint8 tensor `[..., h, w, 3]`, RGB.
-
-        Returns:
-            A contiguous float32 tensor `[..., 3, h, w]` on the device of the pixels.
+        In NumPy, as torch starts its threads for so small a tensor already: where several threads
+        read photos at once, these threads would only stand in each other's way.
         """
-        if pixels.dtype != torch.uint8 or pixels.ndim < 3 or pixels.shape[-1] != 3:
-            got = f"{str(pixels.dtype).removeprefix('torch.')} {[*pixels.shape]}"
-            raise ValueError(f"pixels: expected a uint8 tensor [..., h, w, 3], got {got}")
-        values = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
-        mean, std = (
-            torch.tensor(each, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
-            for each in (self.mean, self.std)
-        )
-        return values.div_(255).sub_(mean).div_(std)
+        values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+        values /= np.float32(255)
+        values -= np.array(self.mean, np.float32)[:, None, None]
+        values /= np.array(self.std, np.float32)[:, None, None]
+        return torch.from_numpy(values)
 
     def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of the original photo that the network sees, to lay a map over that photo.
@@ -153,11 +147,6 @@ class Preprocessing:
         rows, columns = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
         x0, y0 = _offset(width, columns), _offset(height, rows)
         return (width, height), (x0, y0, x0 + columns, y0 + rows)
-
-
-def pixels_of(picture: Image.Image) -> torch.Tensor:
-    """The pixels of an RGB picture: a new uint8 tensor `[h, w, 3]`."""
-    return torch.from_numpy(np.array(picture))
 
 
 def _offset(length: int, crop: int) -> int:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from pyxai.images.errors import ImageError, describe
+from pyxai._errors import describe
+from pyxai.images.errors import ImageError
 
 PhotoSource: TypeAlias = (
     str | os.PathLike[str] | Image.Image | IO[bytes] | NDArray[np.uint8] | torch.Tensor

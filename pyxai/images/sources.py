@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pyxai.images.errors import ImageError, describe
+from pyxai._errors import describe
+from pyxai.images.errors import ImageError
 from pyxai.images.reading import PhotoSource, open_photo
 
 PhotoSources: TypeAlias = PhotoSource | Iterable[PhotoSource]
@@ -86,7 +87,8 @@ def iterate_photos(sources: PhotoSources) -> Iterator[tuple[str, Image.Image | I
 def _separate(sources: object) -> Iterator[object]:
     """The sources one by one; which of them are folders is seen later."""
     if isinstance(sources, (torch.Tensor, np.ndarray)):
-        if sources.dtype not in (torch.uint8, np.uint8):
+        uint8 = torch.uint8 if isinstance(sources, torch.Tensor) else np.uint8
+        if sources.dtype != uint8:
             hint = "scale pixels to 0…255 and convert them to uint8"
             if isinstance(sources, torch.Tensor) and sources.is_floating_point():
                 hint = "a floating-point tensor is model input and not photos"

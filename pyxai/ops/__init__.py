@@ -1,0 +1,20 @@
+"""The native operators behind pyxai, usable on their own: tensors in, tensors out.
+
+Each has a plain PyTorch twin of the same name in `pyxai.ops.reference`.
+"""
+
+from pyxai.ops import _library, reference
+from pyxai.ops._native import CudaUnavailableError, cuda_status
+from pyxai.ops.cam import cam_overlay, cam_project, cam_project_render, cam_render
+
+__all__ = [
+    "CudaUnavailableError",
+    "cam_overlay",
+    "cam_project",
+    "cam_project_render",
+    "cam_render",
+    "cuda_status",
+    "reference",
+]
+
+del _library  # imported for its effect

@@ -1,7 +1,7 @@
 """Calls the compiled CAM kernels by address: no checks, no autograd.
 
-Every tensor whose address is taken is made dense first and kept alive by a local name until the call
-returns (CUDA: until the launch is queued; torch's allocator keeps the order on the stream).
+Every tensor whose address is taken is made dense first and kept alive by a local name until the
+call returns (CUDA: until the launch is queued; torch's allocator keeps the order on the stream).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch
 from pyxai.ops import _native
 
 _cpu = _native.cpu
+
+_NO_WORKSPACE = torch.empty(0, dtype=torch.uint8)
 
 
 def _dense_features(features: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -22,7 +24,14 @@ def _dense_features(features: torch.Tensor) -> tuple[torch.Tensor, bool]:
     return features.contiguous(), False
 
 
+def _workspace(size: int) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.uint8) if size else _NO_WORKSPACE
+
+
 def _float_weights(weights: torch.Tensor) -> torch.Tensor:
+    # The two tests are cheaper than two calls that do nothing.
+    if weights.dtype is torch.float32 and weights.is_contiguous():
+        return weights
     return weights.to(torch.float32).contiguous()
 
 
@@ -64,7 +73,7 @@ def project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         return maps
     threads = torch.get_num_threads()
     needed = _cpu.cam_project_workspace(channels, targets, threads)
-    workspace = torch.empty(needed, dtype=torch.uint8)
+    workspace = _workspace(needed)
     _cpu.cam_project(*arguments, workspace.data_ptr(), needed, threads)
     return maps
 
@@ -102,7 +111,7 @@ def render(
         return out
     threads = torch.get_num_threads()
     needed = _cpu.cam_render_workspace(map_width, size[1], threads)
-    workspace = torch.empty(needed, dtype=torch.uint8)
+    workspace = _workspace(needed)
     _cpu.cam_render(*arguments, workspace.data_ptr(), needed, threads)
     return out
 
@@ -130,7 +139,7 @@ def project_render(
     threads = torch.get_num_threads()
     needed = _cpu.cam_project_workspace(channels, targets, threads)
     needed += _cpu.cam_render_workspace(width, size[1], threads)
-    workspace = torch.empty(needed, dtype=torch.uint8)
+    workspace = _workspace(needed)
     _cpu.cam_project_render(
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],
@@ -189,6 +198,6 @@ def overlay(
         return out
     threads = torch.get_num_threads()
     needed = _cpu.cam_render_workspace(maps.shape[2], width, threads)
-    workspace = torch.empty(needed, dtype=torch.uint8)
+    workspace = _workspace(needed)
     _cpu.cam_overlay(*arguments, workspace.data_ptr(), needed, threads)
     return out

@@ -17,9 +17,9 @@ try:
     from pyxai.ops import _cpu
 except ImportError as error:  # pragma: no cover - a broken installation
     raise ImportError(
-        "pyxai: the compiled module pyxai.ops._cpu does not import; pyxai was not installed, or was "
-        "built for another Python: run `pip install .` in its folder (and do not start Python in a "
-        f"checkout that is not an editable install). Cause: {error}"
+        "pyxai: the compiled module pyxai.ops._cpu does not import; pyxai was not installed, or "
+        "was built for another Python: run `pip install .` in its folder (and do not start Python "
+        f"in a checkout that is not an editable install). Cause: {error}"
     ) from error
 
 cpu = _cpu
@@ -62,8 +62,8 @@ def cuda_status() -> dict[str, Any]:
     status["built"] = not isinstance(module, ImportError)
     if isinstance(module, ImportError):
         status["problem"] = (
-            "the CUDA kernels were not built: install again with a CUDA compiler (nvcc) on the PATH, "
-            f"or with PYXAI_CUDA=ON in CMAKE_ARGS to see why it is not found ({module})"
+            "the CUDA kernels were not built: install again with a CUDA compiler (nvcc) on the "
+            f"PATH, or with CMAKE_ARGS=-DPYXAI_CUDA=ON to see why it is not found ({module})"
         )
         return status
     status.update(module.build_info())

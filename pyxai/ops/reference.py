@@ -1,7 +1,7 @@
 """Plain PyTorch twins of the native kernels.
 
-Each is the oracle of the tests, the baseline of the benchmarks, the gradient of its kernel where that
-has one, and what runs on devices without a kernel and on float64.
+Each is the oracle of the tests, the baseline of the benchmarks, the gradient of its kernel where
+that has one, and what runs on devices without a kernel and on float64.
 """
 
 from __future__ import annotations
@@ -48,19 +48,6 @@ def cam_render(
     if not as_uint8:
         return resized
     return (torch.nan_to_num(resized, nan=0.0).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-
-
-def cam_project_render(
-    features: torch.Tensor,
-    weights: torch.Tensor,
-    size: tuple[int, int],
-    relu: bool,
-    minmax: bool,
-    as_uint8: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `pyxai.ops.cam_project_render`; returns the pictures and the low-resolution maps."""
-    maps = cam_project(features, weights)
-    return cam_render(maps, size, relu, minmax, as_uint8), maps
 
 
 def cam_overlay(

@@ -1,0 +1,158 @@
+// pyxai.ops._cuda: the CUDA kernels by address. Python has checked shapes and owns all memory.
+#include <cstdint>
+#include <string>
+
+#include <cuda_runtime_api.h>
+#include <pybind11/pybind11.h>
+
+#include "cam/cam.h"
+#include "common/check.h"
+#include "common/cuda_check.h"
+
+#ifndef PYXAI_CUDA_ARCHITECTURES
+#define PYXAI_CUDA_ARCHITECTURES "unknown"
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+using pyxai::DType;
+using pyxai::OverlayArgs;
+using pyxai::ProjectArgs;
+using pyxai::RenderArgs;
+
+void* to_stream(Address stream) {
+    return reinterpret_cast<void*>(stream);
+}
+
+void cam_project(Address features, int features_dtype, bool channels_last, Address weights,
+                 bool weights_per_image, Address maps, std::int64_t images, std::int64_t channels,
+                 std::int64_t targets, std::int64_t positions, int device, Address stream) {
+    PYXAI_CHECK(features_dtype >= 0 && features_dtype <= 2, "unknown features dtype");
+    PYXAI_CHECK(images >= 0 && channels >= 0 && targets >= 0 && positions >= 0, "negative size");
+    PYXAI_CHECK(device >= 0, "negative device");
+    const bool has_output = images > 0 && targets > 0 && positions > 0;
+    PYXAI_CHECK(!has_output || maps != 0, "maps is null");
+    PYXAI_CHECK(!has_output || channels == 0 || (features != 0 && weights != 0),
+                "features or weights is null");
+    const ProjectArgs args{reinterpret_cast<const void*>(features),
+                           static_cast<DType>(features_dtype),
+                           channels_last,
+                           reinterpret_cast<const float*>(weights),
+                           weights_per_image,
+                           reinterpret_cast<float*>(maps),
+                           images,
+                           channels,
+                           targets,
+                           positions};
+    pyxai::cuda::project(args, device, to_stream(stream));
+}
+
+RenderArgs render_args(Address maps, std::int64_t count, std::int64_t map_height,
+                       std::int64_t map_width, std::int64_t height, std::int64_t width, bool relu,
+                       bool minmax, Address out, bool out_uint8, Address scaling, int device) {
+    PYXAI_CHECK(count >= 0 && map_height >= 0 && map_width >= 0 && height >= 0 && width >= 0,
+                "negative size");
+    PYXAI_CHECK(device >= 0, "negative device");
+    const bool has_output = count > 0 && height > 0 && width > 0;
+    PYXAI_CHECK(!has_output || (map_height > 0 && map_width > 0), "empty map");
+    PYXAI_CHECK(!has_output || (maps != 0 && out != 0 && scaling != 0),
+                "maps, out or scaling is null");
+    return RenderArgs{reinterpret_cast<const float*>(maps),
+                      count,
+                      map_height,
+                      map_width,
+                      height,
+                      width,
+                      relu,
+                      minmax,
+                      reinterpret_cast<void*>(out),
+                      out_uint8};
+}
+
+void cam_render(Address maps, std::int64_t count, std::int64_t map_height, std::int64_t map_width,
+                std::int64_t height, std::int64_t width, bool relu, bool minmax, Address out,
+                bool out_uint8, Address scaling, int device, Address stream) {
+    const RenderArgs args = render_args(maps, count, map_height, map_width, height, width, relu,
+                                        minmax, out, out_uint8, scaling, device);
+    pyxai::cuda::render(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
+}
+
+void cam_overlay(Address photos, Address colors, Address maps, std::int64_t count,
+                 std::int64_t map_height, std::int64_t map_width, std::int64_t height,
+                 std::int64_t width, bool relu, bool minmax, Address out, Address scaling,
+                 int device, Address stream) {
+    const OverlayArgs args{render_args(maps, count, map_height, map_width, height, width, relu,
+                                       minmax, out, true, scaling, device),
+                           reinterpret_cast<const std::uint8_t*>(photos),
+                           reinterpret_cast<const std::uint8_t*>(colors)};
+    const bool has_output = count > 0 && height > 0 && width > 0;
+    PYXAI_CHECK(!has_output || (photos != 0 && colors != 0), "photos or colors is null");
+    pyxai::cuda::overlay(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
+}
+
+py::dict build_info() {
+    py::dict info;
+    info["toolkit"] =
+        std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+    info["architectures"] = PYXAI_CUDA_ARCHITECTURES;
+    return info;
+}
+
+// What cudaGetDeviceCount says, in words that point at the cause: without a driver its own are
+// about a driver that is too old.
+py::object explain(cudaError_t error, int driver_version) {
+    if (error == cudaSuccess) {
+        return py::none();
+    }
+    if (error == cudaErrorInsufficientDriver && driver_version == 0) {
+        return py::str("no NVIDIA driver");
+    }
+    if (error == cudaErrorNoDevice) {
+        return py::str("driver present, no device");
+    }
+    return py::str(cudaGetErrorString(error));
+}
+
+py::dict device_status() {
+    int driver_version = 0, runtime_version = 0, device_count = 0;
+    cudaError_t error = cudaSuccess;
+    {
+        const py::gil_scoped_release unlocked; // the first call may start the driver
+        cudaDriverGetVersion(&driver_version);
+        cudaRuntimeGetVersion(&runtime_version);
+        error = cudaGetDeviceCount(&device_count);
+        cudaGetLastError(); // or the next launch would be blamed for it
+    }
+    py::dict status;
+    status["driver_version"] = driver_version;
+    status["runtime_version"] = runtime_version;
+    status["device_count"] = error == cudaSuccess ? device_count : 0;
+    status["error"] = explain(error, driver_version);
+    return status;
+}
+
+} // namespace
+
+PYBIND11_MODULE(_cuda, module) {
+    module.doc() = "CUDA kernels of pyxai, by address; use pyxai.ops instead.";
+    using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+    module.def("build_info", &build_info);
+    module.def("device_status", &device_status);
+    module.def("cam_project", &cam_project, py::arg("features"), py::arg("features_dtype"),
+               py::arg("channels_last"), py::arg("weights"), py::arg("weights_per_image"),
+               py::arg("maps"), py::arg("images"), py::arg("channels"), py::arg("targets"),
+               py::arg("positions"), py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("cam_render", &cam_render, py::arg("maps"), py::arg("count"), py::arg("map_height"),
+               py::arg("map_width"), py::arg("height"), py::arg("width"), py::arg("relu"),
+               py::arg("minmax"), py::arg("out"), py::arg("out_uint8"), py::arg("scaling"),
+               py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("cam_overlay", &cam_overlay, py::arg("photos"), py::arg("colors"), py::arg("maps"),
+               py::arg("count"), py::arg("map_height"), py::arg("map_width"), py::arg("height"),
+               py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"),
+               py::arg("scaling"), py::arg("device"), py::arg("stream"), Unlocked());
+}

@@ -1,0 +1,63 @@
+"""CUDA kernels by address; csrc/bind_cuda.cpp. Use pyxai.ops instead."""
+
+from typing import TypedDict, type_check_only
+
+@type_check_only
+class _BuildInfo(TypedDict):
+    toolkit: str  # "13.0"
+    architectures: str
+
+@type_check_only
+class _DeviceStatus(TypedDict):
+    driver_version: int  # 0: no driver
+    runtime_version: int
+    device_count: int
+    error: str | None
+
+def build_info() -> _BuildInfo: ...
+def device_status() -> _DeviceStatus: ...
+def cam_project(
+    features: int,
+    features_dtype: int,
+    channels_last: bool,
+    weights: int,
+    weights_per_image: bool,
+    maps: int,
+    images: int,
+    channels: int,
+    targets: int,
+    positions: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def cam_render(
+    maps: int,
+    count: int,
+    map_height: int,
+    map_width: int,
+    height: int,
+    width: int,
+    relu: bool,
+    minmax: bool,
+    out: int,
+    out_uint8: bool,
+    scaling: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def cam_overlay(
+    photos: int,
+    colors: int,
+    maps: int,
+    count: int,
+    map_height: int,
+    map_width: int,
+    height: int,
+    width: int,
+    relu: bool,
+    minmax: bool,
+    out: int,
+    scaling: int,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -1,0 +1,122 @@
+"""Registers the operators with torch, so that autograd, torch.compile and torch.export know them.
+
+Three implementations each: the kernels for CPU and CUDA, the plain reference for all else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyxai.ops import _cam_native, reference
+
+_library: Any = torch.library.Library("pyxai", "DEF")  # type: ignore[no-untyped-call]
+
+_SCHEMAS = {
+    "cam_project": "(Tensor features, Tensor weights) -> Tensor",
+    "cam_render": "(Tensor maps, SymInt[2] size, bool relu, bool minmax, bool as_uint8) -> Tensor",
+    "cam_overlay": "(Tensor photos, Tensor maps, Tensor colors, bool relu, bool minmax) -> Tensor",
+}
+
+
+def _or_reference(kernel: Any, plain: Any) -> Any:
+    """The kernel, but the reference for float64, which the kernels do not have."""
+
+    def implementation(first: torch.Tensor, *arguments: Any) -> Any:
+        chosen = plain if first.dtype == torch.float64 else kernel
+        return chosen(first, *arguments)
+
+    return implementation
+
+
+_KERNELS = {
+    "cam_project": (_cam_native.project, reference.cam_project),
+    "cam_render": (_cam_native.render, reference.cam_render),
+    "cam_overlay": (_cam_native.overlay, reference.cam_overlay),
+}
+
+for _name, _schema in _SCHEMAS.items():
+    _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _kernel, _plain = _KERNELS[_name]
+    for _key in ("CPU", "CUDA"):
+        _library.impl(_name, _or_reference(_kernel, _plain), _key)
+    _library.impl(_name, _plain, "CompositeExplicitAutograd")
+
+
+# ---- shapes without data ----
+
+
+def _maps_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _fake_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    shape = (features.shape[0], weights.shape[1], *features.shape[2:])
+    return features.new_empty(shape, dtype=_maps_dtype(features.dtype))
+
+
+def _fake_render(
+    maps: torch.Tensor, size: list[int], relu: bool, minmax: bool, as_uint8: bool
+) -> torch.Tensor:
+    dtype = torch.uint8 if as_uint8 else _maps_dtype(maps.dtype)
+    return maps.new_empty((*maps.shape[:-2], *size), dtype=dtype)
+
+
+def _fake_overlay(photos: torch.Tensor, *_: Any) -> torch.Tensor:
+    return photos.new_empty(photos.shape)
+
+
+_FAKES: dict[str, Any] = {
+    "cam_project": _fake_project,
+    "cam_render": _fake_render,
+    "cam_overlay": _fake_overlay,
+}
+for _name, _fake in _FAKES.items():
+    torch.library.register_fake(f"pyxai::{_name}", _fake, lib=_library)
+
+
+# ---- gradients ----
+
+
+def _save_projection(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _project_backward(ctx: Any, grad_maps: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    features, weights = ctx.saved_tensors
+    grad_features = grad_weights = None
+    if ctx.needs_input_grad[0]:
+        expanded = weights.to(grad_maps.dtype).expand(features.shape[0], -1, -1)
+        grad_features = torch.einsum("nthw,ntc->nchw", grad_maps, expanded).to(features.dtype)
+    if ctx.needs_input_grad[1]:
+        per_image = torch.einsum("nthw,nchw->ntc", grad_maps, features.to(grad_maps.dtype))
+        grad_weights = per_image.sum_to_size(weights.shape).to(weights.dtype)
+    return grad_features, grad_weights
+
+
+def _save_rendering(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    maps, ctx.size, ctx.relu, ctx.minmax, ctx.as_uint8 = inputs
+    ctx.save_for_backward(maps)
+    if ctx.as_uint8:
+        ctx.mark_non_differentiable(output)
+
+
+def _render_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    # The derivative of the reference: the maps are small, so running it again costs little.
+    (maps,) = ctx.saved_tensors
+    if ctx.as_uint8:
+        return None, None, None, None, None
+    with torch.enable_grad():
+        leaf = maps.detach().requires_grad_()
+        out = reference.cam_render(leaf, tuple(ctx.size), ctx.relu, ctx.minmax, as_uint8=False)
+        (grad_maps,) = torch.autograd.grad(out, leaf, grad_out)
+    return grad_maps, None, None, None, None
+
+
+torch.library.register_autograd(
+    "pyxai::cam_project", _project_backward, setup_context=_save_projection, lib=_library
+)
+torch.library.register_autograd(
+    "pyxai::cam_render", _render_backward, setup_context=_save_rendering, lib=_library
+)

@@ -1,5 +1,4 @@
-// Projection of features on class weights, the device side; included by cam.cu alone, within its
-// unnamed namespace in pyxai::cuda.
+// Projection of features on class weights, the device side; included by cam.cu alone.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +49,7 @@ __device__ inline ushort4 read_four(const unsigned short* p) {
 // zero.
 template <DType type, bool neighbours, bool whole>
 __device__ inline float4 read_channels(const typename Element<type>::Storage* p,
-                                       std::int64_t stride, std::int64_t left) {
+                                       std::int64_t stride, int left) {
     using E = Element<type>;
     if constexpr (neighbours && whole) {
         const auto four = read_four(p);
@@ -117,10 +116,11 @@ sum_segment(const ProjectParams& params, const typename Element<type>::Storage* 
 }
 
 // Bound by reading the features. A block takes a tile of positions of one image and cuts the
-// channels into segments, so that one small image still fills many warps; grid: (tiles, targets /
-// kTargets, N).
+// channels into segments, so that one small image still fills many warps; grid: (tiles of
+// positions, targets / kTargets, N). The 1 keeps the compiler from spilling registers for the sake
+// of occupancy.
 template <DType type, bool channels_last, int kTargets>
-__global__ void __launch_bounds__(kFewThreads, 2) project_few_kernel(const ProjectParams params) {
+__global__ void __launch_bounds__(kFewThreads, 1) project_few_kernel(const ProjectParams params) {
     using Storage = typename Element<type>::Storage;
     __shared__ float partial[kTargets << kMaxSegmentShift][(1 << kMaxTileShift) + 1];
     const int tile = 1 << params.tile_shift;
@@ -179,8 +179,7 @@ constexpr int kGroups = 4; // of threads, which take the steps in turn: few bloc
 constexpr int kGroupThreads = (kTile / 4) * (kTile / 4);
 constexpr int kManyThreads = kGroups * kGroupThreads;
 constexpr int kFetched = kTile * kDepth / kGroupThreads; // elements of a thread, of either operand
-constexpr int kTilePitch =
-    kTile + 4; // keeps float4 loads aligned and stores mostly free of conflicts
+constexpr int kTilePitch = kTile + 4; // keeps float4 loads aligned, and most banks apart
 static_assert(kGroups * kTile * kTile <= 2 * kGroups * kDepth * kTilePitch, "partial sums fit");
 
 // One operand's [kDepth, kTile] tiles of a thread group, on their way from global to shared memory:

@@ -1,0 +1,196 @@
+"""A borrowed model with what is needed to explain it: layers, head, preprocessing, class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pyxai._errors import argument_error, describe
+from pyxai.classifier import anatomy
+from pyxai.classifier.anatomy import LinearHead
+from pyxai.classifier.borrow import borrowed, call, record, unwrap
+from pyxai.classifier.outputs import (
+    ResolvedTarget,
+    Target,
+    class_index,
+    logits_of,
+    resolve_target,
+)
+from pyxai.images import Images, Preprocessing, to_batch
+
+__all__ = ["Classifier", "LinearHead", "ResolvedTarget", "Target", "as_classifier"]
+
+
+class Classifier:
+    """Wraps any `nn.Module` that classifies images; the module stays the user's.
+
+    Nothing about the module is changed for good: after each call, also one that raised, its mode,
+    `requires_grad`, gradients, hooks, buffers and the global random state are as before. Several
+    threads may use one classifier at once. Every call runs in evaluation mode.
+
+    Attributes:
+        model: the module as it was given.
+        class_names: one name a class, or None.
+        preprocessing: how photos become the model's input.
+        name: what to call it in reports.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a model.
+
+        Args:
+            model: images `[N, C, H, W]` -> logits `[N, K]`, as a tensor, or in a tuple, a dict or
+                an object with `.logits`.
+            class_names: K names in the order of the logits.
+            preprocessing: mean, deviation, resize and crop for photos; by default the ImageNet mean
+                and deviation and no resize. Float tensors are taken as they are.
+            name: by default the name of the module's class.
+
+        Raises:
+            ValueError: the model is no `nn.Module`, or `class_names` is one string.
+        """
+        if not isinstance(model, nn.Module):
+            raise argument_error("model", "a torch.nn.Module", model)
+        if isinstance(class_names, str):
+            raise argument_error("class_names", "a sequence of names", class_names)
+        self.model = model
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.preprocessing = Preprocessing() if preprocessing is None else preprocessing
+        self.name = name or type(unwrap(model)).__name__
+
+    def __repr__(self) -> str:
+        classes = "" if self.class_names is None else f", {len(self.class_names)} classes"
+        return f"Classifier({self.name}{classes})"
+
+    @property
+    def network(self) -> nn.Module:
+        """The module with the layers: `model` without the wrap of torch.compile or DataParallel."""
+        return unwrap(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter or buffer lies; the CPU for a model without any."""
+        return self._like().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first floating parameter or buffer; float32 without any."""
+        return self._like().dtype
+
+    def _like(self) -> torch.Tensor:
+        for tensors in (self.model.parameters(), self.model.buffers()):
+            for tensor in tensors:
+                if tensor.is_floating_point():
+                    return tensor
+        return torch.empty(0)
+
+    def to_input(self, images: Images) -> torch.Tensor:
+        """Photos or a batch as the model's input, on its device.
+
+        Args:
+            images: a float tensor `[N, C, H, W]` is taken as it is and only moved; anything else is
+                photos, which go through `preprocessing`.
+
+        Returns:
+            `[N, C, H, W]`; photos get the model's dtype.
+
+        Raises:
+            pyxai.images.ImageError: photos that cannot be used, all of them named.
+        """
+        if isinstance(images, torch.Tensor) and images.is_floating_point():
+            return to_batch(images, self.preprocessing, device=self.device)
+        return to_batch(images, self.preprocessing, device=self.device, dtype=self.dtype)
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        """The logits `[N, K]` of images; see `to_input` for what these may be.
+
+        Raises:
+            ValueError: the model does not return logits.
+        """
+        inputs = self.to_input(images)
+        with borrowed(self.network):
+            return self.check_logits(logits_of(call(self.model, inputs)))
+
+    def activations(self, images: Images, layers: str | Sequence[str]) -> dict[str, torch.Tensor]:
+        """The outputs of layers; the forward pass ends after the last of them.
+
+        Args:
+            images: see `to_input`.
+            layers: one name or several, as in `model.named_modules()`.
+
+        Returns:
+            The output of each layer, without a graph, on the model's device. A layer that runs
+            several times gives its last output, or its first if the pass ends there.
+
+        Raises:
+            ValueError: a layer does not exist (with the closest names) or gives no tensor.
+        """
+        names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+        inputs = self.to_input(images)
+        with borrowed(self.network):
+            return record(self.network, inputs, names, stop=True).layers
+
+    def last_spatial_layer(self, images: Images) -> str:
+        """The layer that maps are made from by default: see `pyxai.classifier.anatomy`.
+
+        Raises:
+            ValueError: the network has none.
+        """
+        return anatomy.last_spatial_layer(self.network, self.to_input(images))
+
+    def linear_head(self, images: Images, layer: str) -> LinearHead | None:
+        """The head after a layer if it is global average pooling + one linear layer, else None."""
+        return anatomy.linear_head(self.network, self.to_input(images), layer)
+
+    def class_index(self, target: int | str) -> int:
+        """The index of a class given by index or name.
+
+        Raises:
+            ValueError: the name is unknown (with the closest names) or ambiguous.
+        """
+        return class_index(target, self.class_names)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or "class 7" where there are no names."""
+        return f"class {index}" if self.class_names is None else self.class_names[index]
+
+    def resolve_target(self, target: Target, logits: torch.Tensor) -> ResolvedTarget:
+        """A target (but a callable) as indices into these logits; see `pyxai.cam`."""
+        return resolve_target(target, logits, self.class_names)
+
+    def check_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits, once they fit the class names.
+
+        Raises:
+            ValueError: there are more or fewer logits than class names.
+        """
+        if self.class_names is not None and logits.shape[1] != len(self.class_names):
+            raise ValueError(
+                f"class_names: expected {logits.shape[1]} names, one for each logit of "
+                f"{self.name}, got {len(self.class_names)}"
+            )
+        return logits
+
+
+def as_classifier(model: nn.Module | Classifier) -> Classifier:
+    """The classifier itself, or a module wrapped on the fly.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(model, Classifier):
+        return model
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model: expected a torch.nn.Module or pyxai.Classifier, got {describe(model)}"
+        )
+    return Classifier(model)

@@ -1,0 +1,151 @@
+"""What a model returns, and which part of it is meant: logits and targets."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+import torch
+
+from pyxai._errors import argument_error, closest, describe
+
+# None, a class, one class an image, k classes an image, "all", or outputs -> scores [N]; see `cam`.
+Target: TypeAlias = (
+    "int | str | Sequence[int | str] | Sequence[Sequence[int | str]] | torch.Tensor"
+    " | Callable[[Any], torch.Tensor] | None"
+)
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits `[N, K]` in what a classifier returned.
+
+    Args:
+        output: a tensor; a tuple or list that begins with one; a dictionary or an object with
+            `logits` (as Hugging Face returns) or `out` (as torchvision's segmentation does).
+
+    Raises:
+        ValueError: there are none in it.
+    """
+    found = output
+    for name in ("logits", "out"):
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+        elif not isinstance(found, torch.Tensor) and hasattr(found, name):
+            found = getattr(found, name)
+    if isinstance(found, (tuple, list)) and found:
+        found = found[0]
+    if not isinstance(found, torch.Tensor) or found.ndim != 2 or not found.is_floating_point():
+        raise ValueError(
+            "model: expected to return logits, a floating tensor [N, K] (or a tuple, dict or "
+            f"object with such logits), got {describe(found)}; for any other output pass target as "
+            "a function outputs -> scores [N]"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class ResolvedTarget:
+    """A target as indices.
+
+    Attributes:
+        index: `[N, k]`, or `[1, k]` when every image has the same classes.
+        single: whether the result has no axis k.
+    """
+
+    index: torch.Tensor
+    single: bool
+
+
+def resolve_target(
+    target: Target, logits: torch.Tensor, class_names: Sequence[str] | None
+) -> ResolvedTarget:
+    """Turns a target (but a callable) into indices into the logits `[N, K]`.
+
+    Raises:
+        ValueError: an index out of range, an unknown or ambiguous name, a wrong number of targets.
+    """
+    images, classes = logits.shape
+    if target is None:
+        if bool(torch.isnan(logits).any()):
+            raise ValueError("model: expected finite logits to find the top class, got NaN")
+        return ResolvedTarget(logits.argmax(dim=1, keepdim=True), single=True)
+    if isinstance(target, str) and target == "all":
+        return ResolvedTarget(torch.arange(classes, device=logits.device)[None], single=False)
+    if isinstance(target, (torch.Tensor, np.ndarray)):
+        array = torch.as_tensor(target)
+        if array.is_floating_point() or array.dtype == torch.bool or array.ndim > 2:
+            raise argument_error("target", "integers [N] or [N or 1, k]", array)
+        target = array.tolist()
+    rows: list[list[int]]
+    if _is_one_class(target):
+        rows, single, counts = [[class_index(target, class_names)]], True, {1}
+    elif _is_sequence(target) and all(map(_is_one_class, target)):
+        rows, single, counts = [[class_index(one, class_names)] for one in target], True, {images}
+    elif _is_sequence(target) and all(map(_is_sequence, target)):
+        rows = [[class_index(one, class_names) for one in each] for each in target]
+        single, counts = False, {1, images}
+    else:
+        expected = "None, a class, a sequence of classes or of such sequences, 'all' or a callable"
+        raise argument_error("target", expected, target)
+    if len(rows) not in counts:
+        whole = "" if single else ", or one for all"
+        raise ValueError(
+            f"target: expected one entry for each of {images} images{whole}, got {len(rows)}"
+        )
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise ValueError(f"target: expected as many classes for each image, got {lengths}")
+    wrong = [index for row in rows for index in row if not -classes <= index < classes]
+    if wrong:
+        raise ValueError(f"target: expected class indices below {classes}, got {wrong[0]}")
+    index = torch.tensor(rows, dtype=torch.long, device=logits.device)
+    return ResolvedTarget(index.reshape(len(rows), -1) % classes, single)
+
+
+def _is_one_class(value: Any) -> bool:
+    return isinstance(value, str) or (hasattr(value, "__index__") and not _is_sequence(value))
+
+
+def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def class_index(target: Any, class_names: Sequence[str] | None) -> int:
+    """The index of one class given as index or name.
+
+    Names match exactly, else without regard to case, else by one of their comma-separated synonyms.
+
+    Raises:
+        ValueError: unknown (with the closest names), ambiguous, or there are no names.
+    """
+    if not isinstance(target, str):
+        if isinstance(target, bool):
+            raise argument_error("target", "a class index or name", target)
+        try:
+            return operator.index(target)
+        except TypeError:
+            raise argument_error("target", "a class index or name", target) from None
+    if class_names is None:
+        raise ValueError(
+            f"target: expected a class index, as this classifier has no class names, got {target!r}"
+        )
+    folded = target.casefold().strip()
+    rules: list[Callable[[str], bool]] = [
+        lambda name: name == target,
+        lambda name: name.casefold() == folded,
+        lambda name: folded in [part.strip() for part in name.casefold().split(",")],
+    ]
+    for rule in rules:
+        found = [index for index, name in enumerate(class_names) if rule(name)]
+        if len(found) > 1:
+            raise ValueError(
+                f"target: {target!r} is the name of several classes, {found}; give the index"
+            )
+        if found:
+            return found[0]
+    raise ValueError(f"target: expected a class name, got {target!r}{closest(target, class_names)}")

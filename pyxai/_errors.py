@@ -34,7 +34,9 @@ def describe(value: object) -> str:
         return _with_article(f"{value.dtype} array {[*value.shape]}")
     plain = (str, int, float, torch.dtype, torch.device, type(None))
     if isinstance(value, plain) or (
-        isinstance(value, (tuple, list)) and value and all(isinstance(each, plain) for each in value)
+        isinstance(value, (tuple, list))
+        and value
+        and all(isinstance(each, plain) for each in value)
     ):
         text = repr(value)
         return text if len(text) <= 200 else text[:197] + "..."

@@ -531,7 +531,7 @@ def test_folders_without_photos(tmp_path):
         find_photos(tmp_path)
     with pytest.raises(ImageError, match="no such file or folder"):
         find_photos(tmp_path / "missing")
-    with pytest.raises(ImageError, match="expected a path or several, got 1.5"):
+    with pytest.raises(ImageError, match=r"expected a path or several, got 1\.5"):
         find_photos([1.5])
     [(name, error)] = iterate_photos(tmp_path)
     assert name == error.name == str(tmp_path)

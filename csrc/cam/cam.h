@@ -1,7 +1,7 @@
 // Class activation maps: contract of the kernels, for CPU and CUDA.
 //
 // All pointers are to dense memory that the caller owns; outputs never alias inputs. Sizes may be
-// zero: then nothing is written. Sums run in float32 in an order that does not depend on the number
+// zero: then nothing is written (but zeros for features without channels). Sums run in float32 in an order that does not depend on the number
 // of threads, so the result is the same for 1 and n threads, bit for bit.
 //
 //   features  [N, C, P], or [N, P, C] when channels_last; P = h * w; float32, bfloat16, float16
@@ -11,7 +11,8 @@
 // project:  maps[n, t, p] = sum over c of weights[n, t, c] * features[n, c, p]
 // render:   u = max(map, 0) if relu, else map
 //           v = (u - min u) / (max u - min u) over each map if minmax, else u; a map that is constant
-//           becomes 0; one that holds a NaN or an infinity becomes NaN throughout (uint8: 0)
+//           (its range is below the smallest normal float) becomes 0; one that holds a NaN or an
+//           infinity, before the ReLU, becomes NaN throughout (uint8: 0)
 //           out[M, H, W] = v, bilinearly resized as torch's interpolate(align_corners=False) does it;
 //           as uint8: round(255 * out), out clamped to [0, 1]
 // overlay:  index = the uint8 rendering; (r, g, b, a) = colors[index], b(lend) = a + (a >> 7)

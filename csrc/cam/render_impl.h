@@ -36,7 +36,8 @@ void scale_map(const float* map, std::int64_t size, bool relu, bool minmax, floa
         high = high > 0.0f ? high : 0.0f;
     }
     *offset = minmax ? low : 0.0f;
-    *factor = !minmax ? 1.0f : high > low ? 1.0f / (high - low) : 0.0f;
+    // A range too small to divide by is none.
+    *factor = !minmax ? 1.0f : high - low >= __FLT_MIN__ ? 1.0f / (high - low) : 0.0f;
     if (probe != 0.0f) {
         *factor = probe;
     }

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from pyxai._errors import argument_error, closest
+from pyxai._errors import closest
 from pyxai.classifier import LinearHead
 
 
@@ -81,7 +81,8 @@ def find_method(name: str) -> CamMethod:
     """
     if name not in METHODS:
         known = ", ".join(map(repr, ["auto", *METHODS]))
-        raise argument_error("method", f"one of {known}", f"{name}{closest(name, METHODS)}")
+        hint = closest(str(name), METHODS)
+        raise ValueError(f"method: expected one of {known}, got {name!r}{hint}")
     return METHODS[name]
 
 

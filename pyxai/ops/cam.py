@@ -8,13 +8,12 @@ operators that `pyxai.ops._library` registers with torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from pyxai._errors import argument_error, describe
-from pyxai.ops import _cam_native, _native
-
-_OPS = torch.ops.pyxai
+from pyxai.ops import _cam_native, _native, reference
 
 
 def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -35,7 +34,7 @@ def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     _check_projection(features, weights)
     if _is_direct(features, weights):
         return _cam_native.project(features, weights)
-    maps: torch.Tensor = _OPS.cam_project(features, weights)
+    maps: torch.Tensor = _operators().cam_project(features, weights)
     return maps
 
 
@@ -77,7 +76,7 @@ def cam_render(
     _check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
     if _is_direct(maps):
         return _cam_native.render(maps, (height, width), relu, minmax, as_uint8, out)
-    result: torch.Tensor = _OPS.cam_render(maps, (height, width), relu, minmax, as_uint8)
+    result: torch.Tensor = _operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
     return result if out is None else out.copy_(result)
 
 
@@ -110,8 +109,8 @@ def cam_project_render(
         return _cam_native.project_render(
             features, weights, (height, width), relu, minmax, as_uint8, out
         )
-    maps = _OPS.cam_project(features, weights)
-    pictures = _OPS.cam_render(maps, (height, width), relu, minmax, as_uint8)
+    maps = _operators().cam_project(features, weights)
+    pictures = _operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
     return (pictures if out is None else out.copy_(pictures)), maps
 
 
@@ -158,8 +157,16 @@ def cam_overlay(
     maps = maps.detach()  # bytes have no gradient
     if _is_direct(photos, maps, colors):
         return _cam_native.overlay(photos, maps, colors, relu, minmax, out)
-    result: torch.Tensor = _OPS.cam_overlay(photos, maps, colors, relu, minmax)
+    result: torch.Tensor = _operators().cam_overlay(photos, maps, colors, relu, minmax)
     return result if out is None else out.copy_(result)
+
+
+def _operators() -> Any:
+    """The operators registered with torch; in function transforms (vmap, grad) the references.
+
+    Torch can neither batch an operator from Python nor differentiate it there.
+    """
+    return reference if torch._C._are_functorch_transforms_active() else torch.ops.pyxai
 
 
 def _is_direct(*tensors: torch.Tensor) -> bool:

@@ -29,8 +29,9 @@ def _scale_maps(maps: torch.Tensor, relu: bool, minmax: bool) -> torch.Tensor:
     if minmax:
         low = values.amin(dim=(-2, -1), keepdim=True)
         span = values.amax(dim=(-2, -1), keepdim=True) - low
-        # A constant map divides by one, so that it and its gradient stay finite.
-        values = (values - low) / torch.where(span > 0, span, torch.ones_like(span))
+        # A constant map, or one too flat to divide by, becomes 0 and has no gradient.
+        flat = span < torch.finfo(span.dtype).tiny
+        values = torch.where(flat, 0.0, (values - low) / torch.where(flat, 1.0, span))
     return torch.where(finite, values, torch.full_like(values, torch.nan))
 
 

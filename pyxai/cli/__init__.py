@@ -1,0 +1,36 @@
+"""The command line: one small file a command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pyxai._errors import MissingExtraError
+from pyxai.cli.explain import explain
+from pyxai.cli.info import info
+from pyxai.ops import CudaUnavailableError
+
+app = typer.Typer(
+    help="Explains image classifiers, fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(explain)
+app.command()(info)
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is one line and exit code 2, no traceback."""
+    try:
+        app()
+    except (ValueError, OSError, MissingExtraError, CudaUnavailableError) as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"pyxai: error: {message}\n")
+    return 2

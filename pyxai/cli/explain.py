@@ -1,0 +1,194 @@
+"""`pyxai explain`: photos in; overlay pictures, JSON files and a short table out."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from PIL import Image
+from tqdm import tqdm
+
+import pyxai
+from pyxai.classifier import Classifier
+from pyxai.draw import color_table, overlay
+from pyxai.explain.cam import CamEvidence, gather
+from pyxai.images import ImageError, iterate_photos
+from pyxai.zoo import load_classifier
+
+_STATEMENT = "|mean(map) + bias - logit|"
+_NO_STATEMENT = "none: only 'cam' on a linear head claims that its mean plus the bias is the logit"
+
+
+def explain(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos or folders; without any, two sample photos of scikit-learn."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
+    ] = "demo",
+    architecture: Annotated[
+        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Class name or index; by default each photo's top class.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="auto, cam or gradcam.")] = "auto",
+    layer: Annotated[str | None, typer.Option(help="Layer to explain, by its dotted name.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "pyxai-explain"
+    ),
+    top: Annotated[int, typer.Option(min=1, help="How many classes to report.")] = 5,
+    colormap: Annotated[str, typer.Option(help="Colours of the overlay.")] = "ember",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Show where a classifier looked: an overlay picture and a JSON file for each photo."""
+    color_table(colormap)  # a wrong name should not surface after the model has been loaded
+    classifier = load_classifier(model, architecture=architecture, device=device)
+    wanted = _target(target, classifier)
+    output.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    names: set[str] = set()
+    # tqdm is silent when the terminal is not one.
+    for name, photo in tqdm(list_photos(photos), desc="explain", unit="photo", disable=None):
+        try:
+            if isinstance(photo, ImageError):
+                raise photo
+            result, picture = explain_photo(classifier, photo, wanted, method, layer, top, colormap)
+        except ImageError as error:
+            failures.append({"photo": name, "reason": error.reason})
+            continue
+        stem = _free_name(name, names)
+        files = {"overlay": f"{stem}.overlay.png", "json": f"{stem}.json"}
+        picture.save(output / files["overlay"])
+        result = {"photo": name, **result, "files": files}
+        (output / files["json"]).write_text(json.dumps(result, indent=2) + "\n")
+        results.append(result)
+    if as_json:
+        typer.echo(json.dumps({"results": results, "failures": failures}, indent=2))
+    else:
+        typer.echo(_table(results))
+        typer.echo(f"{len(results)} overlays and JSON files in {output}/")
+    for failure in failures:
+        typer.echo(f"pyxai: not explained: {failure['photo']}: {failure['reason']}", err=True)
+    if failures:
+        raise typer.Exit(1 if results else 2)
+
+
+def list_photos(
+    photos: list[Path] | None,
+) -> Iterator[tuple[str, Image.Image | ImageError]]:
+    """The photos asked for one after the other, or scikit-learn's two sample photographs."""
+    if photos:
+        return iterate_photos(photos)
+    from sklearn.datasets import load_sample_images
+
+    samples = load_sample_images()
+    named = zip(samples.filenames, samples.images, strict=True)
+    return ((Path(name).name, Image.fromarray(pixels)) for name, pixels in named)
+
+
+def explain_photo(
+    classifier: Classifier,
+    photo: Image.Image,
+    target: int | str | None,
+    method: str,
+    layer: str | None,
+    top: int,
+    colormap: str,
+) -> tuple[dict[str, Any], Image.Image]:
+    """One photo: what goes into its JSON file, and its overlay."""
+    start = time.perf_counter()
+    inputs = classifier.to_input(photo)
+    evidence = gather(classifier, inputs, target, method=method, layer=layer)
+    heatmap = evidence.maps[0, 0]
+    seconds = time.perf_counter() - start
+    region = classifier.preprocessing.region(photo.size)
+    picture = overlay(photo, heatmap, region=region, colormap=colormap, relu=evidence.method.relu)
+    index = int(evidence.classes[0, 0])
+    probabilities = evidence.logits[0].to(torch.float32).softmax(dim=0)
+    best = probabilities.topk(min(top, len(probabilities))).indices.tolist()
+    return {
+        "size": {"width": photo.width, "height": photo.height},
+        "model": classifier.name,
+        "method": evidence.method.name,
+        "layer": evidence.layer,
+        "target": _class(classifier, evidence, probabilities, index),
+        "top": [_class(classifier, evidence, probabilities, each) for each in best],
+        "evidence": _gap(evidence),
+        "map": {
+            "region": dict(zip(("x0", "y0", "x1", "y1"), region, strict=True)),
+            "height": heatmap.shape[0],
+            "width": heatmap.shape[1],
+            "values": [[round(value, 5) for value in row] for row in heatmap.tolist()],
+        },
+        "seconds": round(seconds, 4),
+        "pyxai": pyxai.__version__,
+    }, picture
+
+
+def _class(
+    classifier: Classifier, evidence: CamEvidence, probabilities: torch.Tensor, index: int
+) -> dict[str, Any]:
+    return {
+        "index": index,
+        "name": classifier.class_name(index),
+        "probability": round(float(probabilities[index]), 6),
+        "logit": round(float(evidence.logits[0, index]), 5),
+    }
+
+
+def _gap(evidence: CamEvidence) -> dict[str, Any]:
+    gap = evidence.gap()
+    if gap is None:
+        return {"statement": _NO_STATEMENT, "gap": None}
+    return {"statement": _STATEMENT, "gap": float(gap[0, 0])}
+
+
+def _target(target: str | None, classifier: Classifier) -> int | str | None:
+    """The target as the library takes it; refused before the first photo is read."""
+    if target is None:
+        return None
+    is_index = re.fullmatch(r"\d+", target) and target not in (classifier.class_names or ())
+    wanted = int(target) if is_index else target
+    return classifier.class_index(wanted)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """A file name for the results of a photo: its own, with a number if that is taken."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem) or "photo"
+    candidate, number = stem, 2
+    while candidate in taken:
+        candidate, number = f"{stem}-{number}", number + 1
+    taken.add(candidate)
+    return candidate
+
+
+def _table(results: list[dict[str, Any]]) -> str:
+    rows = [("photo", "target", "probability", "top class", "method", "layer", "gap")]
+    for result in results:
+        gap = result["evidence"]["gap"]
+        rows.append(
+            (
+                Path(result["photo"]).name,
+                result["target"]["name"],
+                f"{result['target']['probability']:.3f}",
+                f"{result['top'][0]['name']} {result['top'][0]['probability']:.3f}",
+                result["method"],
+                result["layer"],
+                "-" if gap is None else f"{gap:.1e}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,440 @@
+"""Networks by name: of torchvision, of timm, of the Hugging Face hub, and the one of pyxai."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from pyxai._errors import MissingExtraError, argument_error, closest
+from pyxai.images import Preprocessing
+
+
+class Loaded(NamedTuple):
+    """A network with what is known about it.
+
+    Attributes:
+        model: in any mode, on any device.
+        class_names: or None.
+        preprocessing: or None.
+        name: what it is called; None for "as its file".
+    """
+
+    model: nn.Module
+    class_names: Sequence[str] | None
+    preprocessing: Preprocessing | None
+    name: str | None
+
+
+class WeightsError(OSError):
+    """Weights cannot be had: no network, not on the server, or damaged on the way."""
+
+
+# --------------------------------------------------------------------------------------------------
+# demo
+
+
+def demo(*, random: bool = False, num_classes: int | None = None) -> Loaded:
+    """The scene classifier that ships with pyxai; with random weights for `architecture="demo"`."""
+    from pyxai.zoo import demo as network
+
+    names = network.CLASS_NAMES
+    if random:
+        model = network.DemoNet(len(names) if num_classes is None else num_classes)
+    else:
+        with _same_random_state():
+            model = network.load_demo_network()
+    return Loaded(model, names, Preprocessing(**network.PREPROCESSING), "demo")
+
+
+# --------------------------------------------------------------------------------------------------
+# torchvision
+
+_HANDING_OUT = threading.Lock()
+
+
+def torchvision(
+    name: str,
+    weights: str | None = "default",
+    *,
+    num_classes: int | None = None,
+    with_preprocessing: bool = True,
+    **options: Any,
+) -> Loaded:
+    """A classification network of torchvision.
+
+    Args:
+        name: as in `torchvision.models.list_models(torchvision.models)`.
+        weights: "default", the name of other weights, or None for random ones.
+        num_classes: other than the network's own, for random weights only.
+        with_preprocessing: whether to work it out.
+        options: for the constructor, with random weights only.
+
+    Raises:
+        MissingExtraError: torchvision is not installed.
+        ValueError: an unknown network or weights.
+        WeightsError: the weights cannot be had.
+    """
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        raise MissingExtraError(
+            f"'torchvision:{name}'", "torchvision (built for this torch)", "torchvision"
+        ) from error
+    spec = f"torchvision:{name}"
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(
+            f"source: expected a classification network of torchvision, got {name!r}"
+            + closest(name, known)
+        )
+    members: Mapping[str, Any] = models.get_model_weights(name).__members__
+    entry = members.get("DEFAULT") or next(iter(members.values()), None)
+    if weights is None:
+        if name in ("googlenet", "inception_v3"):  # warn when it is not said
+            options.setdefault("init_weights", num_classes is None)
+        if num_classes is not None:
+            options["num_classes"] = num_classes
+        model = models.get_model(name, weights=None, **options)
+    else:
+        if weights.lower() != "default":
+            entry = members.get(weights)
+        if entry is None:
+            raise _unknown_weights(spec, weights, members)
+        model = _pretrained_torchvision(models, name, entry)
+    names = None if entry is None else entry.meta.get("categories")
+    found = None
+    if with_preprocessing and entry is not None:
+        found = _torchvision_preprocessing(spec, entry.transforms())
+    return Loaded(model, names, found, spec)
+
+
+def _pretrained_torchvision(models: Any, name: str, entry: Any) -> nn.Module:
+    """The network with weights that were read without unpickling.
+
+    torchvision's builders set what depends on the weights, but read them with the full unpickler.
+    So the weights are read first, the safe way, and the builder is handed these.
+    """
+    spec = f"torchvision:{name}"
+    try:
+        state = entry.get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, weights_only=True
+        )
+    except Exception as error:  # URLError, RuntimeError for a wrong hash, UnpicklingError, EOFError
+        raise unavailable(spec, f"{entry.name} from {entry.url}", error) from error
+    with _same_random_state(), _HANDING_OUT:
+        entry.get_state_dict = lambda *args, **kwargs: state
+        try:
+            model: nn.Module = models.get_model(name, weights=entry, progress=False)
+        finally:
+            del entry.get_state_dict
+    return model
+
+
+def _torchvision_preprocessing(spec: str, transforms: Any) -> Preprocessing:
+    return _express(
+        spec,
+        mean=transforms.mean,
+        std=transforms.std,
+        resize=_length(transforms.resize_size),
+        crop=_length(transforms.crop_size),
+        interpolation=transforms.interpolation.value,
+    )
+
+
+def _length(size: Sequence[int]) -> int | tuple[int, ...]:
+    return size[0] if len(size) == 1 else tuple(size)
+
+
+# --------------------------------------------------------------------------------------------------
+# timm
+
+
+def timm(
+    name: str,
+    weights: str | None = "default",
+    *,
+    num_classes: int | None = None,
+    with_preprocessing: bool = True,
+) -> Loaded:
+    """A network of timm.
+
+    Args:
+        name: as in `timm.list_models()`, with or without a tag.
+        weights: "default", a tag, or None for random ones.
+        num_classes: other than the network's own, for random weights only.
+        with_preprocessing: whether to work it out.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        ValueError: an unknown network or tag, or preprocessing that cannot be expressed.
+        WeightsError: the weights cannot be had.
+    """
+    try:
+        import timm as package
+    except (ImportError, RuntimeError) as error:
+        raise MissingExtraError(f"'timm:{name}'", "timm", "timm") from error
+    network, _, tag = name.partition(".")
+    if weights not in ("default", None):
+        if tag and tag != weights:
+            raise argument_error("weights", f"'default', None or {tag!r} for timm:{name}", weights)
+        tag = weights
+    full = f"{network}.{tag}" if tag else network
+    spec = f"timm:{full}"
+    if ":" in network or not package.is_model(network):
+        hint = closest(network, package.list_models())
+        if ":" in network or "/" in network:
+            hint = "; timm's networks on the Hugging Face hub are 'hf:timm/NAME'"
+        raise ValueError(f"source: expected a network of timm, got {network!r}{hint}")
+    tags = [each.partition(".")[2] for each in package.list_pretrained(f"{network}.*")]
+    if tag and tag not in tags:
+        raise _unknown_weights(f"timm:{network}", tag, tags)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    if weights is None:
+        model = package.create_model(full, pretrained=False, **options)
+    else:
+        _refuse_unpickling(package, full)
+        try:
+            with _same_random_state():
+                model = package.create_model(full, pretrained=True)
+        except Exception as error:  # of the hub, of its HTTP client, of torch, of safetensors
+            raise unavailable(spec, "its pretrained weights", error) from error
+    found = None
+    if with_preprocessing:
+        found = _timm_preprocessing(spec, package.data.resolve_model_data_config(model))
+    return Loaded(model, _timm_class_names(package, model), found, spec)
+
+
+def _refuse_unpickling(package: Any, full: str) -> None:
+    """Older versions of timm read some checkpoints with the full unpickler."""
+    loader = inspect.signature(package.models._hub.load_state_dict_from_hf)
+    weights_only = loader.parameters.get("weights_only")
+    if weights_only is not None:
+        if weights_only.default is True:
+            return
+        file = package.get_pretrained_cfg(full).hf_hub_filename or ""
+        if not file or file.endswith(".safetensors"):
+            return
+    raise ImportError(
+        f"timm {package.__version__} would unpickle the weights of {full}, which can run code; "
+        "update it: pip install --upgrade timm"
+    )
+
+
+def _timm_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
+    _, height, width = config["input_size"]
+    scaled = tuple(math.floor(each / config["crop_pct"]) for each in (height, width))
+    mode = config.get("crop_mode", "center")
+    if mode == "squash":
+        resize: int | tuple[int, ...] | None = scaled
+    elif mode == "center" and height == width:
+        resize = scaled[0]
+    else:
+        raise _inexpressible(spec, f"crop_mode {mode!r} at {height} × {width}")
+    return _express(
+        spec,
+        mean=config["mean"],
+        std=config["std"],
+        resize=resize,
+        crop=(height, width) if height != width else height,
+        interpolation=config["interpolation"],
+    )
+
+
+def _timm_class_names(package: Any, model: Any) -> Sequence[str] | None:
+    config = model.pretrained_cfg
+    count = model.num_classes
+    names = config.get("label_names")
+    if names is None and "num_classes" in config and count == config["num_classes"]:
+        subset = package.data.infer_imagenet_subset(model)
+        names = package.data.ImageNetInfo(subset).label_descriptions() if subset else None
+    return names if names is not None and len(names) == count else None
+
+
+# --------------------------------------------------------------------------------------------------
+# Hugging Face
+
+
+def hugging_face(
+    name: str, weights: str | None = "default", *, with_preprocessing: bool = True
+) -> Loaded:
+    """An image classifier of the Hugging Face hub, or a folder of `save_pretrained`.
+
+    Only safetensors weights are read, and code that comes with a model is never run.
+
+    Args:
+        name: "owner/name", or a folder.
+        weights: "default", or None for random ones.
+        with_preprocessing: whether to work it out.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        ValueError: no image classifier, one that needs its own code or was not trained to the end,
+            or preprocessing that cannot be expressed.
+        WeightsError: the weights cannot be had.
+    """
+    try:
+        import transformers
+    except (ImportError, RuntimeError) as error:
+        raise MissingExtraError(f"'hf:{name}'", "transformers", "hf") from error
+    if weights not in ("default", None):
+        raise argument_error("weights", "'default' or None for a Hugging Face model", weights)
+    spec = f"hf:{name}"
+    safe: dict[str, Any] = {"trust_remote_code": False}
+    local = Path(name).is_dir()
+    if local and not Path(name, "config.json").is_file():
+        raise FileNotFoundError(f"{spec}: the folder has no config.json")
+    factory = transformers.AutoModelForImageClassification
+    with _same_random_state(keep=weights is not None), _hub_errors(spec):
+        config = transformers.AutoConfig.from_pretrained(name, **safe)
+        if weights is None:
+            model = factory.from_config(config, **safe)
+        else:
+            model, report = factory.from_pretrained(
+                name, config=config, use_safetensors=True, output_loading_info=True, **safe
+            )
+            missing = sorted(report["missing_keys"])
+            if missing:
+                raise ValueError(
+                    f"{spec}: its weights lack {', '.join(missing[:3])} ({len(missing)} in all), "
+                    "which would be random: not a trained classifier"
+                )
+        processor = None
+        if with_preprocessing and not (local and not Path(name, _PROCESSOR).is_file()):
+            processor = transformers.AutoImageProcessor.from_pretrained(name, **safe)
+    found = None if processor is None else _hf_preprocessing(spec, processor.to_dict())
+    return Loaded(model.float(), _hf_class_names(config), found, spec)
+
+
+_PROCESSOR = "preprocessor_config.json"
+
+
+@contextmanager
+def _hub_errors(spec: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, ImportError, WeightsError):
+        raise  # no image classifier; code of its own; a package that this model needs
+    except Exception as error:  # OSError for most, but also those of the HTTP client, safetensors
+        raise unavailable(spec, "the model", error, random=False) from error
+
+
+def _hf_class_names(config: Any) -> Sequence[str] | None:
+    by_index = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    if sorted(by_index) != list(range(len(by_index))):
+        return None
+    names = [by_index[index] for index in range(len(by_index))]
+    return None if all(re.fullmatch(r"LABEL_\d+", each) for each in names) else names
+
+
+def _hf_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
+    """What an image processor of transformers does, by its configuration."""
+    if "data_config" in config:
+        return _timm_preprocessing(spec, config["data_config"])
+    for switch in ("do_flip_channel_order", "do_pad", "do_color_quantize", "rescale_offset"):
+        if config.get(switch):
+            raise _inexpressible(spec, switch)
+    if not config.get("do_rescale", True):
+        raise _inexpressible(spec, "do_rescale=False")
+    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise _inexpressible(spec, f"rescale_factor={config['rescale_factor']}")
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if config.get("do_normalize", "image_mean" in config and "do_flip_channel_order" not in config):
+        mean, std = config["image_mean"], config["image_std"]
+        if config.get("include_top"):  # EfficientNet divides twice
+            std = tuple(each**2 for each in std)
+    resize, crop = _hf_geometry(spec, config)
+    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    interpolation = names.get(int(config.get("resample", 2)))
+    return _express(spec, mean=mean, std=std, resize=resize, crop=crop, interpolation=interpolation)
+
+
+_Size = int | tuple[int, int] | None
+
+
+def _hf_geometry(spec: str, config: Mapping[str, Any]) -> tuple[_Size, _Size]:
+    """(resize, crop) of an image processor."""
+    crop = _height_width(config["crop_size"]) if config.get("do_center_crop") else None
+    if not config.get("do_resize", True):
+        return None, crop
+    size = config["size"]
+    if {*size} == {"height", "width"}:
+        return (size["height"], size["width"]), crop
+    if {*size} != {"shortest_edge"}:
+        raise _inexpressible(spec, f"size {size}")
+    edge: int = size["shortest_edge"]
+    if str(config.get("image_processor_type")).startswith("Levit"):
+        return int(256 / 224 * edge), crop
+    if config.get("crop_pct") is None:
+        return edge, crop
+    if "do_center_crop" in config:  # PoolFormer
+        return int(edge / config["crop_pct"]), crop
+    if edge < 384:  # ConvNeXt
+        return int(edge / config["crop_pct"]), edge
+    return (edge, edge), None
+
+
+def _height_width(size: Mapping[str, int]) -> int | tuple[int, int]:
+    height, width = size["height"], size["width"]
+    return height if height == width else (height, width)
+
+
+# --------------------------------------------------------------------------------------------------
+# for all
+
+LOADERS: dict[str, Callable[..., Loaded]] = {
+    "torchvision": torchvision,
+    "timm": timm,
+    "hf": hugging_face,
+}
+"""By prefix."""
+
+
+def unavailable(spec: str, what: str, error: BaseException, *, random: bool = True) -> WeightsError:
+    """The error for weights that cannot be had, in one line."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    ways = "weights=None builds it with random weights, or load a local file"
+    if not random:
+        ways = "a folder that save_pretrained wrote is loaded without a network: 'hf:./FOLDER'"
+    return WeightsError(f"{spec}: {what} cannot be had ({reason}); {ways}")
+
+
+def _unknown_weights(
+    spec: str, weights: str, known: Sequence[str] | Mapping[str, Any]
+) -> ValueError:
+    names = [each for each in known if each != "DEFAULT"]
+    expected = ", ".join(("'default'", "None", *map(repr, names[:8]))) + ", …" * (len(names) > 8)
+    return ValueError(
+        f"weights: expected one of {expected} for {spec}, got {weights!r}"
+        + (closest(weights, names) if len(names) > 8 else "")
+    )
+
+
+def _inexpressible(spec: str, what: str) -> ValueError:
+    return ValueError(
+        f"preprocessing: that of {spec} ({what}) cannot be expressed as pyxai.Preprocessing; "
+        "pass one that comes close"
+    )
+
+
+def _express(spec: str, **values: Any) -> Preprocessing:
+    try:
+        return Preprocessing(**values)
+    except ValueError as error:
+        raise _inexpressible(spec, str(error)) from error
+
+
+@contextmanager
+def _same_random_state(*, keep: bool = True) -> Iterator[None]:
+    """Initial weights that are overwritten anyway do not use up random numbers of the caller."""
+    with torch.random.fork_rng(devices=[], enabled=keep):
+        yield

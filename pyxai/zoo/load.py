@@ -1,0 +1,119 @@
+"""One call for every place that a classifier can come from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pyxai._errors import argument_error, closest
+from pyxai.classifier import Classifier
+from pyxai.images import Preprocessing
+from pyxai.zoo import files, hubs
+from pyxai.zoo.hubs import Loaded
+
+# Two letters at least: "C:" begins a path on Windows.
+_PREFIX = re.compile(r"([A-Za-z][\w+.-]+):")
+_FORMS = "'demo', 'torchvision:NAME', 'timm:NAME', 'hf:NAME' or a model file"
+
+
+def load_classifier(
+    source: str | os.PathLike[str],
+    *,
+    architecture: str | nn.Module | None = None,
+    weights: str | None = "default",
+    class_names: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    device: torch.device | str | None = None,
+) -> Classifier:
+    """Loads an image classifier, in evaluation mode, with its class names and preprocessing.
+
+    No file is ever unpickled but by `torch.load(weights_only=True)`, and code that comes with a
+    model is never run; docs/models.md says what is read how.
+
+    Args:
+        source: One of
+
+            - "demo": the small scene classifier that ships with pyxai.
+            - "torchvision:NAME", such as "torchvision:resnet50".
+            - "timm:NAME", with or without a tag: "timm:resnet50", "timm:resnet50.a1_in1k".
+            - "hf:NAME": an image classifier of the Hugging Face hub, or a folder that
+              `save_pretrained` wrote ("hf:./my_model").
+            - A file: an exported program (`torch.export.save`), TorchScript, or weights alone
+              (safetensors or a state dict of `torch.save`), which need an `architecture`. A file
+              called "demo" is "./demo"; `pathlib.Path` is always a file.
+        architecture: For files of weights: "torchvision:NAME", "timm:NAME", "demo", built with as
+            many classes as the file has; or a module, which is filled in place.
+        weights: For the hubs: "default"; the name of one of the weights ("IMAGENET1K_V1" of
+            torchvision, the tag of timm); None builds the network with random weights and takes
+            class names and preprocessing of the default weights.
+        class_names: In the order of the classes, in place of those that come with the model.
+            A model that comes with none has none.
+        preprocessing: In place of that which comes with the model. A file brings none; weights
+            alone are given that of the architecture's default weights.
+        device: Where the model is put; the CPU if None (a module given as `architecture` stays).
+
+    Returns:
+        A classifier whose `name` is the source (of a file: the file's name).
+
+    Raises:
+        MissingExtraError: An optional package is not installed; the message names the extra.
+        FileNotFoundError: There is no such file.
+        pyxai.zoo.hubs.WeightsError: Weights cannot be had: no network, not on the server, damaged.
+            An `OSError`.
+        pyxai.zoo.files.ModelFileError: A file that cannot be read, is refused because reading it
+            would run code, or does not fit the architecture. A `ValueError`.
+        ValueError: An unknown prefix, name or kind of weights (with the closest known ones), or
+            preprocessing that `Preprocessing` cannot express.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise argument_error("source", _FORMS, source)
+    text = os.fsdecode(source)
+    prefix = _PREFIX.match(text) if isinstance(source, str) else None
+    if isinstance(source, str) and text == "demo":
+        _refuse("architecture", architecture, text)
+        if weights not in ("default", None):
+            raise argument_error("weights", "'default' or None for the demo classifier", weights)
+        loaded = hubs.demo(random=weights is None)
+    elif prefix and prefix[1] in hubs.LOADERS:
+        _refuse("architecture", architecture, text)
+        own = preprocessing is not None
+        name = text[prefix.end() :]
+        loaded = hubs.LOADERS[prefix[1]](name, weights, with_preprocessing=not own)
+    else:
+        if prefix and not Path(text).exists():
+            known = [*hubs.LOADERS, "demo"]
+            hint = "; addresses are not downloaded" if "://" in text else closest(prefix[1], known)
+            raise ValueError(f"source: expected {_FORMS}, got {text!r}{hint}")
+        if weights != "default":
+            raise argument_error("weights", f"'default' for a file such as {text}", weights)
+        loaded = _from_file(text, architecture, preprocessing)
+    model = loaded.model.eval()
+    if device is not None:
+        model = model.to(device)
+    return Classifier(
+        model,
+        class_names=loaded.class_names if class_names is None else class_names,
+        preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
+        name=Path(text).name if loaded.name is None else loaded.name,
+    )
+
+
+def _from_file(
+    path: str, architecture: str | nn.Module | None, preprocessing: Preprocessing | None
+) -> Loaded:
+    try:
+        return files.load_file(path, architecture, with_preprocessing=preprocessing is None)
+    except FileNotFoundError as error:
+        bare = re.fullmatch(r"\w+", path) is not None
+        hint = f"; a network of torchvision is 'torchvision:{path}'" if bare else ""
+        raise FileNotFoundError(error.errno, f"no such model file{hint}", path) from None
+
+
+def _refuse(argument: str, value: object, source: str) -> None:
+    if value is not None:
+        raise argument_error(argument, f"None for {source!r}, which is no file of weights", value)

@@ -1,0 +1,54 @@
+"""Devices, instruction sets and threads as fixtures, so that one suite covers them all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import SmallNet
+
+from pyxai.ops import _native
+
+_PROBLEM = _native.cuda_status()["problem"]
+_CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.cuda, pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}")],
+)
+
+
+@pytest.fixture(params=["cpu", _CUDA])
+def device(request):
+    """The CPU and, where there is one, the CUDA device."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512", _CUDA])
+def kernels(request):
+    """The device of each set of kernels: the CPU with each instruction set, and CUDA."""
+    if request.param == "cuda":
+        yield torch.device("cuda")
+        return
+    if request.param not in _native.cpu.simd_levels():
+        pytest.skip(f"this processor has no {request.param}")
+    before = _native.cpu.simd_level()
+    _native.cpu.set_simd_level(request.param)
+    yield torch.device("cpu")
+    _native.cpu.set_simd_level(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch threads; the one in use is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_net():
+    """A residual network with batch norm, in-place ReLU, GAP + linear; 7 classes, stride 8."""
+    return SmallNet().eval()

@@ -112,7 +112,8 @@ def explain_photo(
     heatmap = evidence.maps[0, 0]
     seconds = time.perf_counter() - start
     region = classifier.preprocessing.region(photo.size)
-    picture = overlay(photo, heatmap, region=region, colormap=colormap, relu=evidence.method.relu)
+    # The picture shows what speaks for the class; the JSON file has the negative values too.
+    picture = overlay(photo, heatmap, region=region, colormap=colormap, relu=True)
     index = int(evidence.classes[0, 0])
     probabilities = evidence.logits[0].to(torch.float32).softmax(dim=0)
     best = probabilities.topk(min(top, len(probabilities))).indices.tolist()

@@ -28,7 +28,7 @@ _STOPS = {
 
 
 @functools.lru_cache(maxsize=64)
-def color_table(name: str = "ember", *, opacity: float = 0.75, fade: float = 0.4) -> torch.Tensor:
+def color_table(name: str = "ember", *, opacity: float = 0.75, fade: float = 0.6) -> torch.Tensor:
     """A table for `pyxai.ops.cam_overlay`.
 
     Args:

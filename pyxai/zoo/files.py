@@ -103,9 +103,10 @@ def _kind(path: str) -> str:
     """ "program", "torchscript", "safetensors" or "state dict" (also what is pickled otherwise)."""
     if not path or not Path(path).exists():
         raise FileNotFoundError(errno.ENOENT, "no such model file", path)
-    if Path(path).is_dir():
-        hint = "; a folder of save_pretrained is 'hf:FOLDER'"
-        raise ModelFileError(path, f"expected a model file, found a folder{hint}")
+    if not Path(path).is_file():
+        found = "a folder; one of save_pretrained is 'hf:FOLDER'"
+        found = found if Path(path).is_dir() else "a device, pipe or socket"
+        raise ModelFileError(path, f"expected a model file, found {found}")
     with Path(path).open("rb") as file:
         start = file.read(9)
     if start[:4] == b"PK\x03\x04":
@@ -203,9 +204,7 @@ def _build(architecture: str, num_classes: int | None, with_preprocessing: bool)
             return hubs.demo(random=True, num_classes=num_classes)
         if prefix in ("torchvision", "timm"):
             build = hubs.LOADERS[prefix]
-            return build(
-                name, None, num_classes=num_classes, with_preprocessing=with_preprocessing
-            )
+            return build(name, None, num_classes=num_classes, with_preprocessing=with_preprocessing)
     hint = closest(prefix, ["torchvision", "timm", "demo"])
     if prefix == "hf":
         hint = "; keep the weights with their config.json in a folder and load 'hf:FOLDER'"
@@ -219,9 +218,10 @@ def _without_prefix(state: State, model: nn.Module) -> State:
     """The state with the names that the model has: without what wrappers put before them."""
     expected = model.state_dict().keys()
     while not expected & state.keys():
-        prefix = next((each for each in _PREFIXES if all(key.startswith(each) for key in state)), "")
-        if not prefix:
+        shared = [each for each in _PREFIXES if all(key.startswith(each) for key in state)]
+        if not shared:
             break
+        prefix = shared[0]
         state = {key[len(prefix) :]: value for key, value in state.items()}
     return state
 
@@ -261,7 +261,8 @@ def _fill(model: nn.Module, state: State, path: str) -> None:
         if found
     ]
     if problems:
-        raise ModelFileError(path, f"the weights do not fit the architecture ({'; '.join(problems)})")
+        reason = f"the weights do not fit the architecture ({'; '.join(problems)})"
+        raise ModelFileError(path, reason)
     counters = {key: value for key, value in expected.items() if key not in state}
     model.load_state_dict({**state, **counters}, strict=True)
 
@@ -275,7 +276,8 @@ def _torchscript(path: str) -> tuple[nn.Module, list[str] | None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.* (is deprecated|not supported)")
-            model = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+            load = cast(Any, torch.jit).load
+            model = load(path, map_location="cpu", _extra_files=extra)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(path, f"the TorchScript file cannot be read ({reason})") from error
@@ -291,7 +293,7 @@ def _program(path: str) -> tuple[nn.Module, list[str] | None]:
     try:
         with _quiet():
             return torch.export.unflatten(torch.export.load(archive)), names
-    except Exception as error:  # SerializeError, KeyError, AssertionError, ...: whatever is not right
+    except Exception as error:  # SerializeError, KeyError, AssertionError, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "; it may come from another version of torch: export it again"
         raise ModelFileError(path, f"the program cannot be read ({reason}){hint}") from error
@@ -312,17 +314,20 @@ _IGNORED = re.compile(
     r"archive_format|archive_version|version|byteorder|\.\w+|\.data/\w+"
     r"|extra/.*|data/sample_inputs/model\.pt"
 )
-_NAME = re.compile(r"[\w.@:-]*", re.ASCII)
+_NAME = re.compile(r"[\w.@]*", re.ASCII)
 _PLAIN = re.compile(r"[\w.@:>, -]*", re.ASCII)  # "bchw,kc->bkhw" for einsum
 _ARITHMETIC = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(floor|ceil|trunc|sqrt)|torch\.sym_(int|float|max|min|not|ite|sum|sqrt)"
 )
-_SYMBOLIC = {
-    *["FloorDiv", "ModularIndexing", "Where", "PythonMod", "Mod", "CleanDiv", "CeilToInt", "FloorToInt", "CeilDiv"],
-    *["PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "TruncToInt", "TruncToFloat", "RoundToInt"],
-    *["ToFloat", "Identity", "Max", "Min", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "floor", "ceiling", "True", "False"],
-}
+_SYMBOL = re.compile(r"z?[suf]+\d+", re.ASCII)  # a size that is not fixed: "s77", "u0"
+_FUNCTION = re.compile(  # of sizes, as sympy spells them
+    r"Symbol|Integer|Rational|Add|Mul|Pow|integer|positive|nonnegative|True|False"
+    r"|FloorDiv|ModularIndexing|Where|PythonMod|Mod|CleanDiv|CeilToInt|FloorToInt|CeilDiv"
+    r"|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv|TruncToInt|TruncToFloat|RoundToInt|ToFloat"
+    r"|Identity|Max|Min|floor|ceiling|Equality|Unequality|StrictLessThan|LessThan"
+    r"|StrictGreaterThan|GreaterThan|And|Or|Not|Eq|Ne|Lt|Le|Gt|Ge"
+)
 _CONTAINERS = ("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 
 
@@ -412,6 +417,8 @@ def _checked(value: Any, key: str) -> Any:
         if not _PLAIN.fullmatch(value.replace("+", "")):
             raise _Refused(f"it holds the text {value[:80]!r}")
         return value
+    if key in ("name", "as_name") and not value.isidentifier() and value:  # becomes Python source
+        raise _Refused(f"it holds the name {value[:80]!r}")
     return _checked_name(value)
 
 
@@ -442,10 +449,11 @@ def _checked_operator(target: str) -> str:
 
 
 def _checked_expression(text: str) -> str:
-    """A size such as "s77" or "((s0 - 1)//2) + 1", which sympy evaluates as Python."""
-    words = re.findall(r"[^\W\d]\w*", text)
-    symbols = all(each in _SYMBOLIC or re.fullmatch(r"z?[suf]+\d+", each) for each in words)
-    if not symbols or not re.fullmatch(r"(\d+\.\d+|[\w\s+*/%(),<>=&|~-])*", text, re.ASCII):
+    """A size such as "Mul(Integer(2), Symbol('s77'))", which sympy evaluates as Python."""
+    bare = re.sub(rf"'({_SYMBOL.pattern})'", r"\1", text, flags=re.ASCII)
+    words = re.findall(r"[^\W\d]\w*", bare)
+    known = all(_SYMBOL.fullmatch(each) or _FUNCTION.fullmatch(each) for each in words)
+    if not known or not re.fullmatch(r"[\w\s(),=+*/%<>&|~-]*", bare, re.ASCII):
         raise _Refused(f"it computes a size as {text[:80]!r}")
     return text
 

@@ -1,0 +1,428 @@
+"""The borrowed-model contract, what is found out about a model, and its outputs and targets."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import tracemalloc
+import weakref
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from networks import SmallNet
+from torch import nn
+
+import pyxai
+from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier.outputs import class_index, logits_of, resolve_target
+
+NAMES = ["cat", "tabby, tabby cat", "Dog", "crane", "crane", "golden retriever", "tench"]
+
+
+def state_of(model):
+    """Everything about a model that a call must leave as it was."""
+    return {
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grad": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "values": [t.clone() for t in model.state_dict().values()],
+        "hooks": [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
+            for m in model.modules()
+        ],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+        "rng": torch.get_rng_state(),
+        "grad_mode": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+    }
+
+
+def assert_same_state(before, after):
+    for key, value in before.items():
+        other = after[key]
+        if key in ("grad", "values"):
+            pairs = zip(value, other, strict=True)
+            assert all((a is b is None) or torch.equal(a, b) for a, b in pairs), key
+        elif key == "rng":
+            assert torch.equal(value, other)
+        else:
+            assert value == other, key
+
+
+@pytest.fixture(params=["training", "evaluation", "mixed"])
+def lent(request):
+    """A model in each mode, with gradients, a frozen part and a hook of its owner's."""
+    model = SmallNet(head="mlp")
+    model.train(request.param == "training")
+    if request.param == "mixed":
+        model.stage2.train()
+    model.stem.requires_grad_(False)
+    model.fc[0].weight.grad = torch.ones_like(model.fc[0].weight)
+    calls = []
+    model.stage3.register_forward_hook(lambda module, inputs, output: calls.append(1))
+    return model
+
+
+IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)  # draws no random number
+
+
+@pytest.mark.parametrize("method", ["gradcam", "auto"])
+def test_model_is_as_before(lent, method):
+    before = state_of(lent)
+    pyxai.cam(lent, IMAGES, [[0, 1], [2, 3]], method=method)
+    Classifier(lent).activations(IMAGES, ["stage2", "fc"])
+    Classifier(lent)(IMAGES)
+    assert_same_state(before, state_of(lent))
+
+
+def test_model_is_as_before_after_an_error(lent):
+    before = state_of(lent)
+    for arguments in ({"layer": "nowhere"}, {"target": 99}, {"method": "cam"}, {"layer": "fc"}):
+        with pytest.raises(ValueError, match=r"layer|target|method"):
+            pyxai.cam(lent, IMAGES, **arguments)
+    with pytest.raises(ValueError, match="images"):
+        pyxai.cam(lent, torch.ones(2, 5, 32, 32))
+
+    def breaks(outputs):
+        raise KeyError("the user's own error")
+
+    with pytest.raises(KeyError, match="the user's own error"):
+        pyxai.cam(lent, IMAGES, breaks)
+    assert_same_state(before, state_of(lent))
+
+
+def test_input_is_as_before(small_net):
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    before = images.detach().clone()
+    pyxai.cam(small_net, images)
+    assert images.grad is None
+    assert torch.equal(images.detach(), before)
+
+
+def test_under_inference_mode_and_no_grad():
+    model = SmallNet(head="mlp").eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = pyxai.cam(model, images)
+    with torch.inference_mode():
+        inside = pyxai.cam(model, torch.as_tensor(images.numpy()))
+        assert torch.is_inference_mode_enabled()
+    with torch.no_grad():
+        assert torch.equal(pyxai.cam(model, images), expected)
+    assert torch.equal(inside, expected)
+
+
+def test_threads_do_not_see_each_other():
+    """Eight threads on one model in training mode: right answers, and the mode restored."""
+    model = SmallNet(head="mlp").train()
+    inputs = [torch.randn(2, 3, 32 + 8 * (n % 3), 40) for n in range(8)]
+    expected = [pyxai.cam(model, each, n % 7) for n, each in enumerate(inputs)]
+    wrong, start = [], threading.Barrier(8)
+
+    def work(n):
+        start.wait()
+        for _ in range(25):
+            if not torch.equal(pyxai.cam(model, inputs[n], n % 7), expected[n]):
+                wrong.append(n)
+
+    before = state_of(model)
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+    assert_same_state(before, state_of(model))
+
+
+def test_nothing_keeps_the_model_alive():
+    model = SmallNet().eval()
+    alive = weakref.ref(model)
+    pyxai.cam(model, torch.randn(1, 3, 32, 32))
+    del model
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_thousand_calls_leave_memory_where_it_was(head):
+    def count():
+        gc.collect()
+        return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+    model, images = SmallNet(head=head).eval(), torch.randn(1, 3, 16, 16)
+    for _ in range(20):
+        pyxai.cam(model, images)
+    tensors = count()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(1000):
+        pyxai.cam(model, images)
+    after_tensors = count()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after_tensors <= tensors
+    assert after - before < 50_000  # bytes; one leaked small object a call would be more
+
+
+# ---- layers and heads ----
+
+
+@pytest.mark.parametrize(("head", "linear"), [("linear", True), ("mlp", False), ("norm", False)])
+def test_layer_and_head_are_found(head, linear):
+    model = SmallNet(head=head).eval()
+    images = torch.randn(2, 3, 40, 32)
+    classifier = Classifier(model)
+    assert classifier.last_spatial_layer(images) == "stage3"
+    found = classifier.linear_head(images, "stage3")
+    assert (found is not None) == linear
+    if found is not None:
+        assert torch.equal(found.weight, model.fc.weight)
+        assert torch.equal(found.bias, model.fc.bias)
+    assert classifier.linear_head(images, "stage2") is None
+
+
+def test_head_is_judged_by_numbers():
+    """Names and shapes are those of a linear head; max pooling or a scale makes it another."""
+    model = SmallNet().eval()
+    model.pool = nn.AdaptiveMaxPool2d(1)
+    images = torch.randn(1, 3, 32, 32)
+    assert Classifier(model).linear_head(images, "stage3") is None
+    scaled = SmallNet(wrap=lambda logits: logits * 2).eval()
+    assert Classifier(scaled).linear_head(images, "stage3") is None
+    dead = SmallNet().eval()
+    nn.init.constant_(dead.stage3.bn2.weight, 0)  # features say nothing about the head
+    assert Classifier(dead).linear_head(images, "stage3") is not None
+
+
+def test_pointwise_convolution_is_a_linear_head():
+    class Net(SmallNet):
+        def forward(self, x):
+            x = self.stage3(self.stage2(self.stage1(self.stem(x))))
+            return self.classify(self.pool(x)).flatten(1)
+
+    model = Net()
+    model.classify = nn.Conv2d(24, 7, 1)
+    images = torch.randn(2, 3, 32, 32)
+    maps, logits = pyxai.cam(
+        model, images, "all", method="cam", size=None, normalize=None, return_logits=True
+    )
+    bias = model.classify.bias.detach()
+    assert torch.allclose(maps.mean((2, 3)) + bias, logits, atol=1e-5)
+
+
+def test_a_head_that_changes_is_noticed():
+    model = SmallNet().eval()
+    images = torch.randn(2, 3, 32, 32)
+    pyxai.cam(model, images, method="cam")
+    with torch.no_grad():
+        model.fc.weight.mul_(3)  # trained on: weights are read afresh
+    maps, logits = pyxai.cam(
+        model, images, "all", method="cam", size=None, normalize=None, return_logits=True
+    )
+    assert torch.allclose(maps.mean((2, 3)) + model.fc.bias, logits, atol=1e-4)
+    model.wrap = lambda logits: logits**2  # no longer linear
+    with pytest.raises(ValueError, match="method"):
+        pyxai.cam(model, images, method="cam")
+    oracle = SmallNet(wrap=lambda logits: logits**2).eval()
+    oracle.load_state_dict(model.state_dict())
+    assert torch.equal(pyxai.cam(model, images), pyxai.cam(oracle, images))
+
+
+def test_larger_input_finds_the_deeper_layer():
+    model = SmallNet().eval()
+    classifier = Classifier(model)
+    assert classifier.last_spatial_layer(torch.randn(1, 3, 8, 8)) == "stage2"
+    assert classifier.last_spatial_layer(torch.randn(1, 3, 32, 32)) == "stage3"
+
+
+def test_pooling_layers_do_not_count():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(54, 4),
+    )
+    assert Classifier(model).last_spatial_layer(torch.randn(1, 3, 20, 20)) == "0.1"
+
+
+def test_no_spatial_layer_is_explained():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 4))
+    with pytest.raises(
+        ValueError, match=r"layer: expected a network with a layer .*none.*\[1, 4\]"
+    ):
+        pyxai.cam(flat, torch.randn(1, 3, 4, 4))
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.mix, self.head = (
+                nn.Conv2d(3, 8, 4, 4),
+                nn.Linear(8, 8),
+                nn.Linear(8, 3),
+            )
+
+        def forward(self, x):
+            return self.head(self.mix(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+    with pytest.raises(ValueError, match=r"layer: .*tokens after 'patch'"):
+        pyxai.cam(Tokens(), torch.randn(1, 3, 16, 16))
+
+
+def test_activations_stop_early(small_net):
+    images = torch.randn(2, 3, 32, 32)
+    ran = []
+    small_net.fc.register_forward_hook(lambda *_: ran.append("fc"))
+    found = Classifier(small_net).activations(images, ["stage1", "stage2"])
+    assert ran == []
+    with torch.no_grad():
+        expected = small_net.stage1(small_net.stem(images))
+    assert torch.equal(found["stage1"], expected)  # not what the in-place ReLU of stage2 made of it
+    assert found["stage2"].shape == (2, 16, 8, 8)
+    assert not found["stage2"].requires_grad
+    assert list(Classifier(small_net).activations(images, "stem")) == ["stem"]
+
+
+def test_layers_that_cannot_be_observed(small_net):
+    images = torch.randn(1, 3, 32, 32)
+    small_net.unused = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match=r"layer: .*unused \(it did not run\)"):
+        pyxai.cam(small_net, images, layer="unused")
+    with pytest.raises(ValueError, match=r"layer: .*'stage33'; closest: 'stage3'"):
+        pyxai.cam(small_net, images, layer="stage33")
+
+
+def test_wrapped_models(small_net):
+    images = torch.randn(2, 3, 32, 32)
+    expected = pyxai.cam(small_net, images)
+    assert torch.equal(pyxai.cam(nn.DataParallel(small_net), images), expected)
+    compiled = torch.compile(small_net, backend="eager")
+    assert torch.equal(pyxai.cam(compiled, images), expected)
+
+
+# ---- outputs and targets ----
+
+Named = namedtuple("Named", ["logits", "auxiliary"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda logits: (logits, None),
+        lambda logits: [logits],
+        lambda logits: {"logits": logits, "loss": None},
+        lambda logits: {"out": logits},
+        lambda logits: SimpleNamespace(logits=logits, hidden_states=None),
+        lambda logits: Named(logits, logits * 2),
+    ],
+)
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_output_forms(wrap, head):
+    model = SmallNet(head=head).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected, logits = pyxai.cam(model, images, return_logits=True)
+    model.wrap = wrap
+    found, wrapped_logits = pyxai.cam(model, images, return_logits=True)
+    assert torch.equal(found, expected)
+    assert torch.equal(wrapped_logits, logits)
+
+
+@pytest.mark.parametrize(
+    "output", [None, torch.zeros(3), torch.zeros(2, 3, 4, 4), torch.zeros(2, 3).int(), {}, "x", ()]
+)
+def test_unusable_outputs(output):
+    with pytest.raises(ValueError, match="model: expected to return logits"):
+        logits_of(output)
+    with pytest.raises(ValueError, match="model: expected to return logits"):
+        pyxai.cam(SmallNet(wrap=lambda logits: output), torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("target", "index", "single"),
+    [
+        (None, [[2], [0]], True),
+        (3, [[3]], True),
+        (-1, [[6]], True),
+        (np.int64(3), [[3]], True),
+        (torch.tensor(3), [[3]], True),
+        ("Dog", [[2]], True),
+        ("dog", [[2]], True),
+        ("TABBY CAT", [[1]], True),
+        ([1, "Dog"], [[1], [2]], True),
+        (("cat", 5), [[0], [5]], True),
+        (torch.tensor([4, 5]), [[4], [5]], True),
+        (np.array([4, 5]), [[4], [5]], True),
+        ([[1, 2, "cat"]], [[1, 2, 0]], False),
+        ([[1, 2], [3, 4]], [[1, 2], [3, 4]], False),
+        (torch.tensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]], False),
+        (torch.tensor([[1, 2]]), [[1, 2]], False),
+        ("all", [[0, 1, 2, 3, 4, 5, 6]], False),
+    ],
+    ids=str,
+)
+def test_targets(target, index, single):
+    logits = torch.tensor([[0.0, 1, 5, 2, 3, 4, 0], [9, 1, 5, 2, 3, 4, 0]])
+    found = resolve_target(target, logits, NAMES)
+    assert found.index.tolist() == index
+    assert found.single == single
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (7, "target: expected class indices below 7, got 7"),
+        (-8, "below 7, got -8"),
+        ("retriever", "target: .*'retriever'; closest: 'golden retriever'"),
+        ("tensh", "closest: 'tench'"),
+        ("crane", r"several classes, \[3, 4\]; give the index"),
+        ([1, 2, 3], "one entry for each of 2 images, got 3"),
+        ([[1], [2], [3]], "one entry for each of 2 images, or one for all, got 3"),
+        ([[1, 2], [3]], r"as many classes for each image, got \[1, 2\]"),
+        ([1, [2]], "target: expected None, a class"),
+        (1.5, "target: .*got 1.5"),
+        (torch.tensor([1.0, 2.0]), "target: expected integers"),
+        (torch.zeros(1, 1, 1).long(), "target: expected integers"),
+        ({"cat"}, "target: .*got a set"),
+        (True, "target: .*got True"),
+    ],
+    ids=str,
+)
+def test_bad_targets(target, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_target(target, torch.zeros(2, 7), NAMES)
+
+
+def test_names_are_needed_for_names():
+    with pytest.raises(ValueError, match="no class names, got 'cat'"):
+        class_index("cat", None)
+
+
+def test_class_names_must_fit():
+    classifier = Classifier(SmallNet(), class_names=NAMES[:5])
+    with pytest.raises(ValueError, match=r"class_names: expected 7 names.*got 5"):
+        classifier(torch.randn(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="class_names: expected a sequence"):
+        Classifier(SmallNet(), class_names="cat")
+
+
+def test_classifier_of_what():
+    for wrong in ("demo", None, SmallNet):
+        with pytest.raises(ValueError, match=r"model: expected a torch\.nn\.Module"):
+            as_classifier(wrong)
+    with pytest.raises(ValueError, match=r"model: expected a torch\.nn\.Module"):
+        Classifier("demo")
+
+
+def test_photos_go_through_preprocessing(small_net):
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    preprocessing = pyxai.Preprocessing(resize=40, crop=32)
+    classifier = Classifier(small_net, class_names=NAMES, preprocessing=preprocessing)
+    expected = small_net(preprocessing(photo)[None]).detach()
+    assert torch.equal(classifier(photo), expected)
+    assert torch.equal(classifier([photo, photo])[1:], classifier([photo, photo])[:1])
+    assert pyxai.cam(classifier, photo, "tench").shape == (1, 32, 32)
+    half = Classifier(SmallNet().bfloat16(), preprocessing=preprocessing)
+    assert half.to_input(photo).dtype == torch.bfloat16
+    assert repr(classifier) == "Classifier(SmallNet, 7 classes)"

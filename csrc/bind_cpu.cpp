@@ -135,9 +135,8 @@ PYBIND11_MODULE(_cpu, module) {
             const ProjectArgs projection =
                 project_args(features, dtype, channels_last, weights, weights_per_image, maps,
                              images, channels, targets, map_height * map_width);
-            const RenderArgs rendering =
-                render_args(maps, images * targets, map_height, map_width, height, width, relu,
-                            minmax, out, out_uint8);
+            const RenderArgs rendering = render_args(maps, images * targets, map_height, map_width,
+                                                     height, width, relu, minmax, out, out_uint8);
             check_workspace(workspace, workspace_bytes,
                             pyxai::cpu::project_workspace(projection, num_threads) +
                                 pyxai::cpu::render_workspace(rendering, num_threads));

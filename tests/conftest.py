@@ -21,7 +21,7 @@ def device(request):
     return torch.device(request.param)
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512", _CUDA])
+@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vbmi", _CUDA])
 def kernels(request):
     """The device of each set of kernels: the CPU with each instruction set, and CUDA."""
     if request.param == "cuda":

@@ -62,11 +62,6 @@ def read_photos(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Returns uint8 pixels as the network wants them."""
-    return (pixels.float() / 255 - MEAN) / STD
-
-
 def uniform(count: int, low: float, high: float) -> Tensor:
     """Returns `count` random numbers between `low` and `high`."""
     return torch.rand(count) * (high - low) + low
@@ -195,10 +190,8 @@ def train(pixels: Tensor, labels: Tensor, arguments: argparse.Namespace) -> None
             update_average(average, network, step)
             total_loss += loss.item()
         seconds = time.perf_counter() - started
-        print(
-            f"epoch {epoch:3d}  loss {total_loss / steps_per_epoch:.3f}  {seconds:.0f} s",
-            flush=True,
-        )
+        loss_text = f"loss {total_loss / steps_per_epoch:.3f}"
+        print(f"epoch {epoch:3d}  {loss_text}  {seconds:.0f} s", flush=True)
         store(average, arguments, epoch)  # an interrupted run leaves something to look at
 
 
@@ -255,7 +248,7 @@ def report(path: Path, pixels: Tensor, labels: Tensor) -> None:
         figures = accuracy(side), accuracy(side, 96), accuracy(side, 64)
         print(f"      {times}x | " + " | ".join(figures))
     print("\nshorter side | whole photo")
-    for side in (96, 128, 150, 176, 192, 208, 224, 256, 288, 320, 384, 448):
+    for side in (96, 128, 150, 176, 192, 224, 256, 320):
         print(f"{side:12d} | {accuracy(side)}")
     for side in dict.fromkeys((150, demo.PREPROCESSING["resize"])):
         predicted = predict(network, pixels, side)

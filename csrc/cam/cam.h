@@ -1,8 +1,9 @@
 // Class activation maps: contract of the kernels, for CPU and CUDA.
 //
 // All pointers are to dense memory that the caller owns; outputs never alias inputs. Sizes may be
-// zero: then nothing is written (but zeros for features without channels). Sums run in float32 in an order that does not depend on the number
-// of threads, so the result is the same for 1 and n threads, bit for bit.
+// zero: then nothing is written (but zeros for features without channels). Sums run in float32 in
+// an order that does not depend on the number of threads, so the result is the same for 1 and n
+// threads, bit for bit.
 //
 //   features  [N, C, P], or [N, P, C] when channels_last; P = h * w; float32, bfloat16, float16
 //   weights   [Nw, T, C] float32; Nw = 1 (shared by all images) or N
@@ -10,11 +11,11 @@
 //
 // project:  maps[n, t, p] = sum over c of weights[n, t, c] * features[n, c, p]
 // render:   u = max(map, 0) if relu, else map
-//           v = (u - min u) / (max u - min u) over each map if minmax, else u; a map that is constant
-//           (its range is below the smallest normal float) becomes 0; one that holds a NaN or an
-//           infinity, before the ReLU, becomes NaN throughout (uint8: 0)
-//           out[M, H, W] = v, bilinearly resized as torch's interpolate(align_corners=False) does it;
-//           as uint8: round(255 * out), out clamped to [0, 1]
+//           v = (u - min u) / (max u - min u) over each map if minmax, else u; a map that is
+//           constant (its range is below the smallest normal float) becomes 0; one that holds a NaN
+//           or an infinity, before the ReLU, becomes NaN throughout (uint8: 0) out[M, H, W] = v,
+//           bilinearly resized as torch's interpolate(align_corners=False) does it; as uint8:
+//           round(255 * out), out clamped to [0, 1]
 // overlay:  index = the uint8 rendering; (r, g, b, a) = colors[index], b(lend) = a + (a >> 7)
 //           out[N, H, W, 3] = (photo * (256 - b) + color * b + 128) >> 8
 //
@@ -47,9 +48,9 @@ struct RenderArgs {
 };
 
 struct OverlayArgs {
-    RenderArgs render;           // out is the picture, out_uint8 is set
-    const std::uint8_t* photos;  // [N, H, W, 3]
-    const std::uint8_t* colors;  // [256, 4]: r, g, b, a
+    RenderArgs render;          // out is the picture, out_uint8 is set
+    const std::uint8_t* photos; // [N, H, W, 3]
+    const std::uint8_t* colors; // [256, 4]: r, g, b, a
 };
 
 namespace cpu {
@@ -71,8 +72,8 @@ void overlay(const OverlayArgs& args, void* workspace, int num_threads);
 namespace cuda {
 
 // `stream` is a cudaStream_t, `device` the index of the device that the memory lies on. Launches
-// only: no allocation, no synchronisation. `scaling` [M, 2] float32 is scratch memory for the offset
-// and factor of each map.
+// only: no allocation, no synchronisation. `scaling` [M, 2] float32 is scratch memory for the
+// offset and factor of each map.
 void project(const ProjectArgs& args, int device, void* stream);
 void render(const RenderArgs& args, float* scaling, int device, void* stream);
 void overlay(const OverlayArgs& args, float* scaling, int device, void* stream);

@@ -31,8 +31,8 @@ std::int64_t element_bytes(DType dtype) {
 ProjectPiece piece_at(const ProjectArgs& args, std::int64_t n, std::int64_t position,
                       std::int64_t count) {
     const std::int64_t stride = args.channels_last ? args.channels : args.positions;
-    const std::int64_t first = n * args.channels * args.positions +
-                               position * (args.channels_last ? args.channels : 1);
+    const std::int64_t first =
+        n * args.channels * args.positions + position * (args.channels_last ? args.channels : 1);
     ProjectPiece piece;
     piece.features =
         static_cast<const char*>(args.features) + first * element_bytes(args.features_dtype);
@@ -41,8 +41,7 @@ ProjectPiece piece_at(const ProjectArgs& args, std::int64_t n, std::int64_t posi
     piece.channels = args.channels;
     piece.positions = count;
     piece.targets = args.targets;
-    piece.weights =
-        args.weights + (args.weights_per_image ? n * args.targets * args.channels : 0);
+    piece.weights = args.weights + (args.weights_per_image ? n * args.targets * args.channels : 0);
     piece.maps = args.maps + n * args.targets * args.positions + position;
     piece.map_stride = args.positions;
     return piece;
@@ -57,15 +56,14 @@ void project_few(const ProjectArgs& args, int num_threads) {
     const std::int64_t chunks = blocks(args.positions, kProjectChunk);
     const std::int64_t work =
         args.channels * args.targets * std::min(args.positions, kProjectChunk);
-    parallel_for(args.images * chunks, work, num_threads,
-                 [&](std::int64_t begin, std::int64_t end, int) {
-                     for (std::int64_t i = begin; i < end; ++i) {
-                         const std::int64_t position = i % chunks * kProjectChunk;
-                         const std::int64_t count =
-                             std::min(kProjectChunk, args.positions - position);
-                         project_piece(kernels, args, piece_at(args, i / chunks, position, count));
-                     }
-                 });
+    parallel_for(
+        args.images * chunks, work, num_threads, [&](std::int64_t begin, std::int64_t end, int) {
+            for (std::int64_t i = begin; i < end; ++i) {
+                const std::int64_t position = i % chunks * kProjectChunk;
+                const std::int64_t count = std::min(kProjectChunk, args.positions - position);
+                project_piece(kernels, args, piece_at(args, i / chunks, position, count));
+            }
+        });
 }
 
 void project_many(const ProjectArgs& args, float* workspace, int num_threads) {
@@ -75,28 +73,28 @@ void project_many(const ProjectArgs& args, float* workspace, int num_threads) {
     const std::int64_t target_chunks = blocks(args.targets, kTargetChunk);
     const std::int64_t work =
         args.channels * columns * std::min(args.targets, kTargetChunk) / 8; // 8 per instruction
-    parallel_for(
-        args.images * panels * target_chunks, work, num_threads,
-        [&](std::int64_t begin, std::int64_t end, int thread) {
-            float* panel = workspace + thread * args.channels * columns;
-            std::int64_t packed = -1;
-            for (std::int64_t i = begin; i < end; ++i) {
-                const std::int64_t which = i / target_chunks;
-                const std::int64_t position = which % panels * columns;
-                ProjectPiece piece = piece_at(args, which / panels, position,
-                                              std::min(columns, args.positions - position));
-                if (packed != which) {
-                    (args.channels_last ? kernels.pack_channels_last : kernels.pack_planes)(piece,
-                                                                                            panel);
-                    packed = which;
-                }
-                const std::int64_t target = i % target_chunks * kTargetChunk;
-                piece.weights += target * args.channels;
-                piece.maps += target * args.positions;
-                piece.targets = std::min(kTargetChunk, args.targets - target);
-                kernels.multiply_panel(piece, panel);
-            }
-        });
+    parallel_for(args.images * panels * target_chunks, work, num_threads,
+                 [&](std::int64_t begin, std::int64_t end, int thread) {
+                     float* panel = workspace + thread * args.channels * columns;
+                     std::int64_t packed = -1;
+                     for (std::int64_t i = begin; i < end; ++i) {
+                         const std::int64_t which = i / target_chunks;
+                         const std::int64_t position = which % panels * columns;
+                         ProjectPiece piece =
+                             piece_at(args, which / panels, position,
+                                      std::min(columns, args.positions - position));
+                         if (packed != which) {
+                             (args.channels_last ? kernels.pack_channels_last
+                                                 : kernels.pack_planes)(piece, panel);
+                             packed = which;
+                         }
+                         const std::int64_t target = i % target_chunks * kTargetChunk;
+                         piece.weights += target * args.channels;
+                         piece.maps += target * args.positions;
+                         piece.targets = std::min(kTargetChunk, args.targets - target);
+                         kernels.multiply_panel(piece, panel);
+                     }
+                 });
 }
 
 // Horizontal taps, then one scratch area a thread; see RenderPiece.
@@ -147,8 +145,7 @@ class Renderer {
         piece.low = workspace_.low;
         piece.high = workspace_.high;
         piece.weight = workspace_.weight;
-        piece.scratch =
-            workspace_.scratch + thread * render_scratch(args_.map_width, args_.width);
+        piece.scratch = workspace_.scratch + thread * render_scratch(args_.map_width, args_.width);
         piece.format = format_;
         const std::int64_t pixel_bytes = overlay_ != nullptr ? 3 : args_.out_uint8 ? 1 : 4;
         piece.out = static_cast<char*>(args_.out) + m * pixels * pixel_bytes;
@@ -194,8 +191,7 @@ std::int64_t project_workspace(const ProjectArgs& args, int num_threads) {
 }
 
 std::int64_t render_workspace(const RenderArgs& args, int num_threads) {
-    return 4 * (3 * padded(args.width) +
-                num_threads * render_scratch(args.map_width, args.width));
+    return 4 * (3 * padded(args.width) + num_threads * render_scratch(args.map_width, args.width));
 }
 
 void project(const ProjectArgs& args, void* workspace, int num_threads) {
@@ -218,7 +214,8 @@ void project_render(const ProjectArgs& projection, const RenderArgs& rendering, 
                     int num_threads) {
     if (projection.targets != 1 || projection.images < num_threads || is_empty(rendering)) {
         project(projection, workspace, num_threads);
-        render(rendering, static_cast<char*>(workspace) + project_workspace(projection, num_threads),
+        render(rendering,
+               static_cast<char*>(workspace) + project_workspace(projection, num_threads),
                num_threads);
         return;
     }

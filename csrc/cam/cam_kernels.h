@@ -39,7 +39,7 @@ struct RenderPiece {
 };
 
 struct CamKernels {
-    std::int64_t panel_columns; // positions that a packed panel holds
+    std::int64_t panel_columns;                         // positions that a packed panel holds
     void (*project_planes)(const ProjectPiece&);        // features [C, P]
     void (*project_channels_last)(const ProjectPiece&); // features [P, C]
     // float32 panel [channels, panel_columns] of at most panel_columns positions, zero-padded
@@ -59,7 +59,7 @@ static inline std::int64_t padded(std::int64_t elements) {
 }
 
 static inline std::int64_t render_scratch(std::int64_t map_width, std::int64_t width) {
-    return padded(map_width) + 2 * padded(width);
+    return padded(map_width) + 3 * padded(width) + 16;
 }
 
 namespace baseline {
@@ -69,6 +69,9 @@ namespace avx2 {
 extern const CamKernels kCamKernels;
 }
 namespace avx512 {
+extern const CamKernels kCamKernels;
+}
+namespace avx512vbmi {
 extern const CamKernels kCamKernels;
 }
 

@@ -51,11 +51,10 @@ template <DType type> void project_planes_as(const ProjectPiece& piece) {
     // Targets inside, channels outside: a block of channels is read from memory once.
     for (; c + kChannelBlock <= piece.channels; c += kChannelBlock) {
         for (std::int64_t t = 0; t < piece.targets; ++t) {
-            add_channels<type, kChannelBlock>(features + c * piece.feature_stride,
-                                              piece.feature_stride,
-                                              piece.weights + t * piece.channels + c,
-                                              piece.positions, c == 0,
-                                              piece.maps + t * piece.map_stride);
+            add_channels<type, kChannelBlock>(
+                features + c * piece.feature_stride, piece.feature_stride,
+                piece.weights + t * piece.channels + c, piece.positions, c == 0,
+                piece.maps + t * piece.map_stride);
         }
     }
     for (; c < piece.channels; ++c) {

@@ -19,8 +19,8 @@ struct Tap {
 };
 
 // `scale` is source size / target size in float32, as torch computes it.
-static inline PYXAI_HOST_DEVICE Tap bilinear_tap(std::int64_t target_index, std::int64_t source_size,
-                                                 float scale) {
+static inline PYXAI_HOST_DEVICE Tap bilinear_tap(std::int64_t target_index,
+                                                 std::int64_t source_size, float scale) {
     float position = scale * (static_cast<float>(target_index) + 0.5f) - 0.5f;
     position = position < 0.0f ? 0.0f : position;
     const std::int32_t last = static_cast<std::int32_t>(source_size) - 1;

@@ -35,6 +35,9 @@ const std::vector<Level>& available_levels() {
         if (v4) {
             found.push_back({"avx512", &avx512::kCamKernels});
         }
+        if (v4 && __builtin_cpu_supports("avx512vbmi")) {
+            found.push_back({"avx512vbmi", &avx512vbmi::kCamKernels});
+        }
 #endif
         return found;
     }();
@@ -69,8 +72,8 @@ void set_simd_level(const std::string& name) {
         }
         known += known.empty() ? level.name : std::string(", ") + level.name;
     }
-    throw std::invalid_argument("SIMD level: expected one of " + known + " (on this machine), got '" +
-                                name + "'");
+    throw std::invalid_argument("SIMD level: expected one of " + known +
+                                " (on this machine), got '" + name + "'");
 }
 
 const CamKernels& cam_kernels() {
@@ -78,7 +81,8 @@ const CamKernels& cam_kernels() {
 }
 
 std::int64_t last_level_cache_bytes() {
-    // Virtual machines report the sum over a whole host; what one core can use is rarely more than this.
+    // Virtual machines report the sum over a whole host; what one core can use is rarely more than
+    // this.
     constexpr std::int64_t kLargest = std::int64_t{32} << 20;
     static const std::int64_t bytes = [] {
         long found = 0;

@@ -1,5 +1,5 @@
-// Body of the three isa_*.cpp units. No standard library and nothing inline that is shared with other
-// units goes in here: the linker might keep the copy made for a newer processor.
+// Body of the three isa_*.cpp units. No standard library and nothing inline that is shared with
+// other units goes in here: the linker might keep the copy made for a newer processor.
 #include "simd.h"
 
 #include "../cam/cam_kernels.h"
@@ -13,8 +13,8 @@ namespace {
 } // namespace
 
 const CamKernels kCamKernels = {
-    kPanelColumns,  project_planes, project_channels_last, pack_planes,
-    pack_channels_last, multiply_panel, scale_map,          render_rows,
+    kPanelColumns,  project_planes, project_channels_last, pack_planes, pack_channels_last,
+    multiply_panel, scale_map,      render_rows,
 };
 
 } // namespace pyxai::cpu::PYXAI_ISA

@@ -1,5 +1,5 @@
-// Vectors of float32 and int32 as wide as the instruction set of the including unit, written with the
-// vector extension that GCC and Clang share; intrinsics only where the compilers need telling.
+// Vectors of float32 and int32 as wide as the instruction set of the including unit, written with
+// the vector extension that GCC and Clang share; intrinsics only where the compilers need telling.
 // Everything here has internal linkage: the linker must never keep one unit's copy for another.
 #pragma once
 
@@ -130,9 +130,8 @@ static inline void stream_fence() {
 constexpr std::int64_t kRegisterTable = 32;
 
 static inline Vec permute(const float* table, IntVec index) {
-    return reinterpret_cast<Vec>(
-        _mm512_permutex2var_ps(_mm512_loadu_ps(table), reinterpret_cast<__m512i>(index),
-                               _mm512_loadu_ps(table + kLanes)));
+    return reinterpret_cast<Vec>(_mm512_permutex2var_ps(
+        _mm512_loadu_ps(table), reinterpret_cast<__m512i>(index), _mm512_loadu_ps(table + kLanes)));
 }
 #elif defined(__AVX2__)
 constexpr std::int64_t kRegisterTable = 8;
@@ -176,16 +175,23 @@ static inline Vec at_most(Vec limit, Vec value) {
 #endif
 }
 
-// Four vectors of integers as bytes, clamped to [0, 255].
-static inline void store_bytes(std::uint8_t* p, IntVec a, IntVec b, IntVec c, IntVec d) {
 #if defined(__AVX512F__)
+// Four vectors of integers as bytes, clamped to [0, 255].
+static inline __m512i pack_bytes(IntVec a, IntVec b, IntVec c, IntVec d) {
     const __m512i low =
         _mm512_packs_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b));
     const __m512i high =
         _mm512_packs_epi32(reinterpret_cast<__m512i>(c), reinterpret_cast<__m512i>(d));
     // Packing works within 128-bit lanes; this puts the groups of four back in order.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+}
+#endif
+
+// The same into memory.
+static inline void store_bytes(std::uint8_t* p, IntVec a, IntVec b, IntVec c, IntVec d) {
+#if defined(__AVX512F__)
+    _mm512_storeu_si512(p, pack_bytes(a, b, c, d));
 #elif defined(__AVX2__)
     const __m256i low =
         _mm256_packs_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b));
@@ -195,8 +201,7 @@ static inline void store_bytes(std::uint8_t* p, IntVec a, IntVec b, IntVec c, In
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
 #elif defined(__SSE2__)
-    const __m128i low =
-        _mm_packs_epi32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b));
+    const __m128i low = _mm_packs_epi32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b));
     const __m128i high =
         _mm_packs_epi32(reinterpret_cast<__m128i>(c), reinterpret_cast<__m128i>(d));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(low, high));

@@ -95,13 +95,15 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: there is none; the message has the closest names.
     """
-    names = dict(model.named_modules(remove_duplicate=False))
-    if not name or name not in names:
-        hint = closest(name, (known for known in names if known))
-        raise ValueError(
-            f"layer: expected the name of a submodule of {type(model).__name__}, got {name!r}{hint}"
-        )
-    return names[name]
+    try:
+        if name:
+            return model.get_submodule(name)
+    except AttributeError:
+        pass
+    hint = closest(name, (known for known, _ in model.named_modules() if known))
+    raise ValueError(
+        f"layer: expected the name of a submodule of {type(model).__name__}, got {name!r}{hint}"
+    )
 
 
 class _Stopped(BaseException):

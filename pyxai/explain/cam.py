@@ -230,9 +230,9 @@ class CamEvidence:
         Raises:
             ValueError: naming the images concerned.
         """
-        finite = torch.isfinite(maps).all(dim=-1).all(dim=-1).all(dim=-1)
+        finite = torch.isfinite(maps)
         if not bool(finite.all()):
-            bad = torch.nonzero(~finite).flatten().tolist()
+            bad = torch.nonzero(~finite.flatten(1).all(dim=1)).flatten().tolist()
             raise ValueError(
                 f"model: expected finite features at layer {self.layer!r}, got NaN or infinity for "
                 f"images {bad[:8]}{'...' if len(bad) > 8 else ''}"

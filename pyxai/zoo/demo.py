@@ -19,7 +19,7 @@ CLASS_NAMES: tuple[str, ...] = ("buildings", "forest", "glacier", "mountain", "s
 PREPROCESSING: dict[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
-    "resize": 224,
+    "resize": 192,
 }
 
 WEIGHTS_FILE = Path(__file__).with_name("demo.safetensors")

@@ -314,7 +314,7 @@ _IGNORED = re.compile(
     r"archive_format|archive_version|version|byteorder|\.\w+|\.data/\w+"
     r"|extra/.*|data/sample_inputs/model\.pt"
 )
-_NAME = re.compile(r"[\w.@]*", re.ASCII)
+_NAME = re.compile(r"[\w.@-]*", re.ASCII)  # of modules too: "block1.block1-0", "relu@1"
 _PLAIN = re.compile(r"[\w.@:>, -]*", re.ASCII)  # "bchw,kc->bkhw" for einsum
 _ARITHMETIC = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"

@@ -109,8 +109,10 @@ def _from_file(
     try:
         return files.load_file(path, architecture, with_preprocessing=preprocessing is None)
     except FileNotFoundError as error:
-        bare = re.fullmatch(r"\w+", path) is not None
-        hint = f"; a network of torchvision is 'torchvision:{path}'" if bare else ""
+        bare = re.fullmatch(r"[\w-]+", path) is not None
+        hint = (
+            f"; by name: 'demo', 'torchvision:{path}', 'timm:{path}', 'hf:{path}'" if bare else ""
+        )
         raise FileNotFoundError(error.errno, f"no such model file{hint}", path) from None
 
 

@@ -21,10 +21,18 @@ using pyxai::RenderArgs;
 
 constexpr Address kAlignment = 64;
 
-void check_workspace(Address workspace, std::int64_t bytes, std::int64_t needed) {
-    PYXAI_CHECK(bytes >= needed, "workspace too small");
-    PYXAI_CHECK(workspace % kAlignment == 0, "workspace not aligned to 64 bytes");
-}
+// Scratch memory that Python owns. Every kernel returns 0, or, before it has done anything, how
+// many bytes it needs: so the common call, whose memory suffices, costs one crossing.
+struct Workspace {
+    void* memory;
+    std::int64_t bytes;
+
+    bool is_too_small(std::int64_t needed) const {
+        PYXAI_CHECK(reinterpret_cast<Address>(memory) % kAlignment == 0,
+                    "workspace not aligned to 64 bytes");
+        return needed > bytes;
+    }
+};
 
 ProjectArgs project_args(Address features, int dtype, bool channels_last, Address weights,
                          bool weights_per_image, Address maps, std::int64_t images,
@@ -73,36 +81,21 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("set_simd_level", &pyxai::cpu::set_simd_level, py::arg("name"));
 
     module.def(
-        "cam_project_workspace",
-        [](std::int64_t channels, std::int64_t targets, int num_threads) {
-            ProjectArgs args{};
-            args.channels = channels;
-            args.targets = targets;
-            return pyxai::cpu::project_workspace(args, num_threads);
-        },
-        py::arg("channels"), py::arg("targets"), py::arg("num_threads"));
-    module.def(
-        "cam_render_workspace",
-        [](std::int64_t map_width, std::int64_t width, int num_threads) {
-            RenderArgs args{};
-            args.map_width = map_width;
-            args.width = width;
-            return pyxai::cpu::render_workspace(args, num_threads);
-        },
-        py::arg("map_width"), py::arg("width"), py::arg("num_threads"));
-
-    module.def(
         "cam_project",
         [](Address features, int dtype, bool channels_last, Address weights, bool weights_per_image,
            Address maps, std::int64_t images, std::int64_t channels, std::int64_t targets,
            std::int64_t positions, Address workspace, std::int64_t workspace_bytes,
-           int num_threads) {
+           int num_threads) -> std::int64_t {
             const ProjectArgs args =
                 project_args(features, dtype, channels_last, weights, weights_per_image, maps,
                              images, channels, targets, positions);
-            check_workspace(workspace, workspace_bytes,
-                            pyxai::cpu::project_workspace(args, num_threads));
-            pyxai::cpu::project(args, reinterpret_cast<void*>(workspace), num_threads);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::project_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::project(args, scratch.memory, num_threads);
+            return 0;
         },
         py::arg("features"), py::arg("dtype"), py::arg("channels_last"), py::arg("weights"),
         py::arg("weights_per_image"), py::arg("maps"), py::arg("images"), py::arg("channels"),
@@ -113,12 +106,17 @@ PYBIND11_MODULE(_cpu, module) {
         "cam_render",
         [](Address maps, std::int64_t count, std::int64_t map_height, std::int64_t map_width,
            std::int64_t height, std::int64_t width, bool relu, bool minmax, Address out,
-           bool out_uint8, Address workspace, std::int64_t workspace_bytes, int num_threads) {
+           bool out_uint8, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) -> std::int64_t {
             const RenderArgs args = render_args(maps, count, map_height, map_width, height, width,
                                                 relu, minmax, out, out_uint8);
-            check_workspace(workspace, workspace_bytes,
-                            pyxai::cpu::render_workspace(args, num_threads));
-            pyxai::cpu::render(args, reinterpret_cast<void*>(workspace), num_threads);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::render_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::render(args, scratch.memory, num_threads);
+            return 0;
         },
         py::arg("maps"), py::arg("count"), py::arg("map_height"), py::arg("map_width"),
         py::arg("height"), py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"),
@@ -131,17 +129,20 @@ PYBIND11_MODULE(_cpu, module) {
            Address maps, std::int64_t images, std::int64_t channels, std::int64_t targets,
            std::int64_t map_height, std::int64_t map_width, std::int64_t height, std::int64_t width,
            bool relu, bool minmax, Address out, bool out_uint8, Address workspace,
-           std::int64_t workspace_bytes, int num_threads) {
+           std::int64_t workspace_bytes, int num_threads) -> std::int64_t {
             const ProjectArgs projection =
                 project_args(features, dtype, channels_last, weights, weights_per_image, maps,
                              images, channels, targets, map_height * map_width);
             const RenderArgs rendering = render_args(maps, images * targets, map_height, map_width,
                                                      height, width, relu, minmax, out, out_uint8);
-            check_workspace(workspace, workspace_bytes,
-                            pyxai::cpu::project_workspace(projection, num_threads) +
-                                pyxai::cpu::render_workspace(rendering, num_threads));
-            pyxai::cpu::project_render(projection, rendering, reinterpret_cast<void*>(workspace),
-                                       num_threads);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::project_workspace(projection, num_threads) +
+                                        pyxai::cpu::render_workspace(rendering, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::project_render(projection, rendering, scratch.memory, num_threads);
+            return 0;
         },
         py::arg("features"), py::arg("dtype"), py::arg("channels_last"), py::arg("weights"),
         py::arg("weights_per_image"), py::arg("maps"), py::arg("images"), py::arg("channels"),
@@ -154,14 +155,18 @@ PYBIND11_MODULE(_cpu, module) {
         [](Address photos, Address colors, Address maps, std::int64_t count,
            std::int64_t map_height, std::int64_t map_width, std::int64_t height, std::int64_t width,
            bool relu, bool minmax, Address out, Address workspace, std::int64_t workspace_bytes,
-           int num_threads) {
+           int num_threads) -> std::int64_t {
             const OverlayArgs args{render_args(maps, count, map_height, map_width, height, width,
                                                relu, minmax, out, true),
                                    reinterpret_cast<const std::uint8_t*>(photos),
                                    reinterpret_cast<const std::uint8_t*>(colors)};
-            check_workspace(workspace, workspace_bytes,
-                            pyxai::cpu::render_workspace(args.render, num_threads));
-            pyxai::cpu::overlay(args, reinterpret_cast<void*>(workspace), num_threads);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::render_workspace(args.render, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::overlay(args, scratch.memory, num_threads);
+            return 0;
         },
         py::arg("photos"), py::arg("colors"), py::arg("maps"), py::arg("count"),
         py::arg("map_height"), py::arg("map_width"), py::arg("height"), py::arg("width"),

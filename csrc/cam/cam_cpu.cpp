@@ -97,25 +97,39 @@ void project_many(const ProjectArgs& args, float* workspace, int num_threads) {
                  });
 }
 
-// Horizontal taps, then one scratch area a thread; see RenderPiece.
+// Taps across and down, then one scratch area a thread; see RenderPiece.
 struct RenderWorkspace {
     std::int32_t* low;
     std::int32_t* high;
     float* weight;
+    std::int32_t* row_low;
+    float* row_weight;
     float* scratch;
 
     RenderWorkspace(const RenderArgs& args, void* memory) {
-        const std::int64_t width = padded(args.width);
+        const std::int64_t width = padded(args.width), height = padded(args.height);
         low = static_cast<std::int32_t*>(memory);
         high = low + width;
         weight = reinterpret_cast<float*>(high + width);
-        scratch = weight + width;
-        const float scale = static_cast<float>(args.map_width) / static_cast<float>(args.width);
-        for (std::int64_t x = 0; x < width; ++x) {
-            const Tap tap = bilinear_tap(std::min(x, args.width - 1), args.map_width, scale);
+        row_low = reinterpret_cast<std::int32_t*>(weight + width);
+        row_weight = reinterpret_cast<float*>(row_low + height);
+        scratch = row_weight + height;
+        const float across = static_cast<float>(args.map_width) / static_cast<float>(args.width);
+        for (std::int64_t x = 0; x < args.width; ++x) {
+            const Tap tap = bilinear_tap(x, args.map_width, across);
             low[x] = tap.low;
             high[x] = tap.high;
             weight[x] = tap.weight;
+        }
+        // The padding is read, so it must hold indices that exist.
+        std::fill(low + args.width, low + width, 0);
+        std::fill(high + args.width, high + width, 0);
+        std::fill(weight + args.width, weight + width, 0.0f);
+        const float down = static_cast<float>(args.map_height) / static_cast<float>(args.height);
+        for (std::int64_t y = 0; y < args.height; ++y) {
+            const Tap tap = bilinear_tap(y, args.map_height, down);
+            row_low[y] = tap.low;
+            row_weight[y] = tap.weight;
         }
     }
 };
@@ -145,6 +159,8 @@ class Renderer {
         piece.low = workspace_.low;
         piece.high = workspace_.high;
         piece.weight = workspace_.weight;
+        piece.row_low = workspace_.row_low;
+        piece.row_weight = workspace_.row_weight;
         piece.scratch = workspace_.scratch + thread * render_scratch(args_.map_width, args_.width);
         piece.format = format_;
         const std::int64_t pixel_bytes = overlay_ != nullptr ? 3 : args_.out_uint8 ? 1 : 4;
@@ -191,7 +207,8 @@ std::int64_t project_workspace(const ProjectArgs& args, int num_threads) {
 }
 
 std::int64_t render_workspace(const RenderArgs& args, int num_threads) {
-    return 4 * (3 * padded(args.width) + num_threads * render_scratch(args.map_width, args.width));
+    return 4 * (3 * padded(args.width) + 2 * padded(args.height) +
+                num_threads * render_scratch(args.map_width, args.width));
 }
 
 void project(const ProjectArgs& args, void* workspace, int num_threads) {

@@ -28,9 +28,11 @@ struct RenderPiece {
     bool relu;
     float offset, factor; // value = (u - offset) * factor
     std::int64_t row_begin, row_end;
-    const std::int32_t* low; // [width] horizontal taps, see bilinear.h
+    const std::int32_t* low; // [width] taps across, see bilinear.h
     const std::int32_t* high;
     const float* weight;
+    const std::int32_t* row_low; // [height] taps down; the higher one is the next, or the same
+    const float* row_weight;
     float* scratch; // render_scratch(map_width, width) floats, 64-byte aligned
     PixelFormat format;
     void* out;                  // the whole picture [height, width] or [height, width, 3]
@@ -55,11 +57,11 @@ struct CamKernels {
 // Rows are padded so that a vector that starts inside one ends inside it, whatever its alignment.
 // Internal linkage, like all that the units of several instruction sets include.
 static inline std::int64_t padded(std::int64_t elements) {
-    return (elements + 15) / 16 * 16 + 16;
+    return (elements + 15) / 16 * 16 + 64;
 }
 
 static inline std::int64_t render_scratch(std::int64_t map_width, std::int64_t width) {
-    return padded(map_width) + 3 * padded(width) + 16;
+    return padded(map_width) + 3 * padded(width);
 }
 
 namespace baseline {

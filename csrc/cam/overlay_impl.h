@@ -82,18 +82,25 @@ inline __m512i merge(const std::uint8_t (&order)[2][64], std::uint64_t last, __m
     return _mm512_mask_permutexvar_epi8(two, last, _mm512_load_si512(order[1]), c);
 }
 
+// The bytes of register k of three that hold `count` pixels.
+inline __mmask64 bytes_of(std::int64_t count, int k) {
+    const std::int64_t bytes = 3 * count - 64 * k;
+    return bytes >= 64 ? ~__mmask64{0} : bytes <= 0 ? 0 : (__mmask64{1} << bytes) - 1;
+}
+
 inline void blend_pixels(const std::uint8_t* photo, const Palette& palette, __m512i index,
-                         std::uint8_t* out) {
+                         std::int64_t count, std::uint8_t* out) {
     const __m512i zero = _mm512_setzero_si512();
     const __m512i alpha = palette.look_up(3, index);
     const __m512i blend_low = to_blend(_mm512_unpacklo_epi8(alpha, zero));
     const __m512i blend_high = to_blend(_mm512_unpackhi_epi8(alpha, zero));
-    const __m512i first = _mm512_loadu_si512(photo), second = _mm512_loadu_si512(photo + 64),
-                  third = _mm512_loadu_si512(photo + 128);
-    __m512i planes[3];
+    __m512i packed[3], planes[3];
     for (int k = 0; k < 3; ++k) {
-        const __m512i pixels =
-            merge(kInterleaving.apart[k], kInterleaving.apart_last[k], first, second, third);
+        packed[k] = _mm512_maskz_loadu_epi8(bytes_of(count, k), photo + 64 * k);
+    }
+    for (int k = 0; k < 3; ++k) {
+        const __m512i pixels = merge(kInterleaving.apart[k], kInterleaving.apart_last[k], packed[0],
+                                     packed[1], packed[2]);
         const __m512i color = palette.look_up(k, index);
         planes[k] =
             _mm512_packus_epi16(blend_shorts(_mm512_unpacklo_epi8(pixels, zero),
@@ -102,9 +109,9 @@ inline void blend_pixels(const std::uint8_t* photo, const Palette& palette, __m5
                                              _mm512_unpackhi_epi8(color, zero), blend_high));
     }
     for (int k = 0; k < 3; ++k) {
-        _mm512_storeu_si512(out + 64 * k,
-                            merge(kInterleaving.together[k], kInterleaving.together_last[k],
-                                  planes[0], planes[1], planes[2]));
+        const __m512i bytes = merge(kInterleaving.together[k], kInterleaving.together_last[k],
+                                    planes[0], planes[1], planes[2]);
+        _mm512_mask_storeu_epi8(out + 64 * k, bytes_of(count, k), bytes);
     }
 }
 #else
@@ -221,6 +228,12 @@ inline void write_overlay_row(const RenderPiece& piece, const Palette& palette, 
         return index > 0 ? index : IntVec{};
 #endif
     };
+#if defined(__AVX512VBMI__)
+    for (std::int64_t x = 0; x < piece.width; x += kPixels) {
+        const std::int64_t count = piece.width - x < kPixels ? piece.width - x : kPixels;
+        blend_pixels(photo + 3 * x, palette, index_at(x), count, out + 3 * x);
+    }
+#else
     std::int64_t x = 0;
     for (; x + kPixels <= piece.width; x += kPixels) {
         blend_pixels(photo + 3 * x, palette, index_at(x), out + 3 * x);
@@ -236,4 +249,5 @@ inline void write_overlay_row(const RenderPiece& piece, const Palette& palette, 
             out[3 * x + i] = blended[i];
         }
     }
+#endif
 }

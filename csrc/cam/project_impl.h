@@ -44,8 +44,66 @@ inline void add_channels(const typename Element<type>::Storage* features, std::i
     }
 }
 
+// Maps so small that the sums of one target fit registers (7 x 7 above all): they stay there.
+constexpr int kSmallVecs = 64 / kLanes;
+
+template <DType type, int vecs>
+inline void project_small(const ProjectPiece& piece, std::int64_t target) {
+    typedef Element<type> E;
+    const typename E::Storage* features = static_cast<const typename E::Storage*>(piece.features);
+    const float* weights = piece.weights + target * piece.channels;
+    constexpr int whole = vecs - 1;
+    const std::int64_t rest = piece.positions - whole * kLanes; // 1 to kLanes
+    Vec sums[2][vecs] = {};
+    const auto add = [&](std::int64_t c, Vec(&into)[vecs]) {
+        const Vec w = broadcast(weights[c]);
+        const typename E::Storage* plane = features + c * piece.feature_stride;
+#pragma GCC unroll 16
+        for (int v = 0; v < whole; ++v) {
+            into[v] += w * E::read(plane + v * kLanes);
+        }
+        into[whole] += w * (rest == kLanes ? E::read(plane + whole * kLanes)
+                                           : E::read_part(plane + whole * kLanes, rest));
+    };
+    std::int64_t c = 0;
+    for (; c + 2 <= piece.channels; c += 2) {
+        add(c, sums[0]);
+        add(c + 1, sums[1]);
+    }
+    if (c < piece.channels) {
+        add(c, sums[0]);
+    }
+    float* row = piece.maps + target * piece.map_stride;
+    for (int v = 0; v < whole; ++v) {
+        store(row + v * kLanes, sums[0][v] + sums[1][v]);
+    }
+    const Vec last = sums[0][whole] + sums[1][whole];
+    if (rest == kLanes) {
+        store(row + whole * kLanes, last);
+    } else {
+        store_part(row + whole * kLanes, last, rest);
+    }
+}
+
+// Calls project_small for the number of vectors that the positions need.
+template <DType type, int vecs>
+inline void project_small_of(const ProjectPiece& piece, std::int64_t target) {
+    if constexpr (vecs > 1) {
+        if (piece.positions <= (vecs - 1) * kLanes) {
+            return project_small_of<type, vecs - 1>(piece, target);
+        }
+    }
+    project_small<type, vecs>(piece, target);
+}
+
 template <DType type> void project_planes_as(const ProjectPiece& piece) {
     typedef typename Element<type>::Storage Storage;
+    if (kSmallVecs <= 8 && piece.positions <= kSmallVecs * kLanes) {
+        for (std::int64_t t = 0; t < piece.targets; ++t) {
+            project_small_of<type, kSmallVecs <= 8 ? kSmallVecs : 1>(piece, t);
+        }
+        return;
+    }
     const Storage* features = static_cast<const Storage*>(piece.features);
     std::int64_t c = 0;
     // Targets inside, channels outside: a block of channels is read from memory once.

@@ -71,19 +71,48 @@ inline Vec blend_rows(const float* low, const float* high, Vec weight) {
     return a + weight * (load(high) - a);
 }
 
-inline void write_float_row(const float* low, const float* high, Vec weight, std::int64_t width,
-                            float* out) {
-    std::int64_t x = 0;
-    for (; x + 2 * kLanes <= width; x += 2 * kLanes) {
-        store(out + x, blend_rows(low + x, high + x, weight));
-        store(out + x + kLanes, blend_rows(low + x + kLanes, high + x + kLanes, weight));
+// A run of target rows that lie between the same two source rows: these are read once for several
+// vectors, then only written.
+struct RowRun {
+    const float* low; // source rows, stretched
+    const float* high;
+    const float* weights; // of `high`, one for each target row
+    std::int64_t rows, width;
+};
+
+constexpr int kRunVecs = 4;
+
+// Calls write(first element, row, vectors...) for each block of kRunVecs vectors of each row.
+template <class Write> inline void for_each_block(const RowRun& run, const Write& write) {
+    for (std::int64_t x = 0; x < run.width; x += kRunVecs * kLanes) {
+        Vec low[kRunVecs], change[kRunVecs];
+        for (int v = 0; v < kRunVecs; ++v) {
+            low[v] = load(run.low + x + v * kLanes);
+            change[v] = load(run.high + x + v * kLanes) - low[v];
+        }
+        for (std::int64_t row = 0; row < run.rows; ++row) {
+            const Vec weight = broadcast(run.weights[row]);
+            Vec values[kRunVecs];
+            for (int v = 0; v < kRunVecs; ++v) {
+                values[v] = low[v] + weight * change[v];
+            }
+            write(x, row, values);
+        }
     }
-    for (; x + kLanes <= width; x += kLanes) {
-        store(out + x, blend_rows(low + x, high + x, weight));
-    }
-    if (x < width) {
-        store_part(out + x, blend_rows(low + x, high + x, weight), width - x);
-    }
+}
+
+template <bool streamed> inline void write_floats(const RowRun& run, float* out) {
+    for_each_block(run, [&](std::int64_t x, std::int64_t row, const Vec(&values)[kRunVecs]) {
+        float* to = out + row * run.width + x;
+        for (int v = 0; v < kRunVecs; ++v) {
+            const std::int64_t rest = run.width - x - v * kLanes;
+            if (rest >= kLanes) {
+                streamed ? stream(to + v * kLanes, values[v]) : store(to + v * kLanes, values[v]);
+            } else if (rest > 0) {
+                store_part(to + v * kLanes, values[v], rest);
+            }
+        }
+    });
 }
 
 // Collects rows so that whole aligned vectors can be written past the cache, also where the rows
@@ -127,74 +156,86 @@ inline IntVec to_int(Vec value) {
     return __builtin_convertvector(at_most(broadcast(255.5f), value), IntVec);
 }
 
-inline void write_byte_row(const float* low, const float* high, Vec weight, std::int64_t width,
-                           std::uint8_t* out) {
-    const auto indices = [&](std::int64_t x) {
-        return to_int(blend_rows(low + x, high + x, weight));
-    };
-    std::int64_t x = 0;
-    for (; x + 4 * kLanes <= width; x += 4 * kLanes) {
-        store_bytes(out + x, indices(x), indices(x + kLanes), indices(x + 2 * kLanes),
-                    indices(x + 3 * kLanes));
-    }
-    for (; x < width; x += kLanes) {
-        std::uint8_t bytes[4 * kLanes];
-        store_bytes(bytes, indices(x), IntVec{}, IntVec{}, IntVec{});
-        const std::int64_t rest = width - x < kLanes ? width - x : kLanes;
-        for (std::int64_t i = 0; i < rest; ++i) {
-            out[x + i] = bytes[i];
+inline void write_bytes(const RowRun& run, std::uint8_t* out) {
+    for_each_block(run, [&](std::int64_t x, std::int64_t row, const Vec(&values)[kRunVecs]) {
+        const IntVec a = to_int(values[0]), b = to_int(values[1]), c = to_int(values[2]),
+                     d = to_int(values[3]);
+        std::uint8_t* to = out + row * run.width + x;
+        const std::int64_t rest = run.width - x;
+        if (rest >= kRunVecs * kLanes) {
+            store_bytes(to, a, b, c, d);
+            return;
         }
-    }
+        std::uint8_t bytes[kRunVecs * kLanes];
+        store_bytes(bytes, a, b, c, d);
+        std::memcpy(to, bytes, static_cast<std::size_t>(rest));
+    });
 }
 
 #include "overlay_impl.h"
 
+// Writes the rows of one run in the format of the piece.
+inline void write_run(const RenderPiece& piece, const Palette& palette, const RowRun& run,
+                      std::int64_t first_row, FloatStream& stream_to) {
+    const std::int64_t first = first_row * piece.width;
+    float* floats = static_cast<float*>(piece.out) + first;
+    switch (piece.format) {
+    case PixelFormat::kFloat:
+        return write_floats<false>(run, floats);
+    case PixelFormat::kFloatStreamed:
+        if (piece.width % kLanes == 0 &&
+            reinterpret_cast<std::uintptr_t>(floats) % sizeof(Vec) == 0) {
+            return write_floats<true>(run, floats);
+        }
+        for (std::int64_t row = 0; row < run.rows; ++row) {
+            stream_float_row(stream_to, run.low, run.high, broadcast(run.weights[row]), run.width);
+        }
+        return;
+    case PixelFormat::kByte:
+        return write_bytes(run, static_cast<std::uint8_t*>(piece.out) + first);
+    case PixelFormat::kOverlay:
+        for (std::int64_t row = 0; row < run.rows; ++row) {
+            write_overlay_row(piece, palette, run.low, run.high, broadcast(run.weights[row]),
+                              first_row + row);
+        }
+    }
+}
+
 void render_rows(const RenderPiece& piece) {
+    // Two source rows, stretched, and which these are.
     float* rows[2] = {piece.scratch + padded(piece.map_width),
                       piece.scratch + padded(piece.map_width) + padded(piece.width)};
-    std::int32_t held[2] = {-1, -1}; // which source row each buffer holds
+    std::int32_t held[2] = {-1, -1};
     FloatStream stream_to = {static_cast<float*>(piece.out) + piece.row_begin * piece.width,
                              rows[1] + padded(piece.width), 0};
     const Palette palette(piece.colors);
-    const float scale = static_cast<float>(piece.map_height) / static_cast<float>(piece.height);
-    for (std::int64_t y = piece.row_begin; y < piece.row_end; ++y) {
-        const Tap tap = bilinear_tap(y, piece.map_height, scale);
-        if (held[0] != tap.low) {
-            if (held[1] == tap.low) {
-                float* const row = rows[0];
-                rows[0] = rows[1];
-                rows[1] = row;
-                held[1] = held[0];
-            } else {
-                stretch_row(piece, tap.low, rows[0]);
-            }
-            held[0] = tap.low;
+    const std::int32_t last = static_cast<std::int32_t>(piece.map_height) - 1;
+    std::int64_t y = piece.row_begin;
+    while (y < piece.row_end) {
+        const std::int32_t low = piece.row_low[y];
+        std::int64_t end = y + 1;
+        while (end < piece.row_end && piece.row_low[end] == low) {
+            ++end;
         }
-        const float* high = rows[0];
-        if (tap.high != tap.low) {
-            if (held[1] != tap.high) {
-                stretch_row(piece, tap.high, rows[1]);
-                held[1] = tap.high;
-            }
-            high = rows[1];
+        if (held[1] == low) {
+            float* const row = rows[0];
+            rows[0] = rows[1];
+            rows[1] = row;
+            held[1] = held[0];
+            held[0] = low;
         }
-        const Vec weight = broadcast(tap.weight);
-        float* out = static_cast<float*>(piece.out) + y * piece.width;
-        switch (piece.format) {
-        case PixelFormat::kFloat:
-            write_float_row(rows[0], high, weight, piece.width, out);
-            break;
-        case PixelFormat::kFloatStreamed:
-            stream_float_row(stream_to, rows[0], high, weight, piece.width);
-            break;
-        case PixelFormat::kByte:
-            write_byte_row(rows[0], high, weight, piece.width,
-                           static_cast<std::uint8_t*>(piece.out) + y * piece.width);
-            break;
-        case PixelFormat::kOverlay:
-            write_overlay_row(piece, palette, rows[0], high, weight, y);
-            break;
+        if (held[0] != low) {
+            stretch_row(piece, low, rows[0]);
+            held[0] = low;
         }
+        if (low < last && held[1] != low + 1) {
+            stretch_row(piece, low + 1, rows[1]);
+            held[1] = low + 1;
+        }
+        const RowRun run = {rows[0], low < last ? rows[1] : rows[0], piece.row_weight + y, end - y,
+                            piece.width};
+        write_run(piece, palette, run, y, stream_to);
+        y = end;
     }
     if (piece.format == PixelFormat::kFloatStreamed) {
         finish_stream(stream_to);

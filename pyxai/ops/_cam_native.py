@@ -6,13 +6,37 @@ call returns (CUDA: until the launch is queued; torch's allocator keeps the orde
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import torch
 
 from pyxai.ops import _native
 
 _cpu = _native.cpu
 
-_NO_WORKSPACE = torch.empty(0, dtype=torch.uint8)
+
+class _Workspace(threading.local):
+    """Scratch memory of the CPU kernels, one piece a thread, as large as was ever needed."""
+
+    def __init__(self) -> None:
+        self._grow(1 << 16)
+
+    def _grow(self, size: int) -> None:
+        self._memory = torch.empty(size, dtype=torch.uint8)
+        self._address = self._memory.data_ptr()
+        self._size = size
+
+    def run(self, kernel: Callable[..., int], *arguments: int) -> None:
+        """Calls a kernel with its arguments, scratch memory and the number of threads."""
+        threads = torch.get_num_threads()
+        needed = kernel(*arguments, self._address, self._size, threads)
+        if needed:
+            self._grow(needed)
+            kernel(*arguments, self._address, self._size, threads)
+
+
+_workspace = _Workspace()
 
 
 def _dense_features(features: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -22,10 +46,6 @@ def _dense_features(features: torch.Tensor) -> tuple[torch.Tensor, bool]:
     if features.is_contiguous(memory_format=torch.channels_last):
         return features, True
     return features.contiguous(), False
-
-
-def _workspace(size: int) -> torch.Tensor:
-    return torch.empty(size, dtype=torch.uint8) if size else _NO_WORKSPACE
 
 
 def _float_weights(weights: torch.Tensor) -> torch.Tensor:
@@ -71,10 +91,7 @@ def project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         device = features.get_device()
         _native.cuda().cam_project(*arguments, device, _stream(features.device))
         return maps
-    threads = torch.get_num_threads()
-    needed = _cpu.cam_project_workspace(channels, targets, threads)
-    workspace = _workspace(needed)
-    _cpu.cam_project(*arguments, workspace.data_ptr(), needed, threads)
+    _workspace.run(_cpu.cam_project, *arguments)
     return maps
 
 
@@ -109,10 +126,7 @@ def render(
             *arguments, scaling.data_ptr(), maps.get_device(), _stream(maps.device)
         )
         return out
-    threads = torch.get_num_threads()
-    needed = _cpu.cam_render_workspace(map_width, size[1], threads)
-    workspace = _workspace(needed)
-    _cpu.cam_render(*arguments, workspace.data_ptr(), needed, threads)
+    _workspace.run(_cpu.cam_render, *arguments)
     return out
 
 
@@ -136,11 +150,8 @@ def project_render(
     maps = torch.empty((images, targets, height, width), dtype=torch.float32)
     if out is None:
         out = _output(maps.shape[:2], size, maps, as_uint8)
-    threads = torch.get_num_threads()
-    needed = _cpu.cam_project_workspace(channels, targets, threads)
-    needed += _cpu.cam_render_workspace(width, size[1], threads)
-    workspace = _workspace(needed)
-    _cpu.cam_project_render(
+    _workspace.run(
+        _cpu.cam_project_render,
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],
         channels_last,
@@ -157,9 +168,6 @@ def project_render(
         minmax,
         out.data_ptr(),
         as_uint8,
-        workspace.data_ptr(),
-        needed,
-        threads,
     )
     return out, maps
 
@@ -196,8 +204,5 @@ def overlay(
             *arguments, scaling.data_ptr(), photos.get_device(), _stream(photos.device)
         )
         return out
-    threads = torch.get_num_threads()
-    needed = _cpu.cam_render_workspace(maps.shape[2], width, threads)
-    workspace = _workspace(needed)
-    _cpu.cam_overlay(*arguments, workspace.data_ptr(), needed, threads)
+    _workspace.run(_cpu.cam_overlay, *arguments)
     return out

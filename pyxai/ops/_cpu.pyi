@@ -3,8 +3,8 @@
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...
 def set_simd_level(name: str) -> None: ...
-def cam_project_workspace(channels: int, targets: int, num_threads: int) -> int: ...
-def cam_render_workspace(map_width: int, width: int, num_threads: int) -> int: ...
+
+# Each returns 0, or how many bytes of workspace it needs and has not got.
 def cam_project(
     features: int,
     dtype: int,
@@ -19,7 +19,7 @@ def cam_project(
     workspace: int,
     workspace_bytes: int,
     num_threads: int,
-) -> None: ...
+) -> int: ...
 def cam_render(
     maps: int,
     count: int,
@@ -34,7 +34,7 @@ def cam_render(
     workspace: int,
     workspace_bytes: int,
     num_threads: int,
-) -> None: ...
+) -> int: ...
 def cam_project_render(
     features: int,
     dtype: int,
@@ -56,7 +56,7 @@ def cam_project_render(
     workspace: int,
     workspace_bytes: int,
     num_threads: int,
-) -> None: ...
+) -> int: ...
 def cam_overlay(
     photos: int,
     colors: int,
@@ -72,4 +72,4 @@ def cam_overlay(
     workspace: int,
     workspace_bytes: int,
     num_threads: int,
-) -> None: ...
+) -> int: ...

@@ -1,0 +1,290 @@
+"""What an installation must hold, and what its import must not do."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import pyxai
+from pyxai.ops import CudaUnavailableError, _native, cuda_status
+
+PACKAGE = Path(pyxai.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
+
+# Imports go down only; on one floor there are none. Each row stands above those before it.
+FLOORS = [
+    ["_errors"],
+    ["ops", "images"],
+    ["classifier", "draw"],
+    ["accelerate", "zoo", "explain", "novelty", "search", "evaluate"],
+    ["classes", "train"],
+    ["scale", "playground"],
+    ["__init__"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def python(*arguments, cwd, **environment):
+    """Runs this Python with these arguments, in a folder that shadows no installed package."""
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    clean = {key: value for key, value in os.environ.items() if key != "PYXAI_SIMD"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def output_of(code, cwd, **environment):
+    result = python("-c", code, cwd=cwd, **environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+# ---- version, changelog, files ----
+
+
+def test_version_is_a_literal():
+    """The build reads it without importing anything."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
+    ]
+    assert [ast.literal_eval(value) for value in values] == [pyxai.__version__]
+
+
+def test_version_is_that_of_the_installation():
+    try:
+        installed = importlib.metadata.version("pyxai-vision")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pyxai-vision is not installed: run from a checkout")
+    assert installed == pyxai.__version__
+
+
+def test_changelog_knows_the_version():
+    text = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)
+    assert {"Unreleased", pyxai.__version__} & set(sections)
+
+
+@pytest.mark.parametrize(
+    "name", ["py.typed", "ops/_cpu.pyi", "ops/_cuda.pyi", "zoo/demo.safetensors"]
+)
+def test_package_data(name):
+    assert (PACKAGE / name).is_file()
+
+
+def test_public_names_exist_once():
+    assert sorted(set(pyxai.__all__)) == sorted(pyxai.__all__)
+    assert all(hasattr(pyxai, name) for name in pyxai.__all__)
+
+
+def test_compiled_modules_need_neither_torch_nor_a_shared_cuda_runtime():
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("no readelf here")
+    modules = sorted((PACKAGE / "ops").glob("_c*.so"))
+    assert modules
+    for module in modules:
+        found = subprocess.run([readelf, "-d", module], capture_output=True, text=True, check=True)
+        assert "(NEEDED)" in found.stdout
+        assert not re.search(r"lib(torch|c10|cuda|cudart)\b.*\.so", found.stdout)
+
+
+# ---- imports ----
+
+
+def modules():
+    return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(parts):
+    """The part of the package, as FLOORS names it, that a module path inside it belongs to."""
+    return parts[0] if parts else "__init__"
+
+
+def imported_rooms(path):
+    """The parts of pyxai that a file imports, at its head or inside functions."""
+    package = ["pyxai", *path.relative_to(PACKAGE).parent.parts]
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            # `from pyxai import ops` imports a room, `from pyxai.ops import x` needs only ops.
+            known = {room for floor in FLOORS for room in floor}
+            names = [
+                [*base, alias.name] if base == ["pyxai"] and alias.name in known else base
+                for alias in node.names
+            ]
+        else:
+            continue
+        rooms |= {room_of(name[1:]) for name in names if name[0] == "pyxai"}
+    return rooms
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_down_only(name):
+    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    here = room_of(Path(name).with_suffix("").parts)
+    assert here in floor_of, f"{here} is new: give it a floor here and in CONTRIBUTING.md"
+    for room in imported_rooms(PACKAGE / name) - {here}:
+        assert floor_of.get(room, -1) < floor_of[here], f"{name} imports pyxai.{room}"
+
+
+def test_import_is_quiet_and_brings_no_optional_package(tmp_path):
+    code = (
+        "import pyxai, sys; print([name for name in sys.argv[1:] if name in sys.modules], "
+        "'pyxai.ops._cuda' in sys.modules)"
+    )
+    optional = ["torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer"]
+    result = python("-W", "error", "-c", code, *optional, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[] False\n", "")
+
+
+def test_module_run_prints_the_facts(tmp_path):
+    result = python("-m", "pyxai", cwd=tmp_path)
+    assert result.returncode == 0
+    assert pyxai.__version__ in result.stdout
+    assert torch.__version__ in result.stdout
+
+
+# ---- instruction sets ----
+
+
+def test_unknown_instruction_set_is_refused_at_import(tmp_path):
+    result = python("-c", "import pyxai", cwd=tmp_path, PYXAI_SIMD="nonsense")
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: environment variable PYXAI_SIMD: SIMD level: expected one")
+    assert "baseline" in last
+    assert "'nonsense'" in last
+
+
+@pytest.mark.parametrize("level", _native.cpu.simd_levels())
+def test_each_instruction_set_can_be_chosen(tmp_path, level):
+    code = (
+        "import torch, pyxai; from pyxai.ops import _native, cam_project; "
+        "print(_native.cpu.simd_level(), "
+        "cam_project(torch.ones(1, 9, 1, 2), torch.ones(1, 1, 9)).tolist())"
+    )
+    assert output_of(code, tmp_path, PYXAI_SIMD=level) == f"{level} [[[[9.0, 9.0]]]]"
+
+
+# ---- threads and processes ----
+
+_BIG = "features, weights = torch.rand(4, 256, 32, 32), torch.rand(1, 1, 256)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+@pytest.mark.parametrize("first", ["pyxai", "sklearn.cluster"])
+def test_one_openmp_runtime_is_shared_with_torch(tmp_path, first):
+    """Beyond that of scikit-learn, which comes with a copy of its own."""
+    code = f"""
+import importlib
+importlib.import_module({first!r})
+import sklearn.cluster, torch, pyxai, pyxai.ops
+from pathlib import Path
+torch.set_num_threads(2)
+{_BIG}
+pyxai.ops.cam_project(features, weights)
+(features @ features.mT).sum()
+lines = Path("/proc/self/maps").read_text().splitlines()
+print(*{{line.split()[-1] for line in lines if "/libgomp" in line}}, sep="\\n")
+"""
+    runtimes = [
+        path for path in output_of(code, tmp_path).splitlines() if "scikit_learn.libs" not in path
+    ]
+    assert len(runtimes) == 1, runtimes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_worker_can_run_a_kernel(tmp_path):
+    """As in a DataLoader: the parent used two threads, the worker is told to use one."""
+    code = f"""
+import os, torch, pyxai.ops
+torch.set_num_threads(2)
+{_BIG}
+expected = pyxai.ops.cam_project(features, weights)
+worker = os.fork()
+if worker == 0:
+    torch.set_num_threads(1)
+    pictures, maps = pyxai.ops.cam_project_render(features, weights, (300, 300))
+    os._exit(0 if torch.equal(maps, expected) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+"""
+    assert output_of(code, tmp_path) == "0"  # hangs, and runs into the timeout, if it is broken
+
+
+# ---- CUDA: missing, or without a device ----
+
+
+def stand_in(error, devices=0):
+    """A CUDA half that was built, on a machine in the given state."""
+    return SimpleNamespace(
+        build_info=lambda: {"toolkit": "13.0", "architectures": "90-real"},
+        device_status=lambda: {
+            "driver_version": 0,
+            "runtime_version": 13000,
+            "device_count": devices,
+            "error": error,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "torch_cuda", "problem"),
+    [
+        (ImportError("no module"), None, r"not built: .*nvcc.*PYXAI_CUDA=ON.*no module"),
+        (stand_in("no NVIDIA driver"), None, r"^no NVIDIA driver$"),
+        (stand_in("driver present, no device"), "13.0", r"^driver present, no device$"),
+        (stand_in(None, devices=1), None, r"this torch was built without CUDA: install"),
+    ],
+    ids=["not built", "no driver", "no device", "CPU build of torch"],
+)
+def test_why_cuda_cannot_be_used(monkeypatch, module, torch_cuda, problem):
+    monkeypatch.setattr(_native, "_load_cuda", lambda: module)
+    monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+    status = cuda_status()
+    assert re.search(problem, status["problem"])
+    assert status["built"] == (not isinstance(module, ImportError))
+    assert status["toolkit"] == ("13.0" if status["built"] else None)
+    assert status["devices"] == []
+    with pytest.raises(CudaUnavailableError, match=re.escape(status["problem"])):
+        _native.cuda.__wrapped__()  # past the cache
+
+
+def test_the_cuda_half_loads_without_a_driver(tmp_path):
+    if not cuda_status()["built"]:
+        pytest.skip(f"CUDA: {cuda_status()['problem']}")
+    # An empty list of visible devices makes a machine with a GPU look like one without.
+    code = "from pyxai.ops import cuda_status; print(cuda_status()['problem'])"
+    problem = output_of(code, tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert problem in ("no NVIDIA driver", "driver present, no device")
+
+
+def test_a_missing_cuda_half_does_not_break_the_import(tmp_path):
+    code = (
+        "import sys; sys.modules['pyxai.ops._cuda'] = None; import pyxai; "
+        "from pyxai.ops import cuda_status; print(cuda_status()['problem'])"
+    )
+    assert "the CUDA kernels were not built" in output_of(code, tmp_path)

@@ -902,6 +902,16 @@ def test_hf_folder_offline(transformers, tmp_path):
     assert classifier(photo(100, 120)).shape == (1, 3)
 
 
+def test_hf_folder_with_a_network_of_timm(transformers, timm, tmp_path):
+    net = timm.create_model("test_resnet")
+    settings = {"architecture": "test_resnet", "pretrained_cfg": net.pretrained_cfg}
+    config = transformers.TimmWrapperConfig.from_dict({**settings, "num_classes": 1000})
+    transformers.TimmWrapperForImageClassification(config).save_pretrained(tmp_path)
+    classifier = load_classifier(f"hf:{tmp_path}")
+    data = timm.data.resolve_data_config(pretrained_cfg=net.pretrained_cfg)
+    assert classifier.preprocessing == hubs._timm_preprocessing("timm:test_resnet", data)
+
+
 def test_hf_from_a_config_only(transformers, tmp_path):
     tiny(transformers, ("LABEL_0", "LABEL_1")).config.save_pretrained(tmp_path)
     classifier = load_classifier(f"hf:{tmp_path}", weights=None)

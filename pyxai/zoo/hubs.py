@@ -309,7 +309,9 @@ def hugging_face(
                     "which would be random: not a trained classifier"
                 )
         processor = None
-        if with_preprocessing and not (local and not Path(name, _PROCESSOR).is_file()):
+        # Networks of timm tell their preprocessing in config.json.
+        told = config.model_type == "timm_wrapper" or Path(name, _PROCESSOR).is_file()
+        if with_preprocessing and (told or not local):
             processor = transformers.AutoImageProcessor.from_pretrained(name, **safe)
     found = None if processor is None else _hf_preprocessing(spec, processor.to_dict())
     return Loaded(model.float(), _hf_class_names(config), found, spec)

@@ -1,0 +1,195 @@
+"""CAM kernels against eager PyTorch, and `pyxai.cam` against the bare forward pass.
+
+    pytest benchmarks/bench_cam.py --benchmark-json=results.json   # every row, pytest-benchmark
+    python benchmarks/bench_cam.py [--json FILE]                   # the ratios, both sides in turn
+
+Rows of one group do the same work. Results of former runs: benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+import workloads
+from resnet import ResNet18
+
+import pyxai
+from pyxai.ops import _native, cam_overlay, cam_project, cam_project_render
+
+# images, channels, targets, side of the map, side of the picture
+ONE_MAP = [(1, 512, 1, 7, 224), (1, 2048, 1, 7, 224), (32, 512, 1, 7, 224), (1, 512, 1, 25, 800)]
+ALL_MAPS = [(1, 512, 60, 25, 800), (1, 2048, 1000, 7, 224)]
+
+
+def kernel_sides(shape):
+    """The ways to render the maps of one shape."""
+    images, channels, targets, low, size = shape
+    features = torch.randn(images, channels, low, low)
+    weights = torch.randn(1, targets, channels)
+    matrix = workloads.interpolation_matrix(low, size)
+    out = torch.empty(images, targets, size, size)
+    out_bytes = torch.empty(images, targets, size, size, dtype=torch.uint8)
+    square = (size, size)
+
+    def eager_bytes():
+        return (workloads.eager_interpolate(features, weights, size) * 255 + 0.5).to(torch.uint8)
+
+    return {
+        "pyxai": lambda: cam_project_render(features, weights, square, relu=True, out=out),
+        "pyxai uint8": lambda: cam_project_render(
+            features, weights, square, relu=True, dtype=torch.uint8, out=out_bytes
+        ),
+        "eager interpolate": lambda: workloads.eager_interpolate(features, weights, size),
+        "eager matrix": lambda: workloads.eager_matrix(features, weights, matrix),
+        "eager uint8": eager_bytes,
+    }
+
+
+def projection_sides(shape, dtype=torch.float32):
+    images, channels, targets, low, _ = shape
+    features = torch.randn(images, channels, low, low).to(dtype)
+    weights = torch.randn(1, targets, channels)
+    typed, flat = weights.to(dtype).expand(images, -1, -1), features.reshape(images, channels, -1)
+    return {
+        "pyxai": lambda: cam_project(features, weights),
+        "torch.bmm": lambda: torch.bmm(typed, flat),
+    }
+
+
+def overlay_sides(images, low, size):
+    maps = torch.randn(images, low, low)
+    photos = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8)
+    colors = torch.randint(0, 256, (256, 4), dtype=torch.uint8)
+    table, out = colors[:, :3].float(), torch.empty_like(photos)
+    return {
+        "pyxai": lambda: cam_overlay(photos, maps, colors, out=out),
+        "eager": lambda: workloads.eager_overlay(photos, maps, table, 0.5),
+    }
+
+
+def call_sides(batch, size=224):
+    model = ResNet18().eval()
+    images = torch.randn(batch, 3, size, size)
+
+    def forward():
+        with torch.no_grad():
+            return model(images)
+
+    return {
+        "pyxai.cam": lambda: pyxai.cam(model, images, method="cam"),
+        "pyxai.cam, gradcam": lambda: pyxai.cam(model, images, method="gradcam"),
+        "forward": forward,
+    }
+
+
+# ---- pytest-benchmark ----
+
+
+@pytest.mark.parametrize("shape", ONE_MAP + ALL_MAPS, ids=str)
+@pytest.mark.parametrize("side", ["pyxai", "pyxai uint8", "eager interpolate", "eager matrix"])
+def bench_render(benchmark, threads, shape, side):
+    benchmark.group = f"render {shape} threads={threads}"
+    benchmark(kernel_sides(shape)[side])
+
+
+@pytest.mark.parametrize("shape", ONE_MAP + ALL_MAPS, ids=str)
+@pytest.mark.parametrize("side", ["pyxai", "torch.bmm"])
+def bench_project(benchmark, threads, shape, side):
+    benchmark.group = f"project {shape} threads={threads}"
+    benchmark(projection_sides(shape)[side])
+
+
+@pytest.mark.parametrize("size", [224, 800])
+@pytest.mark.parametrize("side", ["pyxai", "eager"])
+def bench_overlay(benchmark, threads, size, side):
+    benchmark.group = f"overlay {size} threads={threads}"
+    benchmark(overlay_sides(1, size // 32, size)[side])
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("side", ["pyxai.cam", "pyxai.cam, gradcam", "forward"])
+def bench_call(benchmark, threads, batch, side):
+    benchmark.group = f"whole call, ResNet-18, batch {batch}, threads={threads}"
+    benchmark(call_sides(batch)[side])
+
+
+# ---- ratios ----
+
+
+def measure(rounds):
+    """Rows (work, threads, ours, other, ours in s, other in s, ratio)."""
+    rows = []
+
+    def add(work, sides, pairs, count=rounds):
+        times = workloads.in_turn(sides, rounds=count)
+        for ours, other in pairs:
+            rows.append(
+                {
+                    "work": work,
+                    "threads": torch.get_num_threads(),
+                    "ours": ours,
+                    "other": other,
+                    "ours_us": 1e6 * statistics.median(times[ours]),
+                    "other_us": 1e6 * statistics.median(times[other]),
+                    "ratio": workloads.ratio(times[other], times[ours]),
+                }
+            )
+            print(
+                "{work:44} {threads} thr  {ours_us:10.1f} us  {other:18} {other_us:11.1f} us  "
+                "{ratio:6.2f} x".format(**rows[-1]),
+                flush=True,
+            )
+
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        for shape in ONE_MAP:
+            floats = [("pyxai", "eager interpolate"), ("pyxai", "eager matrix")]
+            work = "one map N{} C{} {}->{}".format(*shape[:2], *shape[3:])
+            add(work, kernel_sides(shape), [*floats, ("pyxai uint8", "eager uint8")])
+        for shape in ALL_MAPS:
+            work = "{} maps C{} {}->{}".format(shape[2], shape[1], *shape[3:])
+            add(work, kernel_sides(shape), floats, max(rounds // 4, 5))
+        for size in (224, 800):
+            add(f"overlay {size}", overlay_sides(1, size // 32, size), [("pyxai", "eager")])
+        for dtype in (torch.float32, torch.bfloat16):
+            for shape in ONE_MAP + ALL_MAPS:
+                name = str(dtype).removeprefix("torch.")
+                work = "projection {} N{} C{} T{} {}x{}".format(name, *shape[:4], shape[3])
+                add(work, projection_sides(shape, dtype), [("pyxai", "torch.bmm")])
+        for batch in (1, 16):
+            sides = call_sides(batch)
+            pairs = [("pyxai.cam", "forward"), ("pyxai.cam, gradcam", "forward")]
+            add(f"ResNet-18 call, batch {batch}", sides, pairs, rounds)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--rounds", type=int, default=41)
+    arguments = parser.parse_args()
+    workloads.keep_allocator_warm()
+    rows = measure(arguments.rounds)
+    if arguments.json:
+        record = {
+            "date": datetime.date.today().isoformat(),
+            "command": "python benchmarks/bench_cam.py",
+            "torch": torch.__version__,
+            "pyxai": pyxai.__version__,
+            "simd": _native.cpu.simd_level(),
+            "cores": os.cpu_count(),
+            "allocator": "warm",
+            "rows": rows,
+        }
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

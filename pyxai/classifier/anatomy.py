@@ -173,10 +173,14 @@ def _examine(model: nn.Module, images: torch.Tensor) -> _Anatomy:
         )
         layer = None
     elif layer is None:
-        last = ", ".join(seen[-3:]) or "no layer that can be observed (TorchScript?)"
+        last = ", ".join(seen[-3:]) or "nothing that can be observed"
+        hint = (
+            " (TorchScript hides its layers)" if isinstance(model, torch.jit.ScriptModule) else ""
+        )
         why_not = (
             "expected a network with a layer whose output is [N, C, h, w] with more than one "
-            f"position for an input {[*images.shape]}, found none; its last layers give: {last}"
+            f"position for an input {[*images.shape]}, found none; its last layers give: "
+            f"{last}{hint}"
         )
     return _Anatomy(layer, why_not, shrunk, size, {})
 

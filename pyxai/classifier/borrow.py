@@ -174,6 +174,9 @@ def record(
         return hook
 
     modules = {name: find_layer(model, name) for name in layers}
+    for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise argument_error("layer", "a layer outside TorchScript, which hides its own", name)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
         for name, module in modules.items():

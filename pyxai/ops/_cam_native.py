@@ -72,9 +72,8 @@ def project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     weights = _float_weights(weights)
     images, channels, height, width = features.shape
     targets = weights.shape[1]
-    maps = torch.empty(
-        (images, targets, height, width), dtype=torch.float32, device=features.device
-    )
+    shape = (images, targets, height, width)
+    maps = torch.empty(shape, dtype=torch.float32, device=features.device)
     arguments = (
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],

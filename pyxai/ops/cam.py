@@ -171,16 +171,19 @@ def _operators() -> Any:
 
 def _is_direct(*tensors: torch.Tensor) -> bool:
     """Whether the kernel may be called by address, past torch's dispatcher."""
-    if torch.compiler.is_compiling():
-        return False
     # Function transforms (vmap, grad) and dispatch modes must see the operators.
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    ):
         return False
-    grad = torch.is_grad_enabled()
     for tensor in tensors:
         if type(tensor) is not torch.Tensor and type(tensor) is not torch.nn.Parameter:
             return False
-        if (grad and tensor.requires_grad) or tensor.device.type not in ("cpu", "cuda"):
+        if tensor.requires_grad and torch.is_grad_enabled():
+            return False
+        if not tensor.is_cpu and not tensor.is_cuda:
             return False
     return tensors[0].dtype is not torch.float64
 
@@ -190,14 +193,16 @@ def _check_projection(features: torch.Tensor, weights: torch.Tensor) -> None:
         raise argument_error("features", "a tensor [N, C, h, w]", features)
     if features.dtype not in _native.DTYPE_CODES and features.dtype != torch.float64:
         raise argument_error("features", "dtype float32, bfloat16, float16 or float64", features)
-    images, channels = features.shape[:2]
-    if weights.ndim != 3 or weights.shape[2] != channels or weights.shape[0] not in (1, images):
+    images, channels, _, _ = features.shape
+    shape = weights.shape
+    if len(shape) != 3 or shape[2] != channels or (shape[0] != 1 and shape[0] != images):
         raise argument_error(
             "weights", f"a tensor [{images} or 1, T, {channels}] to fit the features", weights
         )
     if not weights.is_floating_point():
         raise argument_error("weights", "a floating dtype", weights)
-    _check_same_device(features=features, weights=weights)
+    if features.device != weights.device:
+        _check_same_device(features=features, weights=weights)
 
 
 def _check_same_device(**tensors: torch.Tensor) -> None:

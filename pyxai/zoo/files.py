@@ -341,8 +341,9 @@ def _reduced(path: str) -> tuple[io.BytesIO, list[str] | None]:
     `torch.export.load` unpickles sample inputs, weights and constants where the file says that they
     are pickled, opens compiled libraries, evaluates symbolic sizes as Python, imports modules that
     containers name, and looks operators up among all that is reachable from `torch` (its verifier
-    objects to most others, later); the names of nodes become Python source. So only what is known goes into the copy, as plain data: raw tensors, aten
-    operators, and names that are names. Tensors of other devices come on the CPU.
+    objects to most others, later); the names of nodes become Python source. So only what is known
+    goes into the copy, as plain data: raw tensors, aten operators, and names that are names.
+    Tensors of other devices come on the CPU.
     """
     try:
         with PT2ArchiveReader(path) as reader:

@@ -67,8 +67,8 @@ def load_classifier(
             An `OSError`.
         pyxai.zoo.files.ModelFileError: A file that cannot be read, is refused because reading it
             would run code, or does not fit the architecture. A `ValueError`.
-        ValueError: An unknown prefix, name or kind of weights (with the closest known ones), or
-            preprocessing that `Preprocessing` cannot express.
+        ValueError: An unknown prefix, name or kind of weights (with the closest known ones),
+            preprocessing that `Preprocessing` cannot express, or a device that cannot be used.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise argument_error("source", _FORMS, source)
@@ -92,15 +92,24 @@ def load_classifier(
         if weights != "default":
             raise argument_error("weights", f"'default' for a file such as {text}", weights)
         loaded = _from_file(text, architecture, preprocessing)
-    model = loaded.model.eval()
-    if device is not None:
-        model = model.to(device)
     return Classifier(
-        model,
+        _moved(loaded.model.eval(), device),
         class_names=loaded.class_names if class_names is None else class_names,
         preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
         name=Path(text).name if loaded.name is None else loaded.name,
     )
+
+
+def _moved(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    if device is None:
+        return model
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown device, or a torch without it
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device: expected one that torch can use here, got '{device}': {reason}"
+        ) from error
 
 
 def _from_file(

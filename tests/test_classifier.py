@@ -198,6 +198,31 @@ def test_head_is_judged_by_numbers():
     assert Classifier(dead).linear_head(images, "stage3") is not None
 
 
+def test_heads_that_nearly_pass():
+    """As torchvision's DenseNet and ConvNeXt write theirs."""
+
+    class InPlace(SmallNet):
+        def forward(self, x):
+            x = self.stage3.bn1(self.stage3.conv1(self.stage2(self.stage1(self.stem(x)))))
+            features = self.features(x)
+            return self.fc(self.pool(torch.relu_(features)).flatten(1))
+
+    images = torch.randn(2, 3, 32, 32)
+    model = InPlace().eval()
+    model.features = nn.Conv2d(24, 24, 1)
+    assert Classifier(model).last_spatial_layer(images) == "features"
+    assert Classifier(model).linear_head(images, "features") is None
+
+    class Normed(SmallNet):
+        def forward(self, x):
+            x = self.wide(self.stem(x))
+            return self.last(nn.functional.layer_norm(self.pool(x).flatten(1), (768,)))
+
+    model = Normed().eval()
+    model.wide, model.last = nn.Conv2d(8, 768, 3), nn.Linear(768, 7)
+    assert Classifier(model).linear_head(images, "wide") is None
+
+
 def test_pointwise_convolution_is_a_linear_head():
     class Net(SmallNet):
         def forward(self, x):

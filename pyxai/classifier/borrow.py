@@ -155,8 +155,8 @@ def record(
             expected = "a module whose output is a tensor"
             raise ValueError(f"layer {name!r}: expected {expected}, got {describe(output)}")
         if replace and name in replace:
-            found[name] = tensor = replace[name].to(tensor)
-            return _with_first(output, tensor)
+            found[name] = replace[name].to(tensor)
+            return _with_first(output, found[name].clone())
         if differentiate and tensor.is_floating_point():
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()

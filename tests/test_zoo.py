@@ -24,8 +24,8 @@ from pyxai.classifier import Classifier
 from pyxai.images import Preprocessing
 from pyxai.zoo import hubs, load_classifier
 from pyxai.zoo import load as load_module
-from pyxai.zoo.files import ModelFileError
 from pyxai.zoo.hubs import WeightsError
+from pyxai.zoo.model_file import ModelFileError
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 PROGRAM = "models/model.json"

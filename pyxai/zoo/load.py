@@ -65,8 +65,8 @@ def load_classifier(
         FileNotFoundError: There is no such file.
         pyxai.zoo.hubs.WeightsError: Weights cannot be had: no network, not on the server, damaged.
             An `OSError`.
-        pyxai.zoo.files.ModelFileError: A file that cannot be read, is refused because reading it
-            would run code, or does not fit the architecture. A `ValueError`.
+        pyxai.zoo.model_file.ModelFileError: A file that cannot be read, is refused because reading
+            it would run code, or does not fit the architecture. A `ValueError`.
         ValueError: An unknown prefix, name or kind of weights (with the closest known ones),
             preprocessing that `Preprocessing` cannot express, or a device that cannot be used.
     """

@@ -1,0 +1,33 @@
+"""What the readers of all kinds of model files share."""
+
+from __future__ import annotations
+
+import json
+
+CLASS_NAMES_FILE = "class_names.json"
+"""Extra file of an exported program or of TorchScript with the class names, a JSON list."""
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be read, is refused, or does not fit; the message names it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def names_in(text: str | bytes | None, path: str) -> list[str] | None:
+    """Class names from a JSON list."""
+    if not text:
+        return None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise ModelFileError(path, "its class names are not a JSON list of strings")
+    return names

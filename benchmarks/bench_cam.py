@@ -3,7 +3,8 @@
     pytest benchmarks/bench_cam.py --benchmark-json=results.json   # every row, pytest-benchmark
     python benchmarks/bench_cam.py [--json FILE]                   # the ratios, both sides in turn
 
-Rows of one group do the same work. Results of former runs: benchmarks/results/.
+Rows of one group do the same work; "pyxai" is the public call, "pyxai kernel" the kernel by
+address, without the Python around it. Results of former runs: benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -28,11 +29,25 @@ ONE_MAP = [(1, 512, 1, 7, 224), (1, 2048, 1, 7, 224), (32, 512, 1, 7, 224), (1, 
 ALL_MAPS = [(1, 512, 60, 25, 800), (1, 2048, 1000, 7, 224)]
 
 
+def by_address(name, *arguments):
+    """A kernel without the Python around it: what is left when a call is compiled or amortised."""
+    workspace = torch.empty(1 << 23, dtype=torch.uint8)
+    kernel = getattr(_native.cpu, name)
+    fixed = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in arguments]
+    fixed += [workspace.data_ptr(), workspace.numel(), torch.get_num_threads()]
+
+    def call(keep=(workspace, arguments)):
+        if kernel(*fixed):
+            raise RuntimeError("workspace too small")
+
+    return call
+
+
 def kernel_sides(shape):
     """The ways to render the maps of one shape."""
     images, channels, targets, low, size = shape
     features = torch.randn(images, channels, low, low)
-    weights = torch.randn(1, targets, channels)
+    weights = torch.randn(images, targets, channels)
     matrix = workloads.interpolation_matrix(low, size)
     out = torch.empty(images, targets, size, size)
     out_bytes = torch.empty(images, targets, size, size, dtype=torch.uint8)
@@ -46,6 +61,11 @@ def kernel_sides(shape):
         "pyxai uint8": lambda: cam_project_render(
             features, weights, square, relu=True, dtype=torch.uint8, out=out_bytes
         ),
+        "pyxai kernel": by_address(
+            *("cam_project_render", features, 0, False, weights, True),
+            *(torch.empty(images, targets, low, low), images, channels, targets, low, low),
+            *(size, size, True, True, out, False),
+        ),
         "eager interpolate": lambda: workloads.eager_interpolate(features, weights, size),
         "eager matrix": lambda: workloads.eager_matrix(features, weights, matrix),
         "eager uint8": eager_bytes,
@@ -55,10 +75,16 @@ def kernel_sides(shape):
 def projection_sides(shape, dtype=torch.float32):
     images, channels, targets, low, _ = shape
     features = torch.randn(images, channels, low, low).to(dtype)
-    weights = torch.randn(1, targets, channels)
-    typed, flat = weights.to(dtype).expand(images, -1, -1), features.reshape(images, channels, -1)
+    weights = torch.randn(images, targets, channels)
+    typed, flat = weights.to(dtype), features.reshape(images, channels, -1)
+    maps = torch.empty(images, targets, low, low)
+    sizes = (images, channels, targets, low * low)
+    code = _native.DTYPE_CODES[dtype]
     return {
         "pyxai": lambda: cam_project(features, weights),
+        "pyxai kernel": by_address(
+            "cam_project", features, code, False, weights, True, maps, *sizes
+        ),
         "torch.bmm": lambda: torch.bmm(typed, flat),
     }
 
@@ -68,8 +94,10 @@ def overlay_sides(images, low, size):
     photos = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8)
     colors = torch.randint(0, 256, (256, 4), dtype=torch.uint8)
     table, out = colors[:, :3].float(), torch.empty_like(photos)
+    sizes = (images, low, low, size, size)
     return {
         "pyxai": lambda: cam_overlay(photos, maps, colors, out=out),
+        "pyxai kernel": by_address("cam_overlay", photos, colors, maps, *sizes, False, True, out),
         "eager": lambda: workloads.eager_overlay(photos, maps, table, 0.5),
     }
 
@@ -127,6 +155,9 @@ def measure(rounds):
     """Rows (work, threads, ours, other, ours in s, other in s, ratio)."""
     rows = []
 
+    def both(other):
+        return [("pyxai", other), ("pyxai kernel", other)]
+
     def add(work, sides, pairs, count=rounds):
         times = workloads.in_turn(sides, rounds=count)
         for ours, other in pairs:
@@ -142,27 +173,31 @@ def measure(rounds):
                 }
             )
             print(
-                "{work:44} {threads} thr  {ours_us:10.1f} us  {other:18} {other_us:11.1f} us  "
-                "{ratio:6.2f} x".format(**rows[-1]),
+                "{work:40} {threads} thr  {ours:18} {ours_us:10.1f} us  "
+                "{other:18} {other_us:11.1f} us  {ratio:6.2f} x".format(**rows[-1]),
                 flush=True,
             )
 
     for count in (1, 2):
         torch.set_num_threads(count)
         for shape in ONE_MAP:
-            floats = [("pyxai", "eager interpolate"), ("pyxai", "eager matrix")]
+            floats = [
+                (ours, other)
+                for other in ("eager interpolate", "eager matrix")
+                for ours in ("pyxai", "pyxai kernel")
+            ]
             work = "one map N{} C{} {}->{}".format(*shape[:2], *shape[3:])
             add(work, kernel_sides(shape), [*floats, ("pyxai uint8", "eager uint8")])
         for shape in ALL_MAPS:
             work = "{} maps C{} {}->{}".format(shape[2], shape[1], *shape[3:])
             add(work, kernel_sides(shape), floats, max(rounds // 4, 5))
         for size in (224, 800):
-            add(f"overlay {size}", overlay_sides(1, size // 32, size), [("pyxai", "eager")])
+            add(f"overlay {size}", overlay_sides(1, size // 32, size), both("eager"))
         for dtype in (torch.float32, torch.bfloat16):
             for shape in ONE_MAP + ALL_MAPS:
                 name = str(dtype).removeprefix("torch.")
                 work = "projection {} N{} C{} T{} {}x{}".format(name, *shape[:4], shape[3])
-                add(work, projection_sides(shape, dtype), [("pyxai", "torch.bmm")])
+                add(work, projection_sides(shape, dtype), both("torch.bmm"))
         for batch in (1, 16):
             sides = call_sides(batch)
             pairs = [("pyxai.cam", "forward"), ("pyxai.cam, gradcam", "forward")]

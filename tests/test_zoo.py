@@ -72,12 +72,13 @@ def photo(width=61, height=47):
 # Sources
 
 
-def test_the_import_brings_no_optional_package():
+def test_the_import_brings_no_optional_package(tmp_path):
     code = (
         "import sys, pyxai.zoo as zoo; zoo.load_classifier('demo')\n"
         "print([m for m in ('torchvision', 'timm', 'transformers') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout.strip() == "[]"
 
 

@@ -1,3 +1,5 @@
+// clang-format off: the lines of the contract are to stay as they are
+//
 // Class activation maps: contract of the kernels, for CPU and CUDA.
 //
 // All pointers are to dense memory that the caller owns; outputs never alias inputs. Sizes may be
@@ -11,15 +13,16 @@
 //
 // project:  maps[n, t, p] = sum over c of weights[n, t, c] * features[n, c, p]
 // render:   u = max(map, 0) if relu, else map
-//           v = (u - min u) / (max u - min u) over each map if minmax, else u; a map that is
-//           constant (its range is below the smallest normal float) becomes 0; one that holds a NaN
-//           or an infinity, before the ReLU, becomes NaN throughout (uint8: 0) out[M, H, W] = v,
-//           bilinearly resized as torch's interpolate(align_corners=False) does it; as uint8:
-//           round(255 * out), out clamped to [0, 1]
+//           v = (u - min u) / (max u - min u) over each map if minmax, else u
+//           out[M, H, W] = v, resized as torch's interpolate(bilinear, align_corners=False) does
+//           uint8: round(255 * out), out clamped to [0, 1]
+//           A map that is constant (its range is below the smallest normal float) becomes 0; one
+//           that holds a NaN or an infinity, before the ReLU, becomes NaN throughout (uint8: 0).
 // overlay:  index = the uint8 rendering; (r, g, b, a) = colors[index], b(lend) = a + (a >> 7)
 //           out[N, H, W, 3] = (photo * (256 - b) + color * b + 128) >> 8
 //
 // Differentiable in Python only (project, and render to float32).
+// clang-format on
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // The pieces of work of the CAM kernels that exist once per instruction set. cam_cpu.cpp cuts the
-// whole into pieces and spreads them over threads; cam_impl.h is the body of each piece.
+// whole into pieces and spreads them over threads; the bodies are in project_impl.h, render_impl.h
+// and overlay_impl.h.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +62,7 @@ static inline std::int64_t padded(std::int64_t elements) {
 }
 
 static inline std::int64_t render_scratch(std::int64_t map_width, std::int64_t width) {
-    return padded(map_width) + 3 * padded(width);
+    return padded(map_width) + 2 * padded(width);
 }
 
 namespace baseline {

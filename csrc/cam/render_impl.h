@@ -101,50 +101,75 @@ template <class Write> inline void for_each_block(const RowRun& run, const Write
     }
 }
 
-template <bool streamed> inline void write_floats(const RowRun& run, float* out) {
-    for_each_block(run, [&](std::int64_t x, std::int64_t row, const Vec(&values)[kRunVecs]) {
-        float* to = out + row * run.width + x;
-        for (int v = 0; v < kRunVecs; ++v) {
-            const std::int64_t rest = run.width - x - v * kLanes;
+// Few rows at a time: written in blocks that jump between many, large pictures take twice as long.
+template <int rows> inline void write_float_rows(const RowRun& run, std::int64_t row, float* out) {
+    Vec weights[rows];
+    for (int r = 0; r < rows; ++r) {
+        weights[r] = broadcast(run.weights[row + r]);
+    }
+    for (std::int64_t x = 0; x < run.width; x += kLanes) {
+        const Vec low = load(run.low + x), change = load(run.high + x) - low;
+        const std::int64_t rest = run.width - x;
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; ++r) {
+            float* to = out + r * run.width + x;
             if (rest >= kLanes) {
-                streamed ? stream(to + v * kLanes, values[v]) : store(to + v * kLanes, values[v]);
-            } else if (rest > 0) {
-                store_part(to + v * kLanes, values[v], rest);
+                store(to, low + weights[r] * change);
+            } else {
+                store_part(to, low + weights[r] * change, rest);
             }
         }
-    });
+    }
 }
 
-// Collects rows so that whole aligned vectors can be written past the cache, also where the rows
-// themselves are not aligned: a cache line written in two ways would be read and evicted in
-// between.
+inline void write_floats(const RowRun& run, float* out) {
+    std::int64_t row = 0;
+    for (; row + 4 <= run.rows; row += 4) {
+        write_float_rows<4>(run, row, out + row * run.width);
+    }
+    for (; row < run.rows; ++row) {
+        write_float_rows<1>(run, row, out + row * run.width);
+    }
+}
+
+// Writes past the cache, in whole aligned vectors also where the rows are not aligned: a cache line
+// written in two ways would be read and evicted in between.
 struct FloatStream {
-    float* out;     // where the first pending value belongs
-    float* pending; // padded(width) + kLanes values, aligned
+    float* out;                // where the next value belongs
+    float pending[2 * kLanes]; // the end of the last row, not yet written
     std::int64_t count;
 };
 
-inline void stream_float_row(FloatStream& to, const float* low, const float* high, Vec weight,
-                             std::int64_t width) {
-    for (std::int64_t x = 0; x < width; x += kLanes) {
-        store(to.pending + to.count + x, blend_rows(low + x, high + x, weight));
+inline void stream_row(FloatStream& to, const RowRun& run, std::int64_t row) {
+    const Vec weight = broadcast(run.weights[row]);
+    const auto values = [&](std::int64_t x) {
+        return blend_rows(run.low + x, run.high + x, weight);
+    };
+    const std::int64_t offset =
+        static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to.out) % sizeof(Vec) / 4);
+    std::int64_t x = 0;
+    if (offset != 0) { // only before the first aligned address
+        x = kLanes - offset < run.width ? kLanes - offset : run.width;
+        store_part(to.out, values(0), x);
+        to.out += x;
+    } else if (to.count > 0) {
+        store(to.pending + to.count, values(0));
+        x = kLanes - to.count;
+        if (x > run.width) {
+            to.count += run.width;
+            return;
+        }
+        stream(to.out, load(to.pending));
+        to.out += kLanes;
     }
-    const float* source = to.pending;
-    std::int64_t count = to.count + width;
-    while (count > 0 && reinterpret_cast<std::uintptr_t>(to.out) % sizeof(Vec) != 0) {
-        *to.out++ = *source++; // at most once, before the first aligned address
-        --count;
+    for (; x + kLanes <= run.width; x += kLanes, to.out += kLanes) {
+        stream(to.out, values(x));
     }
-    for (; count >= kLanes; count -= kLanes, source += kLanes, to.out += kLanes) {
-        stream(to.out, load(source));
-    }
-    for (std::int64_t i = 0; i < count; ++i) {
-        to.pending[i] = source[i];
-    }
-    to.count = count;
+    to.count = run.width - x;
+    store(to.pending, values(x));
 }
 
-inline void finish_stream(FloatStream& to) {
+inline void finish_stream(const FloatStream& to) {
     for (std::int64_t i = 0; i < to.count; ++i) {
         to.out[i] = to.pending[i];
     }
@@ -178,17 +203,12 @@ inline void write_bytes(const RowRun& run, std::uint8_t* out) {
 inline void write_run(const RenderPiece& piece, const Palette& palette, const RowRun& run,
                       std::int64_t first_row, FloatStream& stream_to) {
     const std::int64_t first = first_row * piece.width;
-    float* floats = static_cast<float*>(piece.out) + first;
     switch (piece.format) {
     case PixelFormat::kFloat:
-        return write_floats<false>(run, floats);
+        return write_floats(run, static_cast<float*>(piece.out) + first);
     case PixelFormat::kFloatStreamed:
-        if (piece.width % kLanes == 0 &&
-            reinterpret_cast<std::uintptr_t>(floats) % sizeof(Vec) == 0) {
-            return write_floats<true>(run, floats);
-        }
         for (std::int64_t row = 0; row < run.rows; ++row) {
-            stream_float_row(stream_to, run.low, run.high, broadcast(run.weights[row]), run.width);
+            stream_row(stream_to, run, row);
         }
         return;
     case PixelFormat::kByte:
@@ -206,8 +226,7 @@ void render_rows(const RenderPiece& piece) {
     float* rows[2] = {piece.scratch + padded(piece.map_width),
                       piece.scratch + padded(piece.map_width) + padded(piece.width)};
     std::int32_t held[2] = {-1, -1};
-    FloatStream stream_to = {static_cast<float*>(piece.out) + piece.row_begin * piece.width,
-                             rows[1] + padded(piece.width), 0};
+    FloatStream stream_to = {static_cast<float*>(piece.out) + piece.row_begin * piece.width, {}, 0};
     const Palette palette(piece.colors);
     const std::int32_t last = static_cast<std::int32_t>(piece.map_height) - 1;
     std::int64_t y = piece.row_begin;

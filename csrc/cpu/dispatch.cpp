@@ -81,9 +81,9 @@ const CamKernels& cam_kernels() {
 }
 
 std::int64_t last_level_cache_bytes() {
-    // Virtual machines report the sum over a whole host; what one core can use is rarely more than
-    // this.
-    constexpr std::int64_t kLargest = std::int64_t{32} << 20;
+    // Virtual machines report the sum over a whole host, and the cache is shared: an output larger
+    // than this finds its place taken by what ran before.
+    constexpr std::int64_t kLargest = std::int64_t{8} << 20;
     static const std::int64_t bytes = [] {
         long found = 0;
 #if defined(_SC_LEVEL3_CACHE_SIZE)

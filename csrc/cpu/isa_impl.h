@@ -1,4 +1,4 @@
-// Body of the three isa_*.cpp units. No standard library and nothing inline that is shared with
+// Body of the isa_*.cpp units. No standard library and nothing inline that is shared with
 // other units goes in here: the linker might keep the copy made for a newer processor.
 #include "simd.h"
 

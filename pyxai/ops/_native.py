@@ -1,7 +1,7 @@
 """Finds the compiled modules and says why one is missing.
 
-The only module that reads environment variables: `PYXAI_SIMD` (baseline, avx2 or avx512) forces the
-instruction set of the CPU kernels.
+The only module that reads environment variables: `PYXAI_SIMD` (baseline, avx2, avx512 or
+avx512vbmi) forces the instruction set of the CPU kernels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ cpu = _cpu
 # The numbers of csrc/common/dtype.h.
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
-if "PYXAI_SIMD" in os.environ:
+if os.environ.get("PYXAI_SIMD"):
     try:
         cpu.set_simd_level(os.environ["PYXAI_SIMD"])
     except ValueError as error:
@@ -63,7 +63,7 @@ def cuda_status() -> dict[str, Any]:
     if isinstance(module, ImportError):
         status["problem"] = (
             "the CUDA kernels were not built: install again with a CUDA compiler (nvcc) on the "
-            f"PATH, or with CMAKE_ARGS=-DPYXAI_CUDA=ON to see why it is not found ({module})"
+            "PATH, or with PYXAI_CUDA=ON in the environment to see why it is not found"
         )
         return status
     status.update(module.build_info())

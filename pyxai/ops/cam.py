@@ -73,7 +73,8 @@ def cam_render(
         raise argument_error("maps", "dtype float32 or float64", maps)
     height, width = _check_size(size)
     as_uint8 = _check_output_dtype(dtype)
-    _check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
+    if out is not None:
+        _check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
     if _is_direct(maps):
         return _cam_native.render(maps, (height, width), relu, minmax, as_uint8, out)
     result: torch.Tensor = _operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
@@ -103,8 +104,8 @@ def cam_project_render(
         raise argument_error("features", "a tensor [N, C, h, w] with h, w >= 1", features)
     height, width = _check_size(size)
     as_uint8 = _check_output_dtype(dtype)
-    shape = (features.shape[0], weights.shape[1], height, width)
-    _check_out(out, shape, dtype, features)
+    if out is not None:
+        _check_out(out, (len(features), weights.shape[1], height, width), dtype, features)
     if _is_direct(features, weights):
         return _cam_native.project_render(
             features, weights, (height, width), relu, minmax, as_uint8, out
@@ -150,11 +151,14 @@ def cam_overlay(
         raise argument_error("maps", f"one map for each of {photos.shape[0]} photos", maps)
     if colors.shape != (256, 4) or colors.dtype != torch.uint8:
         raise argument_error("colors", "a uint8 tensor [256, 4]", colors)
-    _check_same_device(photos=photos, maps=maps, colors=colors)
-    _check_out(out, tuple(photos.shape), torch.uint8, photos)
-    if out is not None and out.data_ptr() == photos.data_ptr() and out.numel():
-        raise ValueError("out: expected memory of its own, got the photos themselves")
-    maps = maps.detach()  # bytes have no gradient
+    if not photos.device == maps.device == colors.device:
+        _check_same_device(photos=photos, maps=maps, colors=colors)
+    if out is not None:
+        _check_out(out, photos.shape, torch.uint8, photos)
+        if out.data_ptr() == photos.data_ptr() and out.numel():
+            raise ValueError("out: expected memory of its own, got the photos themselves")
+    if maps.requires_grad:
+        maps = maps.detach()  # bytes have no gradient
     if _is_direct(photos, maps, colors):
         return _cam_native.overlay(photos, maps, colors, relu, minmax, out)
     result: torch.Tensor = _operators().cam_overlay(photos, maps, colors, relu, minmax)
@@ -213,25 +217,25 @@ def _check_same_device(**tensors: torch.Tensor) -> None:
 
 
 def _check_size(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or any(length < 1 for length in size):
+    if len(size) != 2 or size[0] < 1 or size[1] < 1:
         raise argument_error("size", "(height, width), both >= 1", tuple(size))
     return size[0], size[1]
 
 
 def _check_output_dtype(dtype: torch.dtype) -> bool:
-    if dtype not in (torch.float32, torch.uint8):
+    if dtype is torch.float32:
+        return False
+    if dtype is not torch.uint8:
         raise argument_error("dtype", "torch.float32 or torch.uint8", dtype)
-    return dtype == torch.uint8
+    return True
 
 
 def _check_out(
-    out: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, like: torch.Tensor
+    out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, like: torch.Tensor
 ) -> None:
-    if out is None:
-        return
     if (
-        tuple(out.shape) != shape
-        or out.dtype != dtype
+        out.shape != shape
+        or out.dtype is not dtype
         or out.device != like.device
         or not out.is_contiguous()
     ):

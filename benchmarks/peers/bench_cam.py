@@ -47,13 +47,11 @@ class Shallow(torch.nn.Module):
 
 
 def sides(model, batch, size):
-    """One map of the top class for each image."""
+    """One map of the top class, which each side finds itself, for each image."""
     from pytorch_grad_cam import GradCAM as GradCamPeer
     from torchcam.methods import CAM, GradCAM
 
     images = torch.randn(batch, 3, size, size)
-    with torch.no_grad():
-        top = model(images).argmax(1).tolist()
 
     def torchcam(method, grad):
         # The extractor stays registered while it is timed: this is how its documentation uses it.
@@ -61,6 +59,7 @@ def sides(model, batch, size):
             with method(model, target_layer="layer4", **fc(method)) as extractor:
                 with torch.set_grad_enabled(grad):
                     scores = model(images)
+                top = scores.argmax(1).tolist()
                 return resized(extractor(top, scores)[0], (size, size))
 
         return call

@@ -18,9 +18,12 @@ from pyxai.classifier.outputs import (
     logits_of,
     resolve_target,
 )
-from pyxai.images import Images, Preprocessing, to_batch
+from pyxai.images import Images, Preprocessing, is_model_input, to_batch
 
 __all__ = ["Classifier", "LinearHead", "ResolvedTarget", "Target", "as_classifier"]
+
+
+_IMAGENET = Preprocessing()
 
 
 class Classifier:
@@ -64,7 +67,7 @@ class Classifier:
             raise argument_error("class_names", "a sequence of names", class_names)
         self.model = model
         self.class_names = None if class_names is None else tuple(map(str, class_names))
-        self.preprocessing = Preprocessing() if preprocessing is None else preprocessing
+        self.preprocessing = _IMAGENET if preprocessing is None else preprocessing
         self.name = name or type(unwrap(model)).__name__
 
     def __repr__(self) -> str:
@@ -106,8 +109,8 @@ class Classifier:
         Raises:
             pyxai.images.ImageError: photos that cannot be used, all of them named.
         """
-        if isinstance(images, torch.Tensor) and images.is_floating_point():
-            return to_batch(images, self.preprocessing, device=self.device)
+        if is_model_input(images):
+            return images.to(self.device)
         return to_batch(images, self.preprocessing, device=self.device, dtype=self.dtype)
 
     def __call__(self, images: Images) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The network inside torch.compile and DataParallel, whose own layers can be observed."""
     while True:
         parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        inner: Any = model.module if parallel else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
+        inner = model._modules.get("module" if parallel else "_orig_mod")
+        if inner is None:
             return model
         model = inner
 
@@ -176,7 +176,7 @@ def record(
         if differentiate and tensor.is_floating_point():
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
-            torch.set_grad_enabled(True)  # `borrowed` or the caller's block turns it off again
+            torch.set_grad_enabled(True)  # until the pass ends
         found[name] = tensor
         if stop and len(found) == len(layers):
             raise _Stopped
@@ -193,27 +193,26 @@ def record(
     for name, module in modules.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise argument_error("layer", "a layer outside TorchScript, which hides its own", name)
-    with ExitStack() as stack:
-        stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
-        for name, module in modules.items():
-            with _lock:
-                handle = module.register_forward_hook(hook_for(name))
-            stack.callback(_remove, handle)
-        try:
-            output = call(model, images)
-        except _Stopped:
-            output = None
+    handles = []
+    grad_enabled = torch.is_grad_enabled()
+    try:
+        with _lock:
+            for name, module in modules.items():
+                handles.append(module.register_forward_hook(hook_for(name)))
+        output = call(model, images)
+    except _Stopped:
+        output = None
+    finally:
+        torch.set_grad_enabled(grad_enabled)
+        with _lock:
+            for handle in handles:
+                handle.remove()
     for name in layers:
         if name not in found:
             raise argument_error(
                 "layer", "a layer that runs when the model is called", f"{name} (it did not run)"
             )
     return Recording(output, found)
-
-
-def _remove(handle: Any) -> None:
-    with _lock:
-        handle.remove()
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:

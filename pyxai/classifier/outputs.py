@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def resolve_target(
     """
     images, classes = logits.shape
     if target is None:
-        if bool(torch.isnan(logits).any()):
+        if math.isnan(float(logits.sum())) and bool(torch.isnan(logits).any()):
             raise ValueError("model: expected finite logits to find the top class, got NaN")
         return ResolvedTarget(logits.argmax(dim=1, keepdim=True), single=True)
     if isinstance(target, str) and target == "all":

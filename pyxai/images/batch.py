@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ Images: TypeAlias = PhotoSources | torch.Tensor | NDArray[Any]
 _EXPECTED = "expected a float tensor [N, 3, H, W] or photos"
 
 
-def is_model_input(images: object) -> bool:
+def is_model_input(images: object) -> TypeGuard[torch.Tensor]:
     """Whether these are what a model eats as they are: a floating-point tensor `[N, C, H, W]`.
 
     An empty batch (N of 0) counts, an empty picture (C, H or W of 0) does not.

@@ -1,6 +1,5 @@
 // The pieces of work of the CAM kernels that exist once per instruction set. cam_cpu.cpp cuts the
-// whole into pieces and spreads them over threads; the bodies are in project_impl.h, render_impl.h
-// and overlay_impl.h.
+// whole into pieces and spreads them over threads; the bodies are in the *_impl.h beside it.
 #pragma once
 
 #include <cstdint>

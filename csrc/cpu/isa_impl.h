@@ -8,8 +8,12 @@
 namespace pyxai::cpu::PYXAI_ISA {
 
 namespace {
+// clang-format off: each needs those before it
 #include "../cam/project_impl.h"
+#include "../cam/rows_impl.h"
+#include "../cam/overlay_impl.h"
 #include "../cam/render_impl.h"
+// clang-format on
 } // namespace
 
 const CamKernels kCamKernels = {

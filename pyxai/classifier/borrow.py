@@ -73,12 +73,13 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside torch.compile and DataParallel, whose own layers can be observed."""
-    while True:
+    while not isinstance(model, torch.jit.ScriptModule):
         parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
         inner = model._modules.get("module" if parallel else "_orig_mod")
         if inner is None:
-            return model
+            break
         model = inner
+    return model
 
 
 def call(model: nn.Module, images: torch.Tensor) -> Any:

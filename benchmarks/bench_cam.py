@@ -10,9 +10,6 @@ address, without the Python around it. Results of former runs: benchmarks/result
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
 import statistics
 from pathlib import Path
 
@@ -213,17 +210,7 @@ def main():
     workloads.keep_allocator_warm()
     rows = measure(arguments.rounds)
     if arguments.json:
-        record = {
-            "date": datetime.date.today().isoformat(),
-            "command": "python benchmarks/bench_cam.py",
-            "torch": torch.__version__,
-            "pyxai": pyxai.__version__,
-            "simd": _native.cpu.simd_level(),
-            "cores": os.cpu_count(),
-            "allocator": "warm",
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        workloads.save(arguments.json, rows, ["torch"])
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
+import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.nn import functional
+
+import pyxai
+from pyxai.ops import _native
 
 # Without these glibc hands large blocks back to the system after every call, and both sides of a
 # comparison measure page faults.
@@ -92,3 +99,18 @@ def in_turn(
 def ratio(slow: list[float], fast: list[float]) -> float:
     """The median of the ratios of each round."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def save(path: Path, rows: list[dict[str, object]], packages: list[str]) -> None:
+    """Writes rows with what is needed to read them later: date, command, versions, machine."""
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "pyxai": pyxai.__version__,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "simd": _native.cpu.simd_level(),
+        "cores": os.cpu_count(),
+        "allocator": "warm",
+        "rows": rows,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")

@@ -11,10 +11,6 @@ turn, in one process, and rows are medians. `--long` adds 60 classes on an 800-p
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -27,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import workloads
 
 import pyxai
-from pyxai.ops import _native
 
 
 def resized(maps, size):
@@ -151,20 +146,7 @@ def main():
             calls = many_classes("resnet18", 800, 60)
             rows += report("resnet18, 800 px, 60 classes", calls, max(arguments.rounds // 3, 3))
     if arguments.json:
-        versions = {
-            name: importlib.metadata.version(name) for name in ("torch", "torchcam", "grad-cam")
-        }
-        record = {
-            "date": datetime.date.today().isoformat(),
-            "command": "python " + " ".join(["benchmarks/peers/bench_cam.py", *sys.argv[1:]]),
-            "pyxai": pyxai.__version__,
-            "versions": versions,
-            "simd": _native.cpu.simd_level(),
-            "cores": os.cpu_count(),
-            "allocator": "warm",
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        workloads.save(arguments.json, rows, ["torch", "torchvision", "torchcam", "grad-cam"])
 
 
 if __name__ == "__main__":

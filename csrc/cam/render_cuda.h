@@ -53,9 +53,8 @@ __global__ void __launch_bounds__(kMaxScalingThreads)
             low = fmaxf(low, 0.0f);
             high = fmaxf(high, 0.0f);
         }
-        // Infinite for a constant map, and for one so flat that it counts as constant.
-        const float inverse = 1.0f / (high - low);
-        const float factor = !minmax ? 1.0f : inverse <= FLT_MAX ? inverse : 0.0f;
+        const float range = high - low;
+        const float factor = !minmax ? 1.0f : range >= FLT_MIN ? 1.0f / range : 0.0f;
         scaling[2 * static_cast<std::int64_t>(blockIdx.x)] = minmax ? low : 0.0f;
         scaling[2 * static_cast<std::int64_t>(blockIdx.x) + 1] = finite ? factor : NAN;
     }

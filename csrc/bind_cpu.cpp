@@ -4,19 +4,19 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cam/cam.h"
-#include "common/check.h"
+#include "cam/bind_args.h"
 #include "cpu/dispatch.h"
 
 namespace py = pybind11;
 
 namespace {
 
-using Address = std::uintptr_t;
-
-using pyxai::DType;
+using pyxai::Address;
+using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::project_args;
 using pyxai::ProjectArgs;
+using pyxai::render_args;
 using pyxai::RenderArgs;
 
 constexpr Address kAlignment = 64;
@@ -33,42 +33,6 @@ struct Workspace {
         return needed > bytes;
     }
 };
-
-ProjectArgs project_args(Address features, int dtype, bool channels_last, Address weights,
-                         bool weights_per_image, Address maps, std::int64_t images,
-                         std::int64_t channels, std::int64_t targets, std::int64_t positions) {
-    PYXAI_CHECK(dtype >= 0 && dtype <= 2, "unknown features dtype");
-    PYXAI_CHECK(images >= 0 && channels >= 0 && targets >= 0 && positions >= 0, "negative size");
-    return ProjectArgs{reinterpret_cast<const void*>(features),
-                       static_cast<DType>(dtype),
-                       channels_last,
-                       reinterpret_cast<const float*>(weights),
-                       weights_per_image,
-                       reinterpret_cast<float*>(maps),
-                       images,
-                       channels,
-                       targets,
-                       positions};
-}
-
-RenderArgs render_args(Address maps, std::int64_t count, std::int64_t map_height,
-                       std::int64_t map_width, std::int64_t height, std::int64_t width, bool relu,
-                       bool minmax, Address out, bool out_uint8) {
-    PYXAI_CHECK(count >= 0 && height >= 0 && width >= 0, "negative size");
-    PYXAI_CHECK(map_height > 0 && map_width > 0, "empty map");
-    PYXAI_CHECK(map_width < (std::int64_t{1} << 30) && width < (std::int64_t{1} << 30),
-                "map too wide");
-    return RenderArgs{reinterpret_cast<const float*>(maps),
-                      count,
-                      map_height,
-                      map_width,
-                      height,
-                      width,
-                      relu,
-                      minmax,
-                      reinterpret_cast<void*>(out),
-                      out_uint8};
-}
 
 } // namespace
 
@@ -156,10 +120,10 @@ PYBIND11_MODULE(_cpu, module) {
            std::int64_t map_height, std::int64_t map_width, std::int64_t height, std::int64_t width,
            bool relu, bool minmax, Address out, Address workspace, std::int64_t workspace_bytes,
            int num_threads) -> std::int64_t {
-            const OverlayArgs args{render_args(maps, count, map_height, map_width, height, width,
-                                               relu, minmax, out, true),
-                                   reinterpret_cast<const std::uint8_t*>(photos),
-                                   reinterpret_cast<const std::uint8_t*>(colors)};
+            const OverlayArgs args =
+                overlay_args(photos, colors,
+                             render_args(maps, count, map_height, map_width, height, width, relu,
+                                         minmax, out, true));
             const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
             const std::int64_t needed = pyxai::cpu::render_workspace(args.render, num_threads);
             if (scratch.is_too_small(needed)) {

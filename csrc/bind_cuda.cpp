@@ -5,8 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
 
-#include "cam/cam.h"
-#include "common/check.h"
+#include "cam/bind_args.h"
 #include "common/cuda_check.h"
 
 #ifndef PYXAI_CUDA_ARCHITECTURES
@@ -17,11 +16,12 @@ namespace py = pybind11;
 
 namespace {
 
-using Address = std::uintptr_t;
-
-using pyxai::DType;
+using pyxai::Address;
+using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::project_args;
 using pyxai::ProjectArgs;
+using pyxai::render_args;
 using pyxai::RenderArgs;
 
 void* to_stream(Address stream) {
@@ -31,53 +31,26 @@ void* to_stream(Address stream) {
 void cam_project(Address features, int features_dtype, bool channels_last, Address weights,
                  bool weights_per_image, Address maps, std::int64_t images, std::int64_t channels,
                  std::int64_t targets, std::int64_t positions, int device, Address stream) {
-    PYXAI_CHECK(features_dtype >= 0 && features_dtype <= 2, "unknown features dtype");
-    PYXAI_CHECK(images >= 0 && channels >= 0 && targets >= 0 && positions >= 0, "negative size");
     PYXAI_CHECK(device >= 0, "negative device");
-    const bool has_output = images > 0 && targets > 0 && positions > 0;
-    PYXAI_CHECK(!has_output || maps != 0, "maps is null");
-    PYXAI_CHECK(!has_output || channels == 0 || (features != 0 && weights != 0),
-                "features or weights is null");
-    const ProjectArgs args{reinterpret_cast<const void*>(features),
-                           static_cast<DType>(features_dtype),
-                           channels_last,
-                           reinterpret_cast<const float*>(weights),
-                           weights_per_image,
-                           reinterpret_cast<float*>(maps),
-                           images,
-                           channels,
-                           targets,
-                           positions};
+    const ProjectArgs args =
+        project_args(features, features_dtype, channels_last, weights, weights_per_image, maps,
+                     images, channels, targets, positions);
     pyxai::cuda::project(args, device, to_stream(stream));
 }
 
-RenderArgs render_args(Address maps, std::int64_t count, std::int64_t map_height,
-                       std::int64_t map_width, std::int64_t height, std::int64_t width, bool relu,
-                       bool minmax, Address out, bool out_uint8, Address scaling, int device) {
-    PYXAI_CHECK(count >= 0 && map_height >= 0 && map_width >= 0 && height >= 0 && width >= 0,
-                "negative size");
+// Rendering needs scratch memory for the scaling of each map.
+void check_rendering(const RenderArgs& args, Address scaling, int device) {
     PYXAI_CHECK(device >= 0, "negative device");
-    const bool has_output = count > 0 && height > 0 && width > 0;
-    PYXAI_CHECK(!has_output || (map_height > 0 && map_width > 0), "empty map");
-    PYXAI_CHECK(!has_output || (maps != 0 && out != 0 && scaling != 0),
-                "maps, out or scaling is null");
-    return RenderArgs{reinterpret_cast<const float*>(maps),
-                      count,
-                      map_height,
-                      map_width,
-                      height,
-                      width,
-                      relu,
-                      minmax,
-                      reinterpret_cast<void*>(out),
-                      out_uint8};
+    const bool has_output = args.count > 0 && args.height > 0 && args.width > 0;
+    PYXAI_CHECK(!has_output || scaling != 0, "scaling is null");
 }
 
 void cam_render(Address maps, std::int64_t count, std::int64_t map_height, std::int64_t map_width,
                 std::int64_t height, std::int64_t width, bool relu, bool minmax, Address out,
                 bool out_uint8, Address scaling, int device, Address stream) {
     const RenderArgs args = render_args(maps, count, map_height, map_width, height, width, relu,
-                                        minmax, out, out_uint8, scaling, device);
+                                        minmax, out, out_uint8);
+    check_rendering(args, scaling, device);
     pyxai::cuda::render(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
 }
 
@@ -85,12 +58,10 @@ void cam_overlay(Address photos, Address colors, Address maps, std::int64_t coun
                  std::int64_t map_height, std::int64_t map_width, std::int64_t height,
                  std::int64_t width, bool relu, bool minmax, Address out, Address scaling,
                  int device, Address stream) {
-    const OverlayArgs args{render_args(maps, count, map_height, map_width, height, width, relu,
-                                       minmax, out, true, scaling, device),
-                           reinterpret_cast<const std::uint8_t*>(photos),
-                           reinterpret_cast<const std::uint8_t*>(colors)};
-    const bool has_output = count > 0 && height > 0 && width > 0;
-    PYXAI_CHECK(!has_output || (photos != 0 && colors != 0), "photos or colors is null");
+    const OverlayArgs args = overlay_args(
+        photos, colors,
+        render_args(maps, count, map_height, map_width, height, width, relu, minmax, out, true));
+    check_rendering(args.render, scaling, device);
     pyxai::cuda::overlay(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
 }
 

@@ -266,6 +266,8 @@ def test_bad_images(small_net, images, message):
         ({"layer": "fc"}, r"layer: .*\[N, C, h, w\], got a float32 tensor \[2, 7\]"),
         ({"size": "half"}, "size: .*'half'"),
         ({"size": 0}, "size: .*at least 1"),
+        ({"size": (3,)}, "size: .*at least 1"),
+        ({"size": (3, 2.5)}, "size: .*at least 1"),
         ({"normalize": "sum"}, "normalize: .*'sum'"),
         ({"target": 7}, "target: .*below 7"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error, describe
+from pyxai._errors import argument_error
 from pyxai.classifier import anatomy
 from pyxai.classifier.anatomy import LinearHead
 from pyxai.classifier.borrow import borrowed, call, record, unwrap
@@ -62,7 +62,7 @@ class Classifier:
             ValueError: the model is no `nn.Module`, or `class_names` is one string.
         """
         if not isinstance(model, nn.Module):
-            raise argument_error("model", "a torch.nn.Module", model)
+            raise argument_error("model", "a torch.nn.Module or pyxai.Classifier", model)
         if isinstance(class_names, str):
             raise argument_error("class_names", "a sequence of names", class_names)
         self.model = model
@@ -190,10 +190,4 @@ def as_classifier(model: nn.Module | Classifier) -> Classifier:
     Raises:
         ValueError: it is neither.
     """
-    if isinstance(model, Classifier):
-        return model
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model: expected a torch.nn.Module or pyxai.Classifier, got {describe(model)}"
-        )
-    return Classifier(model)
+    return model if isinstance(model, Classifier) else Classifier(model)

@@ -99,7 +99,8 @@ def cam(
         raise argument_error("normalize", "'minmax', 'softmax' or None", normalize)
     evidence = gather(classifier, inputs, target, method=method, layer=layer)
     if normalize == "softmax":
-        maps = _render(evidence.probabilities(), shape)
+        maps = evidence.probabilities()
+        maps = maps if shape is None else cam_render(maps, shape, minmax=False)
     elif shape is None or normalize is None:
         maps = evidence.maps
         if evidence.method.relu or normalize is not None or shape is not None:
@@ -124,7 +125,7 @@ class CamEvidence:
         method: how channels are weighted.
         layer: the explained layer.
         activations: its output `[N, C, h, w]`.
-        logits: `[N, K]`, or the scores `[N, 1]` of a callable target.
+        logits: `[N, K]`, or the scores `[N]` of a callable target.
         classes: indices of the targets, `[N or 1, k]`.
         single: whether the result has no axis for the targets.
         linear_head: the head, if it is linear and the target is not a callable.
@@ -278,16 +279,12 @@ def gather(
             resolved = classifier.resolve_target(target, logits.detach())
             classes, single = resolved.index, resolved.single
             scores = None
-            if (
-                head is not None
-                and known
-                and not anatomy.is_still_linear(head, activations, logits)
-            ):
-                anatomy.forget(network)
-                return gather(classifier, inputs, target, method=method, layer=layer, known=False)
             if head is None:
                 with torch.enable_grad():
                     scores = logits.gather(1, classes.expand(len(logits), -1))
+            elif known and not anatomy.is_still_linear(head, activations, logits):
+                anatomy.forget(network)
+                return gather(classifier, inputs, target, method=method, layer=layer, known=False)
     chosen = find_method(("gradcam" if head is None else "cam") if method == "auto" else method)
     return CamEvidence(
         classifier, chosen, name, activations, logits.detach(), classes, single, head, scores
@@ -303,10 +300,6 @@ def _scores_of(target: Callable[[Any], torch.Tensor], output: Any, images: int) 
         return scores[:, None]
 
 
-def _render(maps: torch.Tensor, shape: tuple[int, int] | None) -> torch.Tensor:
-    return maps if shape is None else cam_render(maps, shape, minmax=False)
-
-
 def _output_size(
     size: Literal["input"] | int | Sequence[int] | None, inputs: torch.Tensor
 ) -> tuple[int, int] | None:
@@ -316,7 +309,7 @@ def _output_size(
         if size != "input":
             raise argument_error("size", "'input', an int, (height, width) or None", size)
         return inputs.shape[-2], inputs.shape[-1]
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise argument_error("size", "lengths of at least 1", size)
-    return height, width
+    lengths = [size, size] if isinstance(size, int) else list(size)
+    if len(lengths) != 2 or not all(isinstance(each, int) and each >= 1 for each in lengths):
+        raise argument_error("size", "'input', None, or lengths of at least 1", size)
+    return lengths[0], lengths[1]

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 import pyxai
 from pyxai.classifier import as_classifier
-from pyxai.explain.cam import gather
 from pyxai.explain.cam_methods import METHODS, method
 
 
@@ -70,10 +69,12 @@ def test_cam_explains_the_logits(device, small_net):
     assert maps.shape == (4, 7, 7, 5)
     assert torch.allclose(logits, model(images).detach(), atol=1e-5)
     assert torch.allclose(maps.mean((2, 3)) + model.fc.bias.detach(), logits, atol=1e-5)
-    evidence = gather(as_classifier(model), images, [[1, 2]], method="cam")
-    assert evidence.gap().shape == (4, 2)
-    assert evidence.gap().max() < 1e-5
-    assert gather(as_classifier(model), images, 1, method="gradcam").gap() is None
+    report = {}
+    pyxai.cam(model, images, [[1, 2]], method=["cam", "gradcam", "hirescam"], report=report)
+    for name in ("cam", "hirescam"):
+        assert report[name]["stage3"]["gap"].shape == (4, 2)
+        assert report[name]["stage3"]["gap"].max() < 1e-5
+    assert "gap" not in report["gradcam"]["stage3"]
 
 
 def test_softmax_is_the_probability_in_each_region(small_net):
@@ -221,10 +222,12 @@ def test_the_body_has_no_graph():
 
 
 def test_a_method_is_a_small_function(small_net, monkeypatch):
-    monkeypatch.setattr("pyxai.explain.cam_methods.METHODS", dict(METHODS))  # put back afterwards
+    monkeypatch.setattr(
+        "pyxai.explain.cam_methods.registry.METHODS", dict(METHODS)
+    )  # put back afterwards
     images = torch.randn(1, 3, 32, 32)
 
-    @method("strongest", relu=True)
+    @method("strongest", gradients=True)
     def strongest(evidence):
         weights = evidence.gradients.mean((-2, -1))
         return weights * (weights == weights.amax(-1, keepdim=True))
@@ -261,9 +264,9 @@ def test_bad_images(small_net, images, message):
     [
         (
             {"method": "grad-cam"},
-            "method: expected one of 'auto', 'cam', 'gradcam', got 'grad-cam'",
+            r"method: expected one of 'auto', .*'gradcam'.*, got 'grad-cam'",
         ),
-        ({"layer": "fc"}, r"layer: .*\[N, C, h, w\], got a float32 tensor \[2, 7\]"),
+        ({"layer": "fc"}, r"layer: .*tokens \[N, T, C\], got a float32 tensor \[2, 7\]"),
         ({"size": "half"}, "size: .*'half'"),
         ({"size": 0}, "size: .*at least 1"),
         ({"size": (3,)}, "size: .*at least 1"),

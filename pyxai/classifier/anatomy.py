@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import threading
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from pyxai.classifier.borrow import borrowed, call, find_layer, first_tensor, record
+from pyxai._errors import argument_error
+from pyxai.classifier.borrow import borrowed, call, find_layer, record
+from pyxai.classifier.layout import Layout, find_layout
 from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.survey import Survey, last_that_matters, watching
 from pyxai.ops import cam_project
-
-_POOLING = (
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.LPPool2d,
-)
 
 
 @dataclass(frozen=True)
 class LinearHead:
     """Global average pooling and one linear layer: logits = weight · mean(features) + bias.
+
+    The mean is over the positions of the layer: for tokens, over the patches.
 
     Attributes:
         weight: `[K, C]` float32.
@@ -39,9 +36,11 @@ class LinearHead:
     bias: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Anatomy:
-    layer: str | None
+    layer: str | None  # None also as long as nobody asked which of the candidates it is
+    candidates: dict[str, Layout]  # layers with several positions, in order of execution
+    layouts: dict[str, Layout | None]  # of every layer that ran
     why_not: str
     # A later layer gave a single position, so that a larger input may have a later spatial layer.
     shrunk: bool
@@ -54,21 +53,68 @@ _lock = threading.Lock()
 
 
 def last_spatial_layer(model: nn.Module, images: torch.Tensor) -> str:
-    """The name of the last layer whose output is `[N, C, h, w]` with more than one position.
+    """The name of the last layer with more than one position that the logits are made from.
 
-    Pooling layers do not count: the layer before them sees more.
+    Its output is `[N, C, h, w]`, `[N, h, w, C]` or tokens `[N, T, C]`. Pooling layers do not count:
+    the layer before them sees more. In networks of tokens, neither do linear layers (queries, keys
+    and values are not the tokens), nor layers on most of whose patches the logits do not depend:
+    the last block before a class token is read passes that token alone.
 
     Raises:
-        ValueError: there is none, or the network goes on with tokens after it.
+        ValueError: there is none.
     """
     found = _anatomy(model, images)
     if found.layer is None:
-        raise ValueError(f"layer: {found.why_not}")
+        if not found.candidates:
+            raise ValueError(f"layer: {found.why_not}")
+        layer, certain = last_that_matters(model, _probe(images), found.candidates)
+        if not certain:
+            return layer
+        found.layer = layer
     return found.layer
 
 
+def layout_of(model: nn.Module, images: torch.Tensor, layer: str, output: torch.Tensor) -> Layout:
+    """How the raw output of a layer for these images holds their positions.
+
+    Raises:
+        ValueError: it has no positions, or is not of these images (windows are not).
+    """
+    found = _anatomy(model, images)
+    size = (images.shape[-2], images.shape[-1])
+    known = found.layouts.get(layer)
+    layout = None
+    if output.is_floating_point():
+        if known is not None:
+            layout = _at_size(known, output.shape, size, examined=size == found.size[-2:])
+        elif layer not in found.layouts:  # it did not run when the model was examined
+            layout = find_layout(output.shape, size)
+    if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
+        expected = "a layer whose output is [N, C, h, w], [N, h, w, C] or tokens [N, T, C]"
+        raise argument_error("layer", expected, output)
+    return layout
+
+
+def _at_size(
+    known: Layout, shape: Sequence[int], size: tuple[int, int], *, examined: bool
+) -> Layout | None:
+    """The layout of a layer known from the size that was examined, for an image of this size."""
+    if known.kind == "nchw":
+        return Layout("nchw", shape[2], shape[3]) if len(shape) == 4 else None
+    if known.kind == "nhwc":
+        return Layout("nhwc", shape[1], shape[2]) if len(shape) == 4 else None
+    if len(shape) != 3:
+        return None
+    if not known.batch_first:
+        shape = (shape[1], shape[0], shape[2])
+    if examined and shape[1] == known.prefix + known.positions:
+        return known
+    found = find_layout(shape, size, prefix=known.prefix)
+    return None if found is None else replace(found, batch_first=known.batch_first)
+
+
 def linear_head(model: nn.Module, images: torch.Tensor, layer: str) -> LinearHead | None:
-    """The head, if it is global average pooling and one linear layer, else None.
+    """The head, if it is the mean over all positions and one linear layer, else None.
 
     Checked on numbers, not on names: the output of the layer is replaced by random features, and
     the logits must be the weighted means of these. The weights are read afresh at each call.
@@ -124,64 +170,26 @@ def _probe(images: torch.Tensor) -> torch.Tensor:
 
 def _examine(model: nn.Module, images: torch.Tensor) -> _Anatomy:
     """Runs one image through the model and looks at the output of every layer."""
+    survey = Survey((images.shape[-2], images.shape[-1]))
+    with borrowed(model), watching(model, survey.look):
+        call(model, _probe(images))
+    layer = None
+    if not survey.tokens:
+        survey.layouts.update(survey.unclear)
+        layer = survey.plain
+    elif survey.candidates:
+        last = next(reversed(survey.candidates))
+        # After a last map, only pooling: no need to ask for gradients.
+        layer = last if survey.candidates[last].kind == "nchw" else None
+    hint = " (TorchScript hides its layers)" if isinstance(model, torch.jit.ScriptModule) else ""
+    why_not = (
+        "expected a network with a layer whose output is [N, C, h, w], [N, h, w, C] or tokens "
+        f"[N, T, C] with more than one position for an input {[*images.shape]}, found none; its "
+        f"last layers give: {', '.join(survey.last) or 'nothing that can be observed'}{hint}"
+    )
     size = tuple(images.shape[1:])
-    owner = threading.get_ident()
-    pooled: list[torch.Tensor] = []  # kept, so that identity means something
-    layer, shrunk, tokens = None, False, False
-    seen: list[str] = []
-
-    def look(name: str, module: nn.Module, output: Any) -> None:
-        nonlocal layer, shrunk, tokens
-        tensor = first_tensor(output)
-        if tensor is None or not tensor.is_floating_point():
-            return
-        seen.append(f"{name} {[*tensor.shape]}")
-        if isinstance(module, _POOLING):
-            pooled.append(tensor)
-        if any(tensor is other for other in pooled):
-            return
-        if tensor.ndim == 4 and tensor.shape[-2] * tensor.shape[-1] > 1:
-            layer, shrunk, tokens = name, False, False
-        elif tensor.ndim == 4:
-            shrunk = True
-        elif tensor.ndim == 3 and tensor.shape[1] > 1:
-            tokens = True
-
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if threading.get_ident() == owner:
-                look(name, module, output)
-
-        return hook
-
-    handles = []
-    with borrowed(model):
-        try:
-            for name, module in model.named_modules():
-                if name and not isinstance(module, torch.jit.ScriptModule):
-                    handles.append(module.register_forward_hook(hook_for(name)))
-            call(model, _probe(images))
-        finally:
-            for handle in handles:
-                handle.remove()
-    why_not = ""
-    if layer is not None and tokens:
-        why_not = (
-            f"expected a network with a last spatial layer; this one goes on with tokens after "
-            f"{layer!r}: pass layer= one whose output is [N, C, h, w]"
-        )
-        layer = None
-    elif layer is None:
-        last = ", ".join(seen[-3:]) or "nothing that can be observed"
-        hint = (
-            " (TorchScript hides its layers)" if isinstance(model, torch.jit.ScriptModule) else ""
-        )
-        why_not = (
-            "expected a network with a layer whose output is [N, C, h, w] with more than one "
-            f"position for an input {[*images.shape]}, found none; its last layers give: "
-            f"{last}{hint}"
-        )
-    return _Anatomy(layer, why_not, shrunk, size, {})
+    candidates = survey.candidates if survey.tokens else {}
+    return _Anatomy(layer, candidates, survey.layouts, why_not, survey.shrunk, size, {})
 
 
 def _head_of(module: nn.Module) -> LinearHead | None:
@@ -202,9 +210,12 @@ def _find_linear_head(model: nn.Module, images: torch.Tensor, layer: str) -> str
     """The name of the linear layer that alone, after averaging, makes the logits; None if none."""
     probe = _probe(images)
     with borrowed(model):
-        features = record(model, probe, [layer], stop=True).layers[layer]
-        if features.ndim != 4:
+        raw = record(model, probe, [layer], stop=True).layers[layer]
+        try:
+            layout = layout_of(model, probe, layer, raw)
+        except ValueError:
             return None
+        features = layout.features(raw)
         # A generator of our own: the global random state belongs to the user. Both signs, another
         # mean in each channel, and means that no normalisation would leave as they are.
         generator = torch.Generator().manual_seed(0)
@@ -213,7 +224,8 @@ def _find_linear_head(model: nn.Module, images: torch.Tensor, layer: str) -> str
         noise = noise.to(features)
         means = noise.to(torch.float32).mean(dim=(2, 3))  # now: the head may work in place
         try:
-            output = record(model, probe, [layer], replace={layer: noise}).output
+            replaced = layout.restore(noise, raw)
+            output = record(model, probe, [layer], replace={layer: replaced}).output
             logits = logits_of(output).to(torch.float32)
         except ValueError:
             return None

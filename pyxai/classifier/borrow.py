@@ -7,9 +7,10 @@ the training mode is restored by the last of the calls that overlap.
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, closest, describe
+
+_STATE = "last_hidden_state"
 
 
 @dataclass
@@ -149,6 +152,7 @@ def record(
     differentiate: bool = False,
     stop: bool = False,
     replace: Mapping[str, torch.Tensor] | None = None,
+    absent: bool = False,
 ) -> Recording:
     """Runs the model and keeps the outputs of some layers; call it inside `borrowed`.
 
@@ -159,6 +163,7 @@ def record(
         differentiate: build the graph from the first of these layers on, and nowhere before it.
         stop: end the pass once each layer has run.
         replace: layers whose output is another one from here on.
+        absent: layers that do not run are left out instead of an error.
 
     Raises:
         ValueError: a layer does not exist, did not run, or gave no tensor.
@@ -173,7 +178,7 @@ def record(
             raise ValueError(f"layer {name!r}: expected {expected}, got {describe(output)}")
         if replace and name in replace:
             found[name] = replace[name].to(tensor)
-            return _with_first(output, found[name].clone())
+            return with_first(output, found[name].clone())
         if differentiate and tensor.is_floating_point():
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
@@ -182,7 +187,7 @@ def record(
         if stop and len(found) == len(layers):
             raise _Stopped
         # The model goes on with a copy: a later in-place operation must not reach what was kept.
-        return _with_first(output, tensor.clone())
+        return with_first(output, tensor.clone())
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -209,7 +214,7 @@ def record(
             for handle in handles:
                 handle.remove()
     for name in layers:
-        if name not in found:
+        if name not in found and not absent:
             raise argument_error(
                 "layer", "a layer that runs when the model is called", f"{name} (it did not run)"
             )
@@ -217,15 +222,35 @@ def record(
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:
-    """The output itself, or the first element of a tuple or list, if that is a tensor."""
+    """The tensor that a layer's output is about, None if there is none.
+
+    The output itself; the first element of a tuple or list; of a dictionary or an object, what it
+    calls `last_hidden_state` (as Hugging Face does), else a dictionary's first value.
+    """
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
+    elif isinstance(output, Mapping) and output:
+        output = output[_main_key(output)]
+    elif hasattr(output, _STATE):
+        output = getattr(output, _STATE)
     return output if isinstance(output, torch.Tensor) else None
 
 
-def _with_first(output: Any, tensor: torch.Tensor) -> Any:
+def with_first(output: Any, tensor: torch.Tensor) -> Any:
+    """The same output with another tensor in the place of `first_tensor`; `output` stays as is."""
     if isinstance(output, torch.Tensor):
         return tensor
     if hasattr(output, "_replace"):  # a named tuple
         return output._replace(**{output._fields[0]: tensor})
-    return type(output)((tensor, *output[1:]))
+    if isinstance(output, (tuple, list)):
+        return type(output)((tensor, *output[1:]))
+    changed = copy.copy(output)
+    if isinstance(changed, MutableMapping):
+        changed[_main_key(output)] = tensor
+    else:
+        setattr(changed, _STATE, tensor)
+    return changed
+
+
+def _main_key(output: Mapping[Any, Any]) -> Any:
+    return _STATE if _STATE in output else next(iter(output))

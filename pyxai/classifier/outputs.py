@@ -92,10 +92,7 @@ def resolve_target(
         expected = "None, a class, a sequence of classes or of such sequences, 'all' or a callable"
         raise argument_error("target", expected, target)
     if len(rows) not in counts:
-        whole = "" if single else ", or one for all"
-        raise ValueError(
-            f"target: expected one entry for each of {images} images{whole}, got {len(rows)}"
-        )
+        raise _wrong_count(images, len(rows), not single)
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
         raise ValueError(f"target: expected as many classes for each image, got {lengths}")
@@ -104,6 +101,27 @@ def resolve_target(
         raise ValueError(f"target: expected class indices below {classes}, got {wrong[0]}")
     index = torch.tensor(rows, dtype=torch.long, device=logits.device)
     return ResolvedTarget(index.reshape(len(rows), -1) % classes, single)
+
+
+def part_of_target(target: Target, part: slice, images: int) -> Target:
+    """The target of some of the images; one that is the same for all images stays as it is.
+
+    Raises:
+        ValueError: a wrong number of targets.
+    """
+    if not _is_sequence(target):
+        return target
+    nested = len(target) > 0 and _is_sequence(target[0])
+    if len(target) == 1 and nested:
+        return target
+    if len(target) != images:
+        raise _wrong_count(images, len(target), nested)
+    return target[part]
+
+
+def _wrong_count(images: int, got: int, nested: bool) -> ValueError:
+    whole = ", or one for all" if nested else ""
+    return ValueError(f"target: expected one entry for each of {images} images{whole}, got {got}")
 
 
 def _is_one_class(value: Any) -> bool:

@@ -17,12 +17,16 @@ from tqdm import tqdm
 import pyxai
 from pyxai.classifier import Classifier
 from pyxai.draw import color_table, overlay
-from pyxai.explain.cam import CamEvidence, gather
+from pyxai.explain.cam_methods import METHODS, cam_method
 from pyxai.images import ImageError, iterate_photos
 from pyxai.zoo import load_classifier
 
-_STATEMENT = "|mean(map) + bias - logit|"
-_NO_STATEMENT = "none: only 'cam' on a linear head claims that its mean plus the bias is the logit"
+_STATEMENTS = {
+    "cam": "|mean(map) + bias - logit|",
+    "hirescam": "|sum(map) + bias - logit|",
+    "fullgrad": "|sum(input and bias gradients) - logit|",
+}
+_NO_STATEMENT = "none: this method, on this head, does not claim to add up to the logit"
 
 
 def explain(
@@ -39,7 +43,7 @@ def explain(
     target: Annotated[
         str | None, typer.Option(help="Class name or index; by default each photo's top class.")
     ] = None,
-    method: Annotated[str, typer.Option(help="auto, cam or gradcam.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"auto or one of: {', '.join(METHODS)}.")] = "auto",
     layer: Annotated[str | None, typer.Option(help="Layer to explain, by its dotted name.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "pyxai-explain"
@@ -51,6 +55,7 @@ def explain(
 ) -> None:
     """Show where a classifier looked: an overlay picture and a JSON file for each photo."""
     color_table(colormap)  # a wrong name should not surface after the model has been loaded
+    cam_method(method)
     classifier = load_classifier(model, architecture=architecture, device=device)
     wanted = _target(target, classifier)
     output.mkdir(parents=True, exist_ok=True)
@@ -108,23 +113,38 @@ def explain_photo(
     """One photo: what goes into its JSON file, and its overlay."""
     start = time.perf_counter()
     inputs = classifier.to_input(photo)
-    evidence = gather(classifier, inputs, target, method=method, layer=layer)
-    heatmap = evidence.maps[0, 0]
+    report: dict[str, Any] = {}
+    maps, logits = pyxai.cam(
+        classifier,
+        inputs,
+        target,
+        method=method,
+        layer=layer,
+        size=None,
+        normalize=None,
+        relu=False,
+        return_logits=True,
+        report=report,
+    )
+    heatmap, logits = maps[0], logits[0].to(torch.float32)
     seconds = time.perf_counter() - start
+    (used, by_layer), *_ = report.items()
+    (explained, accuracy), *_ = by_layer.items()
     region = classifier.preprocessing.region(photo.size)
     # The picture shows what speaks for the class; the JSON file has the negative values too.
     picture = overlay(photo, heatmap, region=region, colormap=colormap, relu=True)
-    index = int(evidence.classes[0, 0])
-    probabilities = evidence.logits[0].to(torch.float32).softmax(dim=0)
+    index = int(logits.argmax()) if target is None else classifier.class_index(target)
+    probabilities = logits.softmax(dim=0)
     best = probabilities.topk(min(top, len(probabilities))).indices.tolist()
+    shown = {each: _class(classifier, each, probabilities, logits) for each in [index, *best]}
     return {
         "size": {"width": photo.width, "height": photo.height},
         "model": classifier.name,
-        "method": evidence.method.name,
-        "layer": evidence.layer,
-        "target": _class(classifier, evidence, probabilities, index),
-        "top": [_class(classifier, evidence, probabilities, each) for each in best],
-        "evidence": _gap(evidence),
+        "method": used,
+        "layer": explained,
+        "target": shown[index],
+        "top": [shown[each] for each in best],
+        "evidence": _gap(used, accuracy.get("gap")),
         "map": {
             "region": dict(zip(("x0", "y0", "x1", "y1"), region, strict=True)),
             "height": heatmap.shape[0],
@@ -137,21 +157,20 @@ def explain_photo(
 
 
 def _class(
-    classifier: Classifier, evidence: CamEvidence, probabilities: torch.Tensor, index: int
+    classifier: Classifier, index: int, probabilities: torch.Tensor, logits: torch.Tensor
 ) -> dict[str, Any]:
     return {
         "index": index,
         "name": classifier.class_name(index),
         "probability": round(float(probabilities[index]), 6),
-        "logit": round(float(evidence.logits[0, index]), 5),
+        "logit": round(float(logits[index]), 5),
     }
 
 
-def _gap(evidence: CamEvidence) -> dict[str, Any]:
-    gap = evidence.gap()
+def _gap(method: str, gap: torch.Tensor | None) -> dict[str, Any]:
     if gap is None:
         return {"statement": _NO_STATEMENT, "gap": None}
-    return {"statement": _STATEMENT, "gap": float(gap[0, 0])}
+    return {"statement": _STATEMENTS[method], "gap": float(gap[0, 0])}
 
 
 def _target(target: str | None, classifier: Classifier) -> int | str | None:

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, LinearHead, Target, anatomy, as_classifier
-from pyxai.classifier.borrow import borrowed, record
-from pyxai.classifier.outputs import logits_of
-from pyxai.explain.cam_methods import CamMethod, find_method
+from pyxai.classifier import Classifier, Target, anatomy, as_classifier
+from pyxai.classifier.outputs import part_of_target
+from pyxai.explain.cam_engine import CamEvidence, gather, images_at_once
+from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
 from pyxai.ops import cam_project, cam_project_render, cam_render
 
-Normalization = Literal["minmax", "softmax"]
+Normalization: TypeAlias = Literal["minmax", "softmax"]
+_NETWORK = "network"  # in place of a layer, for methods that are about all of it
 
-
-@overload
-def cam(
-    model: nn.Module | Classifier,
-    images: Images,
-    target: Target = None,
-    *,
-    method: str = "auto",
-    layer: str | None = None,
-    size: Literal["input"] | int | Sequence[int] | None = "input",
-    normalize: Normalization | None = "minmax",
-    return_logits: Literal[False] = False,
-) -> torch.Tensor: ...
-
-
-@overload
-def cam(
-    model: nn.Module | Classifier,
-    images: Images,
-    target: Target = None,
-    *,
-    method: str = "auto",
-    layer: str | None = None,
-    size: Literal["input"] | int | Sequence[int] | None = "input",
-    normalize: Normalization | None = "minmax",
-    return_logits: Literal[True],
-) -> tuple[torch.Tensor, torch.Tensor]: ...
+Method: TypeAlias = "str | CamMethod | Sequence[str | CamMethod]"
 
 
 def cam(
@@ -55,16 +28,21 @@ def cam(
     images: Images,
     target: Target = None,
     *,
-    method: str = "auto",
-    layer: str | None = None,
+    method: Method = "auto",
+    layer: str | Sequence[str] | None = None,
     size: Literal["input"] | int | Sequence[int] | None = "input",
     normalize: Normalization | None = "minmax",
+    relu: bool | None = None,
     return_logits: bool = False,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    batch_size: int | None = None,
+    out: torch.Tensor | None = None,
+    report: dict[str, Any] | None = None,
+) -> Any:
     """Class activation maps of a batch of images, at the price of its forward pass.
 
-    The body of the network runs without a graph and once for all targets. For a head that is global
-    average pooling and one linear layer, nothing is differentiated; else the head alone is.
+    The body of the network runs without a graph and once for all targets, layers and methods. For a
+    head that is global average pooling and one linear layer, nothing is differentiated; else what
+    follows the layer alone is.
 
     Args:
         model: any classifying `nn.Module`, or a `Classifier`. It is left exactly as it was.
@@ -73,19 +51,30 @@ def cam(
         target: None, the top class of each image; an int or class name, for all images; a sequence
             or tensor of N of these, one an image; a nested sequence or tensor `[N or 1, k]`, k for
             each; "all", every class; or a function outputs -> scores `[N]`.
-        method: "cam" (needs a linear head), "gradcam", or "auto": "cam" where it is exact, else
-            "gradcam". docs/cam.md says what each computes and when to trust it.
-        layer: the name of the layer to explain; by default the last one with spatial positions.
+        method: "cam" (needs a linear head), "gradcam", "layercam", ... ; "auto" is "cam" where it
+            is exact, else "gradcam". docs/cam.md says what each computes and when to trust it.
+            `pyxai.cam_method(name, ...)` sets options. A list of methods gives a dict of maps.
+        layer: the name of the layer to explain; by default the last one with spatial positions
+            (feature maps, or tokens on a grid). A list of layers gives a dict of maps.
         size: "input", the model's input size; an int or (height, width); None, the layer's own
             resolution. Maps are resized bilinearly, after normalisation.
         normalize: "minmax" scales each map to [0, 1] (a constant map becomes 0); "softmax" gives
-            the probability of the class in each region (linear head only); None leaves the map as
-            it is, for "cam" so that its mean plus the bias is the logit.
+            the probability of the class in each region (linear head, method "cam" only); None
+            leaves the map as it is, for "cam" so that its mean plus the bias is the logit.
+        relu: whether negative values become 0 first; None does what the method's paper does.
         return_logits: also return the logits (of a target that is a function, its scores `[N]`).
+        batch_size: images of one forward pass; by default as many as suit cache and memory. The
+            maps do not depend on it.
+        out: a contiguous float32 tensor for the maps (of one method and layer), for services that
+            reuse their memory.
+        report: a dictionary to be filled with what the maps say about their own accuracy:
+            `report[method][layer]` has "gap" `[N, k]`, how far sums that should be exact are off,
+            and what docs/cam.md lists for a method.
 
     Returns:
         Maps `[N, H, W]`, or `[N, k, H, W]` for k targets an image, float32 on the model's device,
-        without a graph; with `return_logits`, (maps, logits `[N, K]`).
+        without a graph. For lists of methods and layers, dicts of these: `maps[method]`,
+        `maps[layer]` or `maps[method][layer]`. With `return_logits`, (maps, logits `[N, K]`).
 
     Raises:
         ValueError: an argument does not fit (its name, what was expected, what was got), the
@@ -94,210 +83,195 @@ def cam(
     """
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
-    shape = _output_size(size, inputs)
-    if normalize not in ("minmax", "softmax", None):
-        raise argument_error("normalize", "'minmax', 'softmax' or None", normalize)
-    evidence = gather(classifier, inputs, target, method=method, layer=layer)
-    if normalize == "softmax":
-        maps = evidence.probabilities()
-        maps = maps if shape is None else cam_render(maps, shape, minmax=False)
-    elif shape is None or normalize is None:
-        maps = evidence.maps
-        if evidence.method.relu or normalize is not None or shape is not None:
-            relu, minmax = evidence.method.relu, normalize is not None
-            maps = cam_render(maps, shape or maps.shape[-2:], relu=relu, minmax=minmax)
-    else:
-        maps, low = cam_project_render(
-            evidence.activations.detach(), evidence.weights, shape, relu=evidence.method.relu
-        )
-        evidence.check(low)
-    if evidence.single:
-        maps = maps[:, 0]
-    return (maps, evidence.logits) if return_logits else maps
-
-
-@dataclass
-class CamEvidence:
-    """All that the methods need of one forward pass; gradients and maps are made when asked for.
-
-    Attributes:
-        classifier: the model.
-        method: how channels are weighted.
-        layer: the explained layer.
-        activations: its output `[N, C, h, w]`.
-        logits: `[N, K]`, or the scores `[N]` of a callable target.
-        classes: indices of the targets, `[N or 1, k]`.
-        single: whether the result has no axis for the targets.
-        linear_head: the head, if it is linear and the target is not a callable.
-        scores: `[N, k]` with a graph, for heads of another kind.
-    """
-
-    classifier: Classifier
-    method: CamMethod
-    layer: str
-    activations: torch.Tensor
-    logits: torch.Tensor
-    classes: torch.Tensor
-    single: bool
-    linear_head: LinearHead | None
-    scores: torch.Tensor | None
-
-    @property
-    def head(self) -> LinearHead:
-        """The linear head.
-
-        Raises:
-            ValueError: the head is of another kind.
-        """
-        if self.linear_head is None:
-            raise ValueError(
-                "method: expected one that fits this network and target, got 'cam' (or 'softmax'), "
-                "which needs class targets and a head of global average pooling and one linear "
-                f"layer after {self.layer!r}; use method='gradcam'"
-            )
-        return self.linear_head
-
-    @cached_property
-    def gradients(self) -> torch.Tensor:
-        """Gradients of the scores with respect to the activations, `[N or 1, k, C, h, w]`.
-
-        h and w are 1 for a linear head, whose gradient is the same at every position.
-
-        Raises:
-            ValueError: the scores do not depend on the layer in a differentiable way.
-        """
-        if self.linear_head is not None:
-            # d logit / d A[c, y, x] = W[c] / (h * w): no backward pass.
-            positions = self.activations.shape[-2:].numel()
-            return self.linear_head.weight[self.classes][..., None, None] / positions
-        scores = self.scores
-        if scores is None or not scores.requires_grad:
-            raise ValueError(
-                "layer: expected one that the scores depend on through differentiable operations, "
-                f"got {self.layer!r} (does the model itself run under no_grad or inference_mode, "
-                "or was it loaded inside inference_mode?)"
-            )
-        found = []
-        for k in range(scores.shape[1]):
-            chosen = torch.zeros_like(scores)
-            chosen[:, k] = 1  # the score of one image does not depend on the others
-            last = k + 1 == scores.shape[1]
-            (gradient,) = torch.autograd.grad(
-                scores, self.activations, chosen, retain_graph=not last, allow_unused=True
-            )
-            if gradient is None:
-                raise argument_error("layer", "one that the scores depend on", self.layer)
-            found.append(gradient)
-        return torch.stack(found, dim=1)
-
-    @cached_property
-    def weights(self) -> torch.Tensor:
-        """Weights of the channels for each target, `[N or 1, k, C]`."""
-        return self.method.weigh(self)
-
-    @cached_property
-    def maps(self) -> torch.Tensor:
-        """Signed low-resolution maps, `[N, k, h, w]` float32.
-
-        Raises:
-            ValueError: they are not finite.
-        """
-        maps = cam_project(self.activations.detach(), self.weights)
-        self.check(maps)
-        return maps
-
-    def probabilities(self) -> torch.Tensor:
-        """The class probabilities in each region, `[N, k, h, w]`."""
-        head = self.head
-        maps = cam_project(self.activations.detach(), head.weight[None])
-        self.check(maps)
-        shares = (maps + head.bias[:, None, None]).softmax(dim=1)
-        index = self.classes.expand(len(shares), -1)[..., None, None]
-        return shares.gather(1, index.expand(-1, -1, *shares.shape[-2:]))
-
-    def gap(self) -> torch.Tensor | None:
-        """|mean(map) + bias - logit| of each image and target, `[N, k]`: how exact the maps are.
-
-        None where the method makes no such claim.
-        """
-        if not self.method.exact:
-            return None
-        index = self.classes.expand(len(self.logits), -1)
-        expected = self.maps.mean(dim=(-2, -1)) + self.head.bias[index]
-        return (expected - self.logits.to(torch.float32).gather(1, index)).abs()
-
-    def check(self, maps: torch.Tensor) -> None:
-        """Refuses maps that are not finite.
-
-        Raises:
-            ValueError: naming the images concerned.
-        """
-        # One sum tells in most cases; it may overflow where no value does.
-        if math.isfinite(float(maps.sum())):
-            return
-        finite = torch.isfinite(maps)
-        if not bool(finite.all()):
-            bad = torch.nonzero(~finite.flatten(1).all(dim=1)).flatten().tolist()
-            raise ValueError(
-                f"model: expected finite features at layer {self.layer!r}, got NaN or infinity for "
-                f"images {bad[:8]}{'...' if len(bad) > 8 else ''}"
-            )
-
-
-def gather(
-    classifier: Classifier,
-    inputs: torch.Tensor,
-    target: Target,
-    *,
-    method: str = "auto",
-    layer: str | None = None,
-    known: bool = True,
-) -> CamEvidence:
-    """Runs the model once and gathers what the maps of a method need; see `cam`.
-
-    With `known`, a head that was found to be linear before is believed, and looked at again if it
-    does not explain the logits.
-    """
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
-    network = classifier.network
-    if method != "auto":
-        find_method(method)
-    name = anatomy.last_spatial_layer(network, inputs) if layer is None else layer
-    head = None if callable(target) else anatomy.linear_head(network, inputs, name)
-    with borrowed(network):
-        recording = record(network, inputs, [name], differentiate=head is None)
-        activations = recording.layers[name]
-        if activations.ndim != 4 or activations.shape[0] != inputs.shape[0]:
-            raise argument_error("layer", "a layer whose output is [N, C, h, w]", activations)
-        if callable(target):
-            scores = _scores_of(target, recording.output, len(inputs))
-            classes = torch.zeros((1, 1), dtype=torch.long, device=scores.device)
-            logits, single = scores[:, 0], True
+    methods, many_methods = _methods(method)
+    style = _Style(_output_size(size, inputs), normalize, relu)
+    style.check(methods)
+    layers, many_layers = _layers(layer, methods, classifier, inputs)
+    per_layer = many_layers and not all(each.fuses for each in methods.values())
+    if out is not None and (many_methods or per_layer):
+        raise argument_error("out", "None for lists of methods or layers", out)
+    step = images_at_once(inputs) if batch_size is None else batch_size
+    if not isinstance(step, int) or step < 1:
+        raise argument_error("batch_size", "None or an int of at least 1", batch_size)
+    collected = _Collected(len(inputs), out)
+    for start in range(0, max(len(inputs), 1), step):
+        part = slice(start, start + step)
+        evidence = gather(
+            classifier,
+            inputs[part],
+            part_of_target(target, part, len(inputs)),
+            layers=layers,
+            gradients=any(each.gradients for each in methods.values()),
+        )
+        for label, each in methods.items():
+            collected.add(label, each, evidence, style, start)
+    if report is not None:
+        report.update(collected.reports())
+    maps = collected.nested(many_methods, many_layers)
+    return (maps, collected.logits(target)) if return_logits else maps
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How maps become pictures."""
+
+    size: tuple[int, int] | None
+    normalize: str | None
+    relu: bool | None
+
+    def check(self, methods: dict[str, CamMethod]) -> None:
+        if self.normalize not in ("minmax", "softmax", None):
+            raise argument_error("normalize", "'minmax', 'softmax' or None", self.normalize)
+        if self.normalize == "softmax" and not set(methods) <= {"auto", "cam"}:
+            raise argument_error("normalize", "'minmax' or None for methods but 'cam'", "softmax")
+
+    def draw(
+        self,
+        method: CamMethod,
+        evidence: CamEvidence,
+        found: torch.Tensor,
+        out: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Pictures `[N, k, H, W]` of channel weights `[N or 1, k, C]` or maps `[N or 1, k, h, w]`.
+
+        Fills the report of the evidence.
+        """
+        if self.normalize == "softmax":
+            shares = evidence.probabilities()
+            return self._render(shares, relu=False, minmax=False, out=out)
+        relu = method.relu if self.relu is None else self.relu
+        minmax = self.normalize is not None
+        if found.ndim == 3 and self.size is not None and minmax:
+            pictures, maps = cam_project_render(
+                evidence.activations, found, self.size, relu=relu, out=out
+            )
         else:
-            logits = classifier.check_logits(logits_of(recording.output))
-            resolved = classifier.resolve_target(target, logits.detach())
-            classes, single = resolved.index, resolved.single
-            scores = None
-            if head is None:
-                with torch.enable_grad():
-                    scores = logits.gather(1, classes.expand(len(logits), -1))
-            elif known and not anatomy.is_still_linear(head, activations, logits):
-                anatomy.forget(network)
-                return gather(classifier, inputs, target, method=method, layer=layer, known=False)
-    chosen = find_method(("gradcam" if head is None else "cam") if method == "auto" else method)
-    return CamEvidence(
-        classifier, chosen, name, activations, logits.detach(), classes, single, head, scores
-    )
+            maps = found if found.ndim == 4 else cam_project(evidence.activations, found)
+            pictures = self._render(maps, relu=relu, minmax=minmax, out=out)
+        evidence.check(maps)
+        gap = evidence.gap(method, maps)
+        if gap is not None:
+            evidence.report["gap"] = gap
+        return pictures
+
+    def _render(
+        self, maps: torch.Tensor, *, relu: bool, minmax: bool, out: torch.Tensor | None
+    ) -> torch.Tensor:
+        if self.size is None and not relu and not minmax:
+            return maps if out is None else out.copy_(maps)
+        size = maps.shape[-2:] if self.size is None else self.size
+        return cam_render(maps, size, relu=relu, minmax=minmax, out=out)
 
 
-def _scores_of(target: Callable[[Any], torch.Tensor], output: Any, images: int) -> torch.Tensor:
-    with torch.enable_grad():
-        scores = target(output)
-        if not isinstance(scores, torch.Tensor) or scores.shape != (images,):
-            expected = f"a function of the model's outputs that returns scores [{images}]"
-            raise argument_error("target", expected, scores)
-        return scores[:, None]
+class _Collected:
+    """Maps, logits and reports of all images, put together from parts of them."""
+
+    def __init__(self, images: int, out: torch.Tensor | None) -> None:
+        self._images = images
+        self._out = out
+        self._maps: dict[tuple[str, str], torch.Tensor] = {}
+        self._reports: dict[tuple[str, str], dict[str, list[torch.Tensor]]] = {}
+        self._logits: dict[int, torch.Tensor] = {}
+
+    def add(
+        self,
+        label: str,
+        method: CamMethod,
+        evidence: list[CamEvidence],
+        style: _Style,
+        start: int,
+    ) -> None:
+        """Draws the images from `start` on by one method."""
+        self._logits[start] = evidence[0].logits
+        for each in evidence[:1] if method.fuses or not method.layer else evidence:
+            each = each.reporting_anew()
+            chosen = method
+            if method is AUTO:
+                chosen = cam_method("gradcam" if each.linear_head is None else "cam")
+            found = chosen.compute(evidence if method.fuses else each, **chosen.options)
+            layer = each.layer if method.layer and not method.fuses else _NETWORK
+            part = slice(start, start + len(each.inputs))
+            kept = self._maps.get((label, layer), self._out)
+            place = None if kept is None else self._place(kept, part, each.single)
+            pictures = style.draw(chosen, each, found, place)
+            if place is None:
+                self._keep((label, layer), pictures[:, 0] if each.single else pictures, part)
+            elif kept is self._out and kept is not None:
+                self._maps[label, layer] = kept
+            named = label if method is not AUTO else chosen.name
+            texts = self._reports.setdefault((named, layer), {})
+            for name, values in each.report.items():
+                texts.setdefault(name, []).append(values)
+
+    def _place(self, kept: torch.Tensor, part: slice, single: bool) -> torch.Tensor:
+        if kept.shape[0] != self._images or kept.ndim != (3 if single else 4):
+            axes = "[N, H, W]" if single else "[N, k, H, W]"
+            raise argument_error("out", f"a float32 tensor {axes} with N = {self._images}", kept)
+        return kept[part][:, None] if single else kept[part]
+
+    def _keep(self, key: tuple[str, str], first: torch.Tensor, part: slice) -> None:
+        """Keeps the first part; if there will be more, in memory for all of them."""
+        if len(first) < self._images:
+            whole = first.new_empty((self._images, *first.shape[1:]))
+            whole[part] = first
+            first = whole
+        self._maps[key] = first
+
+    def logits(self, target: Target) -> torch.Tensor:
+        """The logits `[N, K]`, or the scores `[N]` of a callable target."""
+        parts = list(self._logits.values())
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return logits[:, 0] if callable(target) else logits
+
+    def reports(self) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
+        """What was reported, by method and layer."""
+        found: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
+        for (label, layer), texts in self._reports.items():
+            joined = {name: torch.cat(values) for name, values in texts.items()}
+            found.setdefault(label, {})[layer] = joined
+        return found
+
+    def nested(self, many_methods: bool, many_layers: bool) -> Any:
+        """The maps, by method and layer where there are several."""
+        by_method: dict[str, Any] = {}
+        for (label, layer), maps in self._maps.items():
+            if many_layers and layer != _NETWORK:
+                by_method.setdefault(label, {})[layer] = maps
+            else:
+                by_method[label] = maps
+        return by_method if many_methods else next(iter(by_method.values()))
+
+
+def _methods(method: Method) -> tuple[dict[str, CamMethod], bool]:
+    """The methods by label, and whether a list was asked for."""
+    many = not isinstance(method, (str, CamMethod))
+    if many and (not isinstance(method, Sequence) or not method):
+        raise argument_error("method", "a method or a list of at least one", method)
+    chosen = [each if isinstance(each, CamMethod) else cam_method(each) for each in _listed(method)]
+    return {str(each): each for each in chosen}, many
+
+
+def _layers(
+    layer: str | Sequence[str] | None,
+    methods: dict[str, CamMethod],
+    classifier: Classifier,
+    inputs: torch.Tensor,
+) -> tuple[list[str], bool]:
+    """The layers to look at, and whether a list was asked for."""
+    many = layer is not None and not isinstance(layer, str)
+    if layer is not None and not layer:
+        raise argument_error("layer", "the name of a layer, or a list of at least one", layer)
+    if not any(each.layer for each in methods.values()):
+        return [], False
+    if layer is None:
+        return [anatomy.last_spatial_layer(classifier.network, inputs)], False
+    return list(dict.fromkeys(_listed(layer))), many
+
+
+def _listed(one_or_more: Any) -> list[Any]:
+    return [one_or_more] if isinstance(one_or_more, (str, CamMethod)) else list(one_or_more)
 
 
 def _output_size(

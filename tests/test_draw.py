@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pyxai._errors import MissingExtraError
-from pyxai.draw import color_table, overlay
+from pyxai.draw import color_table, overlay, sheet
 
 
 def photo(width=60, height=40, value=100):
@@ -99,3 +99,30 @@ def test_dtypes_and_gradients():
 def test_bad_input(heatmap, arguments, message):
     with pytest.raises(ValueError, match=message):
         overlay(photo(), heatmap, **arguments)
+
+
+def test_sheet():
+    red, wide = Image.new("RGB", (50, 50), "red"), Image.new("RGB", (80, 20), "blue")
+    page = sheet([[red, wide], [wide, None]], cell=40)
+    assert page.size == (2 * 46 + 6, 2 * 46 + 6)
+    assert page.getpixel((26, 26)) == (255, 0, 0)
+    assert page.getpixel((46 + 26, 26)) == (0, 0, 255)
+    assert page.getpixel((46 + 26, 8)) == (255, 255, 255)  # a wide picture lies in the middle
+    assert page.getpixel((46 + 26, 46 + 26)) == (255, 255, 255)
+    titled = sheet([[red], [red]], column_titles=["one"], row_titles=["a", "b"], cell=40)
+    assert titled.size == (46 + 6, 16 + 2 * (46 + 16) + 6)
+    assert min(titled.crop((0, 0, 46, 16)).convert("L").getextrema()) < 100  # the title is there
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "message"),
+    [
+        ([], {}, "rows: expected rows with at least one picture"),
+        ([[photo()]], {"column_titles": ["a", "b"]}, "column_titles: expected 1 titles"),
+        ([[photo()]], {"row_titles": ["a", "b"]}, "row_titles: expected 1 titles"),
+        ([[photo()]], {"cell": 0}, "cell: expected at least 1 pixel"),
+    ],
+)
+def test_sheet_refusals(rows, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sheet(rows, **arguments)

@@ -2,5 +2,6 @@
 
 from pyxai.draw.colormaps import color_table
 from pyxai.draw.overlay import overlay
+from pyxai.draw.sheet import sheet
 
-__all__ = ["color_table", "overlay"]
+__all__ = ["color_table", "overlay", "sheet"]

@@ -95,18 +95,16 @@ def cam(
     step = images_at_once(inputs) if batch_size is None else batch_size
     if not isinstance(step, int) or step < 1:
         raise argument_error("batch_size", "None or an int of at least 1", batch_size)
+    gradients = any(each.gradients for each in methods.values())
     collected = _Collected(len(inputs), out)
-    for start in range(0, max(len(inputs), 1), step):
-        part = slice(start, start + step)
-        evidence = gather(
-            classifier,
-            inputs[part],
-            part_of_target(target, part, len(inputs)),
-            layers=layers,
-            gradients=any(each.gradients for each in methods.values()),
-        )
-        for label, each in methods.items():
-            collected.add(label, each, evidence, style, start)
+    # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
+    with torch.inference_mode(False), torch.no_grad():
+        for start in range(0, max(len(inputs), 1), step):
+            part = slice(start, start + step)
+            some = part_of_target(target, part, len(inputs))
+            evidence = gather(classifier, inputs[part], some, layers=layers, gradients=gradients)
+            for label, each in methods.items():
+                collected.add(label, each, evidence, style, start)
     if report is not None:
         report.update(collected.reports())
     maps = collected.nested(many_methods, many_layers)

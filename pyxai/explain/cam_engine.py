@@ -98,9 +98,8 @@ class Forward:
             )
         found: list[list[torch.Tensor]] = [[] for _ in layers]
         outputs = [self.raw[name] for name in layers]
-        for score in scores.unbind(dim=1):
-            # The score of one image does not depend on the others, so their sum will do.
-            each = torch.autograd.grad(score.sum(), outputs, retain_graph=True, allow_unused=True)
+        for score in _sums(scores):
+            each = torch.autograd.grad(score, outputs, retain_graph=True, allow_unused=True)
             for name, gradient, kept in zip(layers, each, found, strict=True):
                 if gradient is None:
                     raise argument_error("layer", "one that the scores depend on", name)
@@ -219,8 +218,8 @@ class CamEvidence:
         if not scores.requires_grad:
             return None  # `gradients` says what is wrong
         found = []
-        for score in scores.unbind(dim=1):
-            (first,) = torch.autograd.grad(score.sum(), raw, create_graph=True)
+        for score in _sums(scores):
+            (first,) = torch.autograd.grad(score, raw, create_graph=True)
             product: torch.Tensor | None = None
             if first.requires_grad:
                 (product,) = torch.autograd.grad(
@@ -406,6 +405,15 @@ def scores_of_callable(
             expected = f"a function of the model's outputs that returns scores [{images}]"
             raise argument_error("target", expected, scores)
         return scores[:, None]
+
+
+def _sums(scores: torch.Tensor) -> list[torch.Tensor]:
+    """The scores `[N, k]` of each target as one number to differentiate, k of them.
+
+    The score of one image does not depend on the others, so their sum will do.
+    """
+    with torch.enable_grad():
+        return list(scores.sum(dim=0).unbind())
 
 
 def linear_gradients(

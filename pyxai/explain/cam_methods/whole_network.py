@@ -61,11 +61,12 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
         images = evidence.inputs.detach().clone().requires_grad_()
         recording = record(evidence.network, images, list(biases), differentiate=True, absent=True)
         scores = evidence.scores_in(recording.output)
+        sums = scores.sum(dim=0).unbind()
     layers = {name: recording.layers[name] for name in biases if name in recording.layers}
     maps, gaps = [], []
     for k in range(scores.shape[1]):
         gradients = torch.autograd.grad(
-            scores[:, k].sum(), [images, *layers.values()], retain_graph=True, allow_unused=True
+            sums[k], [images, *layers.values()], retain_graph=True, allow_unused=True
         )
         if gradients[0] is None:
             raise ValueError(

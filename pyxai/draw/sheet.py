@@ -1,0 +1,68 @@
+"""Pictures side by side, with titles: to compare methods, layers or photos at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pyxai._errors import argument_error
+
+_GAP = 6
+_LINE = 16
+_LETTER = 7  # pixels of the built-in font at this size, on average
+
+
+def sheet(
+    rows: Sequence[Sequence[Image.Image | None]],
+    *,
+    column_titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+    cell: int = 160,
+) -> Image.Image:
+    """Lays pictures out in rows and columns.
+
+    Args:
+        rows: rows of pictures, each scaled to fit its cell; None leaves a cell empty.
+        column_titles: one above each column, or none.
+        row_titles: one above each row, or none; long ones are cut.
+        cell: side of the square cells, in pixels.
+
+    Returns:
+        An RGB picture with a white ground.
+
+    Raises:
+        ValueError: there is no picture, or the number of titles does not fit.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    if not columns:
+        raise argument_error("rows", "rows with at least one picture", rows)
+    if column_titles and len(column_titles) != columns:
+        raise argument_error("column_titles", f"{columns} titles", column_titles)
+    if row_titles and len(row_titles) != len(rows):
+        raise argument_error("row_titles", f"{len(rows)} titles", row_titles)
+    if cell < 1:
+        raise argument_error("cell", "at least 1 pixel", cell)
+    top = _LINE if column_titles else 0
+    above = _LINE if row_titles else 0
+    step = cell + _GAP
+    size = (columns * step + _GAP, top + len(rows) * (step + above) + _GAP)
+    page = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(page)
+    font = ImageFont.load_default(11)
+    letters = cell // _LETTER
+    for column, title in enumerate(column_titles):
+        pen.text((_GAP + column * step, 2), title[: letters + 2], "black", font)
+    for index, row in enumerate(rows):
+        y = top + index * (step + above) + _GAP
+        if row_titles:
+            pen.text((_GAP, y), row_titles[index][: letters * columns], "black", font)
+        for column, picture in enumerate(row):
+            if picture is None:
+                continue
+            scale = cell / max(picture.size)
+            width, height = (max(1, round(length * scale)) for length in picture.size)
+            fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            x = _GAP + column * step + (cell - width) // 2
+            page.paste(fitted, (x, y + above + (cell - height) // 2))
+    return page

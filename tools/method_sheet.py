@@ -23,12 +23,10 @@ from torch import nn
 
 import pyxai
 from pyxai.draw import overlay, sheet
+from pyxai.explain.cam_methods import METHODS as METHODS_KNOWN
 from pyxai.images import open_photo
 
-METHODS = (
-    "cam gradcam gradcam++ layercam hirescam xgradcam eigencam eigengradcam kpcacam fem finercam "
-    "ablationcam scorecam fullgrad random"
-).split()
+METHODS = [name for name in METHODS_KNOWN if name not in ("legrad", "refinecam", "sscam", "iscam")]
 
 
 def load(network: str, file: Path, same_padding: bool) -> nn.Module:

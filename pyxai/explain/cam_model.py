@@ -82,6 +82,7 @@ class CamModel(nn.Module):
         self._relu = chosen.relu if relu is None else relu
         self._minmax = minmax
         self._size = size
+        classifier.resolve_target(target, classifier(images))  # refuses what does not fit
         self._all = target == "all"
         self._class = None if target is None or self._all else classifier.class_index(target)
         self.network = deepcopy(original).eval().requires_grad_(False)

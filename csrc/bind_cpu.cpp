@@ -6,12 +6,16 @@
 
 #include "cam/bind_args.h"
 #include "cpu/dispatch.h"
+#include "mask/bind_args.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using pyxai::Address;
+using pyxai::blend_args;
+using pyxai::BlendArgs;
+using pyxai::BlendStrides;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
 using pyxai::project_args;
@@ -135,5 +139,29 @@ PYBIND11_MODULE(_cpu, module) {
         py::arg("photos"), py::arg("colors"), py::arg("maps"), py::arg("count"),
         py::arg("map_height"), py::arg("map_width"), py::arg("height"), py::arg("width"),
         py::arg("relu"), py::arg("minmax"), py::arg("out"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "mask_blend",
+        [](Address images, const BlendStrides& image_strides, Address backgrounds,
+           const BlendStrides& background_strides, int dtype, Address masks, Address out,
+           bool channels_last, std::int64_t count, std::int64_t channels, std::int64_t mask_height,
+           std::int64_t mask_width, std::int64_t height, std::int64_t width, Address workspace,
+           std::int64_t workspace_bytes, int num_threads) -> std::int64_t {
+            const BlendArgs args = blend_args(
+                images, image_strides, backgrounds, background_strides, dtype, masks, out,
+                channels_last, count, channels, mask_height, mask_width, height, width);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::blend_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::blend(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("images"), py::arg("image_strides"), py::arg("backgrounds"),
+        py::arg("background_strides"), py::arg("dtype"), py::arg("masks"), py::arg("out"),
+        py::arg("channels_last"), py::arg("count"), py::arg("channels"), py::arg("mask_height"),
+        py::arg("mask_width"), py::arg("height"), py::arg("width"), py::arg("workspace"),
         py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
 }

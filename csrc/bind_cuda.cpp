@@ -4,9 +4,11 @@
 
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "cam/bind_args.h"
 #include "common/cuda_check.h"
+#include "mask/bind_args.h"
 
 #ifndef PYXAI_CUDA_ARCHITECTURES
 #define PYXAI_CUDA_ARCHITECTURES "unknown"
@@ -17,6 +19,9 @@ namespace py = pybind11;
 namespace {
 
 using pyxai::Address;
+using pyxai::blend_args;
+using pyxai::BlendArgs;
+using pyxai::BlendStrides;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
 using pyxai::project_args;
@@ -63,6 +68,18 @@ void cam_overlay(Address photos, Address colors, Address maps, std::int64_t coun
         render_args(maps, count, map_height, map_width, height, width, relu, minmax, out, true));
     check_rendering(args.render, scaling, device);
     pyxai::cuda::overlay(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
+}
+
+void mask_blend(Address images, const BlendStrides& image_strides, Address backgrounds,
+                const BlendStrides& background_strides, int dtype, Address masks, Address out,
+                bool channels_last, std::int64_t count, std::int64_t channels,
+                std::int64_t mask_height, std::int64_t mask_width, std::int64_t height,
+                std::int64_t width, int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    const BlendArgs args =
+        blend_args(images, image_strides, backgrounds, background_strides, dtype, masks, out,
+                   channels_last, count, channels, mask_height, mask_width, height, width);
+    pyxai::cuda::blend(args, device, to_stream(stream));
 }
 
 py::dict build_info() {
@@ -126,4 +143,10 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("count"), py::arg("map_height"), py::arg("map_width"), py::arg("height"),
                py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"),
                py::arg("scaling"), py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("mask_blend", &mask_blend, py::arg("images"), py::arg("image_strides"),
+               py::arg("backgrounds"), py::arg("background_strides"), py::arg("dtype"),
+               py::arg("masks"), py::arg("out"), py::arg("channels_last"), py::arg("count"),
+               py::arg("channels"), py::arg("mask_height"), py::arg("mask_width"),
+               py::arg("height"), py::arg("width"), py::arg("device"), py::arg("stream"),
+               Unlocked());
 }

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import tracemalloc
 import weakref
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from networks import SmallNet
+from networks import SmallNet, SmallSwin, SmallViT
 from torch import nn
 
 import pyxai
-from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier import Classifier, anatomy, as_classifier
+from pyxai.classifier.borrow import first_tensor, with_first
+from pyxai.classifier.layout import Layout
 from pyxai.classifier.outputs import class_index, logits_of, resolve_target
 
+Named = namedtuple("Named", ["logits", "auxiliary"])
 NAMES = ["cat", "tabby, tabby cat", "Dog", "crane", "crane", "golden retriever", "tench"]
 
 
@@ -281,21 +285,6 @@ def test_no_spatial_layer_is_explained():
     ):
         pyxai.cam(flat, torch.randn(1, 3, 4, 4))
 
-    class Tokens(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.patch, self.mix, self.head = (
-                nn.Conv2d(3, 8, 4, 4),
-                nn.Linear(8, 8),
-                nn.Linear(8, 3),
-            )
-
-        def forward(self, x):
-            return self.head(self.mix(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
-
-    with pytest.raises(ValueError, match=r"layer: .*tokens after 'patch'"):
-        pyxai.cam(Tokens(), torch.randn(1, 3, 16, 16))
-
 
 def test_activations_stop_early(small_net):
     images = torch.randn(2, 3, 32, 32)
@@ -328,9 +317,344 @@ def test_wrapped_models(small_net):
     assert torch.equal(pyxai.cam(compiled, images), expected)
 
 
-# ---- outputs and targets ----
+# ---- networks of tokens ----
 
-Named = namedtuple("Named", ["logits", "auxiliary"])
+
+class Encoder(nn.Module):
+    """torch's own encoder, in either order of axes; it reads its class token, or all tokens."""
+
+    def __init__(self, *, batch_first, read=lambda tokens: tokens[:, 0]):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 8, 8)
+        self.first = nn.Parameter(torch.randn(1, 1, 8))
+        layer = nn.TransformerEncoderLayer(
+            8, 2, 16, batch_first=batch_first, norm_first=True, dropout=0.1
+        )
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 7)
+        self.read, self.batch_first = read, batch_first
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], dim=1)
+        x = self.encoder(x if self.batch_first else x.transpose(0, 1))
+        return self.head(self.read(x if self.batch_first else x.transpose(0, 1)))
+
+
+class ClassAttention(SmallViT):
+    """A class token that alone asks the patches, at the end; keys and values are layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(12, 12) for _ in range(3))
+        self.keys = nn.Identity()
+
+    def forward(self, x):
+        patches = self.blocks(self.patch(x).flatten(2).transpose(1, 2))
+        tokens = self.norm(torch.cat([self.before.expand(len(x), -1, -1), patches], dim=1))
+        q, k, v = self.q(tokens[:, :1]), self.keys(self.k(tokens)), self.v(tokens)
+        return self.head(nn.functional.scaled_dot_product_attention(q, k, v)[:, 0])
+
+
+TOKEN_NETWORKS = [
+    (SmallViT, "blocks.2.norm1", Layout("tokens", 4, 5, 1), False),
+    (lambda: SmallViT(registers=4), "blocks.2.norm1", Layout("tokens", 4, 5, 5), False),
+    (lambda: SmallViT(pool="mean"), "norm", Layout("tokens", 4, 5), True),
+    (lambda: SmallViT(pool="mean", registers=2), "norm", Layout("tokens", 4, 5, 2), True),
+    (SmallSwin, "norm", Layout("nhwc", 4, 5), True),
+    (
+        lambda: Encoder(batch_first=True),
+        "encoder.layers.2.norm1",
+        Layout("tokens", 4, 5, 1),
+        False,
+    ),
+    (
+        lambda: Encoder(batch_first=False),
+        "encoder.layers.2.norm1",
+        Layout("tokens", 4, 5, 1, batch_first=False),
+        False,
+    ),
+    (
+        lambda: Encoder(batch_first=False, read=lambda tokens: tokens[:, 1:].mean(dim=1)),
+        "encoder",
+        Layout("tokens", 4, 5, 1, batch_first=False),
+        True,
+    ),
+    # The class token counts as much as a patch, so the mean over patches is not all.
+    (
+        lambda: Encoder(batch_first=True, read=lambda tokens: tokens.mean(dim=1)),
+        "encoder",
+        Layout("tokens", 4, 5, 1),
+        False,
+    ),
+    (ClassAttention, "norm", Layout("tokens", 4, 5, 1), False),
+]
+
+
+@pytest.mark.parametrize(("make", "layer", "layout", "linear"), TOKEN_NETWORKS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layer_and_head_of_token_networks(make, layer, layout, linear, frozen):
+    model, images = make().requires_grad_(not frozen), torch.randn(2, 3, 32, 40)
+    if isinstance(model, SmallSwin):
+        images, layout = torch.randn(2, 3, 32, 48), Layout("nhwc", 4, 6)
+    classifier = Classifier(model)
+    before = state_of(model)
+    assert classifier.last_spatial_layer(images) == layer
+    raw = classifier.activations(images, layer)[layer]
+    assert anatomy.layout_of(model, images, layer, raw) == layout
+    head = classifier.linear_head(images, layer)
+    assert (head is not None) == linear
+    assert_same_state(before, state_of(model))
+    if head is not None:
+        means = layout.features(raw).mean(dim=(2, 3))
+        expected = means @ head.weight.T + head.bias
+        assert torch.allclose(expected, classifier(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation", "mixed"])
+def test_token_network_is_as_before(mode):
+    """Looking for the layer takes gradients; nothing of them is left."""
+    model = SmallViT(registers=1).train(mode == "training")
+    if mode == "mixed":
+        model.blocks[1].train()
+    model.patch.requires_grad_(False)
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    reached = []
+    model.norm.weight.register_hook(lambda gradient: reached.append("weight"))
+    images = IMAGES.clone().requires_grad_()
+    before = state_of(model)
+    assert Classifier(model).last_spatial_layer(images) == "blocks.2.norm1"
+    assert_same_state(before, state_of(model))
+    assert images.grad is None
+    assert reached == []
+
+
+def test_maps_of_token_networks():
+    images = torch.randn(2, 3, 32, 48)
+    for model in (SmallViT(pool="mean", registers=3).eval(), SmallSwin().eval()):
+        maps, logits = pyxai.cam(
+            model, images, "all", size=None, normalize=None, return_logits=True
+        )
+        assert maps.shape == (2, 7, 4, 6)
+        bias = model.head.bias.detach()
+        assert torch.allclose(maps.mean(dim=(2, 3)) + bias, logits, atol=1e-5)
+    model = SmallViT().eval()
+    assert pyxai.cam(model, images).shape == (2, 32, 48)
+    with pytest.raises(ValueError, match="method"):
+        pyxai.cam(model, images, method="cam")
+
+
+def test_maps_of_tokens_are_the_right_way_round():
+    """A bright spot in the photo is bright in the same place of the map."""
+    rows, columns = 1, 4
+    for model in (SmallViT(pool="mean", depth=0, registers=2), SmallSwin()):
+        images = torch.zeros(1, 3, 32, 48)
+        base = pyxai.cam(model, images, 0, size=None, normalize=None)
+        images[:, :, 8 * rows : 8 * rows + 8, 8 * columns : 8 * columns + 8] = 4
+        change = (pyxai.cam(model, images, 0, size=None, normalize=None) - base).abs()
+        assert int(change[0].argmax()) == rows * 6 + columns
+
+
+def test_other_sizes_of_token_networks():
+    """The prefix found once is believed; the grid follows the size."""
+    model = SmallViT(registers=2)
+    assert Classifier(model).last_spatial_layer(torch.randn(1, 3, 32, 32)) == "blocks.2.norm1"
+    for height, width in ((32, 40), (40, 32), (72, 24), (96, 200), (37, 47), (16, 16)):
+        images = torch.randn(3, 3, height, width)
+        layer = Classifier(model).last_spatial_layer(images)
+        raw = Classifier(model).activations(images, layer)[layer]
+        found = anatomy.layout_of(model, images, layer, raw)
+        assert found == Layout("tokens", height // 8, width // 8, 3)
+    small = SmallSwin()
+    Classifier(small).last_spatial_layer(torch.randn(1, 3, 32, 32))
+    images = torch.randn(2, 3, 48, 64)
+    raw = Classifier(small).activations(images, ["patch", "norm"])
+    assert anatomy.layout_of(small, images, "norm", raw["norm"]) == Layout("nhwc", 6, 8)
+    assert anatomy.layout_of(small, images, "patch", raw["patch"]) == Layout("nchw", 12, 16)
+
+
+def test_layers_without_positions(small_net):
+    images = torch.randn(2, 3, 32, 32)
+    expected = r"layer: expected a layer whose output is \[N, C, h, w\], \[N, h, w, C\] or tokens "
+    expected += r"\[N, T, C\], got a float32 tensor "
+    swin = SmallSwin()
+    for model, layer, shape in (
+        (small_net, "fc", r"\[2, 7\]"),
+        (swin, "stage1.windows", r"\[32, 4, 10\]"),
+        (swin, "head", r"\[2, 7\]"),
+    ):
+        raw = Classifier(model).activations(images, layer)[layer]
+        with pytest.raises(ValueError, match=expected + shape):
+            anatomy.layout_of(model, images, layer, raw)
+        assert Classifier(model).linear_head(images, layer) is None
+    with pytest.raises(ValueError, match=r"layer: .*int64"):
+        anatomy.layout_of(swin, images, "norm", torch.zeros(2, 4, 4, 20).long())
+
+
+def test_heads_by_attention_and_latents_are_no_tokens():
+    """Outputs by attention head, and 64 latents, where the grid is 4 × 4."""
+
+    class Latents(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 7)
+            self.by_head, self.latents = nn.Identity(), nn.Identity()
+
+        def forward(self, x):
+            x = self.patch(x).flatten(2).transpose(1, 2)
+            weights = self.by_head(x[:, None].expand(-1, 4, -1, -1))[:, 0]
+            x = weights.transpose(1, 2) @ torch.ones(16, 64)
+            return self.head(self.latents(x.transpose(1, 2)).mean(dim=1))
+
+    images = torch.randn(2, 3, 32, 32)
+    assert Classifier(Latents()).last_spatial_layer(images) == "patch"
+
+
+def test_gradients_that_cannot_be_had():
+    class NoGrad(SmallViT):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    class Inference(SmallViT):
+        @torch.inference_mode()
+        def forward(self, x):
+            return super().forward(x)
+
+    class Cut(SmallViT):
+        def forward(self, x):
+            patches = self.patch(x).flatten(2).transpose(1, 2).detach()
+            tokens = torch.cat([self.before.expand(len(x), -1, -1), patches], dim=1)
+            return self.head(self.norm(self.blocks(tokens))[:, 0])
+
+    images = torch.randn(1, 3, 32, 32)
+    # As for a map: the graph begins inside, at the layer.
+    assert Classifier(NoGrad()).last_spatial_layer(images) == "blocks.2.norm1"
+    assert Classifier(Cut()).last_spatial_layer(images) == "blocks.2.norm1"
+    assert Classifier(Inference()).last_spatial_layer(images) == "norm"
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_a_head_of_zeros_decides_nothing():
+    """As torchvision makes its vision transformers: nothing depends on any token yet."""
+    model, images = SmallViT(), torch.randn(1, 3, 32, 32)
+    nn.init.zeros_(model.head.weight)
+    assert Classifier(model).last_spatial_layer(images) == "norm"
+    assert float(pyxai.cam(model, images).abs().max()) == 0
+    nn.init.normal_(model.head.weight)
+    assert Classifier(model).last_spatial_layer(images) == "blocks.2.norm1"
+    assert float(pyxai.cam(model, images).abs().max()) > 0
+
+
+def test_what_was_used_before_does_not_count():
+    """A model inside the model hands out its tokens beside what a pooler made of them."""
+
+    class Inner(SmallViT):
+        def forward(self, x):
+            patches = self.patch(x).flatten(2).transpose(1, 2)
+            tokens = self.blocks(patches)
+            return self.give(tokens, self.norm(tokens.mean(dim=1)))
+
+    class Outer(nn.Module):
+        def __init__(self, give, take):
+            super().__init__()
+            self.inner, self.head, self.take = Inner(pool="mean"), nn.Linear(12, 7), take
+            self.inner.give = give
+
+        def forward(self, x):
+            return self.head(self.take(self.inner(x)))
+
+    images = torch.randn(2, 3, 32, 32)
+    for model in (
+        Outer(lambda tokens, pooled: (tokens, pooled), lambda output: output[1]),
+        Outer(
+            lambda tokens, pooled: {"pooled": pooled, "last_hidden_state": tokens},
+            lambda output: output["pooled"],
+        ),
+        Outer(
+            lambda tokens, pooled: SimpleNamespace(last_hidden_state=tokens, pooled=pooled),
+            lambda output: output.pooled,
+        ),
+    ):
+        assert Classifier(model).last_spatial_layer(images) == "inner.blocks"
+        raw = Classifier(model).activations(images, "inner")["inner"]
+        assert anatomy.layout_of(model, images, "inner", raw) == Layout("tokens", 4, 4)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"last_hidden_state": 1, "pooled": 2},
+        {"pooled": 2, "last_hidden_state": 1},
+        {"features": 1, "pooled": 2},
+        OrderedDict(features=1, pooled=2),
+        SimpleNamespace(last_hidden_state=1, pooled=2),
+        (1, 2),
+        [1, 2],
+        Named(1, 2),
+    ],
+    ids=str,
+)
+def test_the_tensor_of_an_output(output):
+    one, other = torch.zeros(1), torch.ones(1)
+
+    def filled(value):
+        """The output with tensors in the places of the numbers."""
+        value = copy.deepcopy(value)
+        if isinstance(value, dict):
+            value.update({key: (one, other)[n - 1] for key, n in value.items()})
+        elif isinstance(value, SimpleNamespace):
+            value.last_hidden_state, value.pooled = one, other
+        elif isinstance(value, Named):
+            value = Named(one, other)
+        else:
+            value = type(value)((one, other))
+        return value
+
+    whole = filled(output)
+    assert first_tensor(whole) is one
+    new = torch.full((1,), 2.0)
+    changed = with_first(whole, new)
+    assert type(changed) is type(whole)
+    assert first_tensor(changed) is new
+    assert first_tensor(whole) is one  # as it was
+
+
+def test_outputs_without_a_tensor():
+    for output in (None, (), {}, {"a": 1}, [None], "x", SimpleNamespace(last_hidden_state=None)):
+        assert first_tensor(output) is None
+
+
+def test_wrapped_token_networks():
+    model, images = SmallViT().eval(), torch.randn(2, 3, 32, 32)
+    expected = pyxai.cam(model, images)
+    assert torch.equal(pyxai.cam(nn.DataParallel(model), images), expected)
+    compiled = torch.compile(model, backend="eager")
+    assert torch.equal(pyxai.cam(compiled, images), expected)
+
+
+def test_threads_look_for_the_layer_at_once():
+    model, images = SmallViT().train(), torch.randn(1, 3, 32, 32)
+    found, start = [], threading.Barrier(4)
+
+    def work():
+        start.wait()
+        for _ in range(5):
+            anatomy.forget(model)
+            found.append(Classifier(model).last_spatial_layer(images))
+
+    before = state_of(model)
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == ["blocks.2.norm1"] * 20
+    assert_same_state(before, state_of(model))
+
+
+# ---- outputs and targets ----
 
 
 @pytest.mark.parametrize(

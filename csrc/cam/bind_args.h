@@ -3,15 +3,11 @@
 
 #include <cstdint>
 
+#include "../common/bind.h"
 #include "../common/check.h"
 #include "cam.h"
 
 namespace pyxai {
-
-using Address = std::uintptr_t;
-
-// Taps are 32-bit indices.
-constexpr std::int64_t kLongest = std::int64_t{1} << 30;
 
 inline ProjectArgs project_args(Address features, int dtype, bool channels_last, Address weights,
                                 bool weights_per_image, Address maps, std::int64_t images,

@@ -12,6 +12,7 @@
 
 #include "../common/check.h"
 #include "../common/cuda_check.h"
+#include "../common/cuda_launch.h"
 #include "project_cuda.h"
 #include "render_cuda.h"
 
@@ -20,31 +21,6 @@ namespace {
 
 // Blocks of a launch that keep the largest devices busy.
 constexpr std::int64_t kProjectBlocks = 256;
-constexpr std::int64_t kRenderBlocks = 2048;
-constexpr int kMaxThreadRows = 8;
-
-std::int64_t ceil_divide(std::int64_t size, std::int64_t part) {
-    return (size + part - 1) / part;
-}
-
-// CUDA limits y and z to 65535; the kernels loop over what is beyond.
-dim3 make_grid(std::int64_t x, std::int64_t y, std::int64_t z) {
-    constexpr std::int64_t limit = 65535;
-    PYXAI_CHECK(x <= std::numeric_limits<int>::max(), "too many blocks for one launch");
-    return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, limit)),
-                static_cast<unsigned>(std::min(z, limit)));
-}
-
-bool is_aligned(const void* address, std::size_t bytes) {
-    return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
-}
-
-template <class... Params, class... Values>
-void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
-            const Values&... values) {
-    kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(values...);
-    check_launch(name, grid, block);
-}
 
 // ---- project ----
 
@@ -112,15 +88,9 @@ void launch_scaling(const RenderArgs& args, float* scaling, void* stream) {
 
 template <Picture picture> void launch_picture(RenderParams params, bool vectors, void* stream) {
     const std::int64_t column_tiles = ceil_divide(params.width, kBlockColumns);
-    const auto row_tiles = [&](int thread_rows) {
-        return ceil_divide(params.height, kRowThreads * thread_rows);
-    };
-    params.thread_rows = 1;
-    while (params.thread_rows < kMaxThreadRows &&
-           column_tiles * row_tiles(2 * params.thread_rows) * params.count >= kRenderBlocks) {
-        params.thread_rows *= 2;
-    }
-    const dim3 grid = make_grid(column_tiles, row_tiles(params.thread_rows), params.count);
+    params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count);
+    const dim3 grid = make_grid(
+        column_tiles, ceil_divide(params.height, kRowThreads * params.thread_rows), params.count);
     const auto kernel = vectors ? render_kernel<picture, true> : render_kernel<picture, false>;
     launch("render_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
 }

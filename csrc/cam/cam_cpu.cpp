@@ -1,9 +1,9 @@
 // Cuts the CAM kernels into pieces and spreads them over threads.
 #include "cam.h"
 
-#include "../common/bilinear.h"
 #include "../common/parallel.h"
 #include "../cpu/dispatch.h"
+#include "../cpu/resize_tables.h"
 #include "cam_kernels.h"
 
 namespace pyxai::cpu {
@@ -97,47 +97,12 @@ void project_many(const ProjectArgs& args, float* workspace, int num_threads) {
                  });
 }
 
-// Taps across and down, then one scratch area a thread; see RenderPiece.
-struct RenderWorkspace {
-    std::int32_t* low;
-    std::int32_t* high;
-    float* weight;
-    std::int32_t* row_low;
-    float* row_weight;
-    float* scratch;
-
-    RenderWorkspace(const RenderArgs& args, void* memory) {
-        const std::int64_t width = padded(args.width), height = padded(args.height);
-        low = static_cast<std::int32_t*>(memory);
-        high = low + width;
-        weight = reinterpret_cast<float*>(high + width);
-        row_low = reinterpret_cast<std::int32_t*>(weight + width);
-        row_weight = reinterpret_cast<float*>(row_low + height);
-        scratch = row_weight + height;
-        const float across = static_cast<float>(args.map_width) / static_cast<float>(args.width);
-        for (std::int64_t x = 0; x < args.width; ++x) {
-            const Tap tap = bilinear_tap(x, args.map_width, across);
-            low[x] = tap.low;
-            high[x] = tap.high;
-            weight[x] = tap.weight;
-        }
-        // The padding is read, so it must hold indices that exist.
-        std::fill(low + args.width, low + width, 0);
-        std::fill(high + args.width, high + width, 0);
-        std::fill(weight + args.width, weight + width, 0.0f);
-        const float down = static_cast<float>(args.map_height) / static_cast<float>(args.height);
-        for (std::int64_t y = 0; y < args.height; ++y) {
-            const Tap tap = bilinear_tap(y, args.map_height, down);
-            row_low[y] = tap.low;
-            row_weight[y] = tap.weight;
-        }
-    }
-};
-
 class Renderer {
   public:
     Renderer(const RenderArgs& args, void* memory, const OverlayArgs* overlay)
-        : kernels_(cam_kernels()), args_(args), overlay_(overlay), workspace_(args, memory) {
+        : kernels_(cam_kernels()), args_(args), overlay_(overlay),
+          resize_(make_resize(args.map_height, args.map_width, args.height, args.width, 1, memory)),
+          scratch_(static_cast<float*>(memory) + resize_tables(args.height, args.width)) {
         const std::int64_t bytes = args.count * args.height * args.width * 4;
         format_ = overlay != nullptr                 ? PixelFormat::kOverlay
                   : args.out_uint8                   ? PixelFormat::kByte
@@ -149,19 +114,11 @@ class Renderer {
         const std::int64_t pixels = args_.height * args_.width;
         RenderPiece piece;
         piece.map = args_.maps + m * args_.map_height * args_.map_width;
-        piece.map_height = args_.map_height;
-        piece.map_width = args_.map_width;
-        piece.height = args_.height;
-        piece.width = args_.width;
+        piece.resize = resize_;
         piece.relu = args_.relu;
         piece.row_begin = row_begin;
         piece.row_end = row_end;
-        piece.low = workspace_.low;
-        piece.high = workspace_.high;
-        piece.weight = workspace_.weight;
-        piece.row_low = workspace_.row_low;
-        piece.row_weight = workspace_.row_weight;
-        piece.scratch = workspace_.scratch + thread * render_scratch(args_.map_width, args_.width);
+        piece.scratch = scratch_ + thread * resize_scratch(args_.map_width, args_.width);
         piece.format = format_;
         const std::int64_t pixel_bytes = overlay_ != nullptr ? 3 : args_.out_uint8 ? 1 : 4;
         piece.out = static_cast<char*>(args_.out) + m * pixels * pixel_bytes;
@@ -189,7 +146,8 @@ class Renderer {
     const CamKernels& kernels_;
     const RenderArgs& args_;
     const OverlayArgs* overlay_;
-    RenderWorkspace workspace_;
+    Resize resize_;
+    float* scratch_; // one area a thread
     PixelFormat format_;
 };
 
@@ -207,8 +165,8 @@ std::int64_t project_workspace(const ProjectArgs& args, int num_threads) {
 }
 
 std::int64_t render_workspace(const RenderArgs& args, int num_threads) {
-    return 4 * (3 * padded(args.width) + 2 * padded(args.height) +
-                num_threads * render_scratch(args.map_width, args.width));
+    return 4 * (resize_tables(args.height, args.width) +
+                num_threads * resize_scratch(args.map_width, args.width));
 }
 
 void project(const ProjectArgs& args, void* workspace, int num_threads) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../cpu/resize.h"
 
 namespace pyxai::cpu {
 
@@ -23,17 +24,12 @@ enum class PixelFormat { kFloat, kFloatStreamed, kByte, kOverlay };
 
 // Some rows of one map, resized.
 struct RenderPiece {
-    const float* map; // [map_height, map_width]
-    std::int64_t map_height, map_width, height, width;
+    const float* map; // [source_height, source_width]
+    Resize resize;
     bool relu;
     float offset, factor; // value = (u - offset) * factor
     std::int64_t row_begin, row_end;
-    const std::int32_t* low; // [width] taps across, see bilinear.h
-    const std::int32_t* high;
-    const float* weight;
-    const std::int32_t* row_low; // [height] taps down; the higher one is the next, or the same
-    const float* row_weight;
-    float* scratch; // render_scratch(map_width, width) floats, 64-byte aligned
+    float* scratch; // resize_scratch(...) floats, 64-byte aligned
     PixelFormat format;
     void* out;                  // the whole picture [height, width] or [height, width, 3]
     const std::uint8_t* photo;  // [height, width, 3] for kOverlay
@@ -53,16 +49,6 @@ struct CamKernels {
                       float* factor);
     void (*render_rows)(const RenderPiece&);
 };
-
-// Rows are padded so that a vector that starts inside one ends inside it, whatever its alignment.
-// Internal linkage, like all that the units of several instruction sets include.
-static inline std::int64_t padded(std::int64_t elements) {
-    return (elements + 15) / 16 * 16 + 64;
-}
-
-static inline std::int64_t render_scratch(std::int64_t map_width, std::int64_t width) {
-    return padded(map_width) + 2 * padded(width);
-}
 
 namespace baseline {
 extern const CamKernels kCamKernels;

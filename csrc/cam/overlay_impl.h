@@ -214,8 +214,8 @@ inline void blend_pixels(const std::uint8_t* photo, const Palette& palette, IntV
 
 inline void write_overlay_row(const RenderPiece& piece, const Palette& palette, const float* low,
                               const float* high, Vec weight, std::int64_t row) {
-    const std::uint8_t* photo = piece.photo + row * piece.width * 3;
-    std::uint8_t* out = static_cast<std::uint8_t*>(piece.out) + row * piece.width * 3;
+    const std::uint8_t* photo = piece.photo + row * piece.resize.width * 3;
+    std::uint8_t* out = static_cast<std::uint8_t*>(piece.out) + row * piece.resize.width * 3;
     const auto value_at = [&](std::int64_t x) {
         return to_int(blend_rows(low + x, high + x, weight));
     };
@@ -229,17 +229,18 @@ inline void write_overlay_row(const RenderPiece& piece, const Palette& palette, 
 #endif
     };
 #if defined(__AVX512VBMI__)
-    for (std::int64_t x = 0; x < piece.width; x += kPixels) {
-        const std::int64_t count = piece.width - x < kPixels ? piece.width - x : kPixels;
+    for (std::int64_t x = 0; x < piece.resize.width; x += kPixels) {
+        const std::int64_t count =
+            piece.resize.width - x < kPixels ? piece.resize.width - x : kPixels;
         blend_pixels(photo + 3 * x, palette, index_at(x), count, out + 3 * x);
     }
 #else
     std::int64_t x = 0;
-    for (; x + kPixels <= piece.width; x += kPixels) {
+    for (; x + kPixels <= piece.resize.width; x += kPixels) {
         blend_pixels(photo + 3 * x, palette, index_at(x), out + 3 * x);
     }
-    if (x < piece.width) {
-        const std::int64_t bytes = 3 * (piece.width - x);
+    if (x < piece.resize.width) {
+        const std::int64_t bytes = 3 * (piece.resize.width - x);
         std::uint8_t pixels[3 * kPixels] = {}, blended[3 * kPixels];
         for (std::int64_t i = 0; i < bytes; ++i) {
             pixels[i] = photo[3 * x + i];

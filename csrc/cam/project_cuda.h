@@ -3,46 +3,13 @@
 
 #include <cstdint>
 
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "../common/element_cuda.h"
 #include "cam.h"
 
 namespace pyxai::cuda {
 namespace {
-
-// ---- elements of any storage type as float32 ----
-
-template <DType type> struct Element;
-
-template <> struct Element<DType::kFloat32> {
-    using Storage = float;
-    static __device__ float widen(float value) {
-        return value;
-    }
-};
-
-template <> struct Element<DType::kBFloat16> {
-    using Storage = unsigned short;
-    static __device__ float widen(unsigned short bits) {
-        return __uint_as_float(static_cast<unsigned>(bits) << 16);
-    }
-};
-
-template <> struct Element<DType::kFloat16> {
-    using Storage = unsigned short;
-    static __device__ float widen(unsigned short bits) {
-        return __half2float(__ushort_as_half(bits));
-    }
-};
-
-__device__ inline float4 read_four(const float* p) {
-    return __ldg(reinterpret_cast<const float4*>(p));
-}
-
-__device__ inline ushort4 read_four(const unsigned short* p) {
-    return __ldg(reinterpret_cast<const ushort4*>(p));
-}
 
 // Four channels from `p` on, `stride` elements apart. With `whole` all four exist, and where they
 // are neighbours they are also aligned for one vector load; otherwise those beyond `left` count as

@@ -8,11 +8,10 @@
 #include <cuda_runtime.h>
 
 #include "../common/bilinear.h"
+#include "../common/cuda_launch.h"
 
 namespace pyxai::cuda {
 namespace {
-
-constexpr int kWarp = 32;
 
 // ---- offset and factor of each map ----
 
@@ -77,17 +76,8 @@ struct RenderParams {
     int thread_rows; // neighbouring rows that a thread writes
 };
 
-constexpr int kPixels = 4; // of a thread in each of its rows
-constexpr int kRowThreads = 4;
 constexpr int kRenderThreads = kWarp * kRowThreads;
-constexpr int kBlockColumns = kWarp * kPixels;
 constexpr int kColors = 256;
-
-// Where the pixels of a thread lie in the source rows.
-struct Columns {
-    int low[kPixels], high[kPixels];
-    float weight[kPixels]; // of `high`
-};
 
 // One row of the map, scaled, at the columns of the thread.
 __device__ inline void stretch_row(const float* row, const Columns& columns, bool relu,

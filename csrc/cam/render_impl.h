@@ -4,7 +4,7 @@
 // Writes the rows of one run in the format of the piece.
 inline void write_run(const RenderPiece& piece, const Palette& palette, const RowRun& run,
                       std::int64_t first_row, FloatStream& stream_to) {
-    const std::int64_t first = first_row * piece.width;
+    const std::int64_t first = first_row * piece.resize.width;
     switch (piece.format) {
     case PixelFormat::kFloat:
         return write_floats(run, static_cast<float*>(piece.out) + first);
@@ -24,40 +24,14 @@ inline void write_run(const RenderPiece& piece, const Palette& palette, const Ro
 }
 
 void render_rows(const RenderPiece& piece) {
-    // Two source rows, stretched, and which these are.
-    float* rows[2] = {piece.scratch + padded(piece.map_width),
-                      piece.scratch + padded(piece.map_width) + padded(piece.width)};
-    std::int32_t held[2] = {-1, -1};
-    FloatStream stream_to = {static_cast<float*>(piece.out) + piece.row_begin * piece.width, {}, 0};
+    FloatStream stream_to = {
+        static_cast<float*>(piece.out) + piece.row_begin * piece.resize.width, {}, 0};
     const Palette palette(piece.colors);
-    const std::int32_t last = static_cast<std::int32_t>(piece.map_height) - 1;
-    std::int64_t y = piece.row_begin;
-    while (y < piece.row_end) {
-        const std::int32_t low = piece.row_low[y];
-        std::int64_t end = y + 1;
-        while (end < piece.row_end && piece.row_low[end] == low) {
-            ++end;
-        }
-        if (held[1] == low) {
-            float* const row = rows[0];
-            rows[0] = rows[1];
-            rows[1] = row;
-            held[1] = held[0];
-            held[0] = low;
-        }
-        if (held[0] != low) {
-            stretch_row(piece, low, rows[0]);
-            held[0] = low;
-        }
-        if (low < last && held[1] != low + 1) {
-            stretch_row(piece, low + 1, rows[1]);
-            held[1] = low + 1;
-        }
-        const RowRun run = {rows[0], low < last ? rows[1] : rows[0], piece.row_weight + y, end - y,
-                            piece.width};
-        write_run(piece, palette, run, y, stream_to);
-        y = end;
-    }
+    for_each_run(
+        piece.resize, piece.row_begin, piece.row_end,
+        piece.scratch + padded(piece.resize.source_width),
+        [&](std::int64_t row, float* out) { stretch_row(piece, row, out); },
+        [&](const RowRun& run, std::int64_t y) { write_run(piece, palette, run, y, stream_to); });
     if (piece.format == PixelFormat::kFloatStreamed) {
         finish_stream(stream_to);
     }

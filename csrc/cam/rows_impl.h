@@ -46,24 +46,17 @@ void scale_map(const float* map, std::int64_t size, bool relu, bool minmax, floa
 // One source row, scaled and stretched to the full width. For bytes the values are scaled to
 // [0, 255] and a half is added: blending two rows keeps it, so that truncation rounds.
 inline void stretch_row(const RenderPiece& piece, std::int64_t source_row, float* out) {
-    const float* source = piece.map + source_row * piece.map_width;
+    const float* source = piece.map + source_row * piece.resize.source_width;
     float* scaled = piece.scratch;
     const bool bytes = piece.format == PixelFormat::kByte || piece.format == PixelFormat::kOverlay;
     const float floor = piece.relu ? 0.0f : -__builtin_inff();
     const float factor = bytes ? piece.factor * 255.0f : piece.factor;
     const float half = bytes ? 0.5f : 0.0f;
-    for (std::int64_t x = 0; x < piece.map_width; ++x) {
+    for (std::int64_t x = 0; x < piece.resize.source_width; ++x) {
         const float u = source[x] < floor ? floor : source[x];
         scaled[x] = (u - piece.offset) * factor + half;
     }
-    // The taps and rows are padded to whole vectors, so there is no rest to care for.
-    const bool in_registers = piece.map_width <= kRegisterTable;
-    for (std::int64_t x = 0; x < piece.width; x += kLanes) {
-        const IntVec low_index = load(piece.low + x), high_index = load(piece.high + x);
-        const Vec low = in_registers ? permute(scaled, low_index) : gather(scaled, low_index);
-        const Vec high = in_registers ? permute(scaled, high_index) : gather(scaled, high_index);
-        store(out + x, low + load(piece.weight + x) * (high - low));
-    }
+    stretch(piece.resize, scaled, out);
 }
 
 inline Vec blend_rows(const float* low, const float* high, Vec weight) {
@@ -71,15 +64,7 @@ inline Vec blend_rows(const float* low, const float* high, Vec weight) {
     return a + weight * (load(high) - a);
 }
 
-// A run of target rows that lie between the same two source rows: these are read once for several
-// vectors, then only written.
-struct RowRun {
-    const float* low; // source rows, stretched
-    const float* high;
-    const float* weights; // of `high`, one for each target row
-    std::int64_t rows, width;
-};
-
+// The rows of a run are read once for several vectors, then only written.
 constexpr int kRunVecs = 4;
 
 // Calls write(first element, row, vectors...) for each block of kRunVecs vectors of each row.

@@ -14,12 +14,13 @@ namespace {
 struct Level {
     const char* name;
     const CamKernels* cam;
+    const MaskKernels* mask;
 };
 
 // Weakest first.
 const std::vector<Level>& available_levels() {
     static const std::vector<Level> levels = [] {
-        std::vector<Level> found{{"baseline", &baseline::kCamKernels}};
+        std::vector<Level> found{{"baseline", &baseline::kCamKernels, &baseline::kMaskKernels}};
 #ifdef PYXAI_X86_UNITS
         __builtin_cpu_init();
         // What -march=x86-64-v3 and -v4 let the compiler use.
@@ -30,13 +31,13 @@ const std::vector<Level>& available_levels() {
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         if (v3) {
-            found.push_back({"avx2", &avx2::kCamKernels});
+            found.push_back({"avx2", &avx2::kCamKernels, &avx2::kMaskKernels});
         }
         if (v4) {
-            found.push_back({"avx512", &avx512::kCamKernels});
+            found.push_back({"avx512", &avx512::kCamKernels, &avx512::kMaskKernels});
         }
         if (v4 && __builtin_cpu_supports("avx512vbmi")) {
-            found.push_back({"avx512vbmi", &avx512vbmi::kCamKernels});
+            found.push_back({"avx512vbmi", &avx512vbmi::kCamKernels, &avx512vbmi::kMaskKernels});
         }
 #endif
         return found;
@@ -78,6 +79,10 @@ void set_simd_level(const std::string& name) {
 
 const CamKernels& cam_kernels() {
     return *current_level().load()->cam;
+}
+
+const MaskKernels& mask_kernels() {
+    return *current_level().load()->mask;
 }
 
 std::int64_t last_level_cache_bytes() {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../cam/cam_kernels.h"
+#include "../mask/mask_kernels.h"
 
 namespace pyxai::cpu {
 
@@ -19,6 +20,7 @@ std::string simd_level();
 void set_simd_level(const std::string& name);
 
 const CamKernels& cam_kernels();
+const MaskKernels& mask_kernels();
 
 // Outputs larger than this are written past the cache.
 std::int64_t last_level_cache_bytes();

@@ -3,22 +3,29 @@
 #include "simd.h"
 
 #include "../cam/cam_kernels.h"
-#include "../common/bilinear.h"
+#include "../mask/mask_kernels.h"
+#include "resize.h"
 
 namespace pyxai::cpu::PYXAI_ISA {
 
 namespace {
 // clang-format off: each needs those before it
+#include "resize_impl.h"
 #include "../cam/project_impl.h"
 #include "../cam/rows_impl.h"
 #include "../cam/overlay_impl.h"
 #include "../cam/render_impl.h"
+#include "../mask/blend_impl.h"
 // clang-format on
 } // namespace
 
 const CamKernels kCamKernels = {
     kPanelColumns,  project_planes, project_channels_last, pack_planes, pack_channels_last,
     multiply_panel, scale_map,      render_rows,
+};
+
+const MaskKernels kMaskKernels = {
+    blend_under_mask,
 };
 
 } // namespace pyxai::cpu::PYXAI_ISA

@@ -94,6 +94,20 @@ static inline void store_part(float* p, Vec v, std::int64_t count) {
 #endif
 }
 
+// a * b + c with one rounding where the instruction set has that. For sums of two products, which
+// compilers may fuse either way: the result must not depend on their choice.
+static inline Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(_mm512_fmadd_ps(
+        reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(_mm256_fmadd_ps(
+        reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#else
+    return a * b + c;
+#endif
+}
+
 static inline float sum(Vec v) {
     float lanes[kLanes];
     std::memcpy(lanes, &v, sizeof v);
@@ -115,6 +129,16 @@ static inline void stream(float* p, Vec v) {
     _mm_stream_ps(p, reinterpret_cast<__m128>(v));
 #else
     store(p, v);
+#endif
+}
+
+static inline void stream(std::uint16_t* p, ShortVec v) {
+#if defined(__AVX512F__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#elif defined(__AVX2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#else
+    std::memcpy(p, &v, sizeof v); // half a register has no such store
 #endif
 }
 
@@ -217,7 +241,15 @@ static inline void store_bytes(std::uint8_t* p, IntVec a, IntVec b, IntVec c, In
 // ---- elements of any storage type as float32 ----
 
 static inline Vec widen_bfloat16(ShortVec bits) {
+#if defined(__AVX512F__)
+    const __m512i wide = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(bits));
+    return reinterpret_cast<Vec>(_mm512_slli_epi32(wide, 16));
+#elif defined(__AVX2__)
+    const __m256i wide = _mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits));
+    return reinterpret_cast<Vec>(_mm256_slli_epi32(wide, 16));
+#else
     return reinterpret_cast<Vec>(__builtin_convertvector(bits, UintVec) << 16);
+#endif
 }
 
 static inline Vec widen_float16(ShortVec bits) {
@@ -235,6 +267,62 @@ static inline Vec widen_float16(ShortVec bits) {
     const UintVec value = reinterpret_cast<UintVec>(scaled) | (special & 0x7f800000u);
     return reinterpret_cast<Vec>(value | sign);
 #endif
+}
+
+// Integers below 2^16 in half the space.
+static inline ShortVec to_shorts(UintVec values) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i wide = reinterpret_cast<__m256i>(values);
+    return reinterpret_cast<ShortVec>(
+        _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+#else
+    return __builtin_convertvector(values, ShortVec);
+#endif
+}
+
+// The nearest value, of two as near the even one; NaN stays NaN.
+static inline ShortVec narrow_bfloat16(Vec value) {
+    const UintVec bits = reinterpret_cast<UintVec>(value);
+    const UintVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const UintVec quiet = UintVec{} + 0x7fc0u;
+    return to_shorts(value == value ? rounded : quiet);
+}
+
+static inline ShortVec narrow_float16(Vec value) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<ShortVec>(
+        _mm512_cvtps_ph(reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+    return reinterpret_cast<ShortVec>(
+        _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+#else
+    const UintVec bits = reinterpret_cast<UintVec>(value);
+    const UintVec magnitude = bits & 0x7fffffffu;
+    // The exponent's bias changes from 127 to 15; carries out of the mantissa round it up.
+    const UintVec normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    // Adding 0.5 rounds a subnormal in the unit's own arithmetic.
+    const Vec shifted = reinterpret_cast<Vec>(magnitude) + 0.5f;
+    const UintVec subnormal = reinterpret_cast<UintVec>(shifted) - (126u << 23);
+    const UintVec infinity = UintVec{} + 0x7c00u, quiet = UintVec{} + 0x7e00u;
+    const UintVec finite = magnitude < (113u << 23) ? subnormal : normal;
+    const UintVec special = value == value ? infinity : quiet;
+    const UintVec half = magnitude < (143u << 23) ? finite : special;
+    return to_shorts(half | ((bits & 0x80000000u) >> 16));
+#endif
+}
+
+static inline void store_part(std::uint16_t* p, ShortVec v, std::int64_t count) {
+#if defined(__AVX512F__)
+    _mm256_mask_storeu_epi16(p, first_lanes(count), reinterpret_cast<__m256i>(v));
+#else
+    for (std::int64_t i = 0; i < count; ++i) {
+        p[i] = v[i];
+    }
+#endif
+}
+
+static inline void store(std::uint16_t* p, ShortVec v) {
+    std::memcpy(p, &v, sizeof v);
 }
 
 static inline ShortVec load_short_part(const std::uint16_t* p, std::int64_t count) {
@@ -259,6 +347,9 @@ template <> struct Element<pyxai::DType::kFloat32> {
     static Vec read_part(const Storage* p, std::int64_t count) {
         return load_part(p, count);
     }
+    static Vec narrow(Vec value) {
+        return value;
+    }
 };
 
 template <> struct Element<pyxai::DType::kBFloat16> {
@@ -271,6 +362,9 @@ template <> struct Element<pyxai::DType::kBFloat16> {
     static Vec read_part(const Storage* p, std::int64_t count) {
         return widen_bfloat16(load_short_part(p, count));
     }
+    static ShortVec narrow(Vec value) {
+        return narrow_bfloat16(value);
+    }
 };
 
 template <> struct Element<pyxai::DType::kFloat16> {
@@ -282,6 +376,9 @@ template <> struct Element<pyxai::DType::kFloat16> {
     }
     static Vec read_part(const Storage* p, std::int64_t count) {
         return widen_float16(load_short_part(p, count));
+    }
+    static ShortVec narrow(Vec value) {
+        return narrow_float16(value);
     }
 };
 

@@ -177,10 +177,6 @@ def _examine(model: nn.Module, images: torch.Tensor) -> _Anatomy:
     if not survey.tokens:
         survey.layouts.update(survey.unclear)
         layer = survey.plain
-    elif survey.candidates:
-        last = next(reversed(survey.candidates))
-        # After a last map, only pooling: no need to ask for gradients.
-        layer = last if survey.candidates[last].kind == "nchw" else None
     hint = " (TorchScript hides its layers)" if isinstance(model, torch.jit.ScriptModule) else ""
     why_not = (
         "expected a network with a layer whose output is [N, C, h, w], [N, h, w, C] or tokens "

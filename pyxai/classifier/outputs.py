@@ -79,6 +79,8 @@ def resolve_target(
         array = torch.as_tensor(target)
         if array.is_floating_point() or array.dtype == torch.bool or array.ndim > 2:
             raise argument_error("target", "integers [N] or [N or 1, k]", array)
+        if array.ndim == 2 and len(array) == images == 0:  # a list would lose k
+            return ResolvedTarget(array.to(logits.device, torch.long), single=False)
         target = array.tolist()
     rows: list[list[int]]
     if _is_one_class(target):
@@ -100,7 +102,7 @@ def resolve_target(
     if wrong:
         raise ValueError(f"target: expected class indices below {classes}, got {wrong[0]}")
     index = torch.tensor(rows, dtype=torch.long, device=logits.device)
-    return ResolvedTarget(index.reshape(len(rows), -1) % classes, single)
+    return ResolvedTarget(index.reshape(len(rows), lengths[0] if rows else 1) % classes, single)
 
 
 def part_of_target(target: Target, part: slice, images: int) -> Target:

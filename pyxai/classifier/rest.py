@@ -34,7 +34,7 @@ class RestOfNetwork:
         if self._accepts_empty:
             try:
                 output = self._run(raw, images[:0])
-                if _batch(output) == len(raw):
+                if _fits(output, len(raw)):
                     return output
             except Exception:  # whatever it is, it comes again if it is not about the empty batch
                 pass
@@ -46,12 +46,14 @@ class RestOfNetwork:
         return record(self._network, images, [self._layer], replace=replace).output
 
 
-def _batch(output: Any) -> int | None:
-    """The length of the first tensor in an output."""
+def _fits(output: Any, count: int) -> bool:
+    """Whether an output has so many rows, and no NaN from statistics over an empty batch."""
     if isinstance(output, dict):
         output = next(iter(output.values()), None)
     elif hasattr(output, "logits"):
         output = output.logits
     elif isinstance(output, (tuple, list)) and output:
         output = output[0]
-    return len(output) if isinstance(output, torch.Tensor) and output.ndim else None
+    if not isinstance(output, torch.Tensor) or not output.ndim or len(output) != count:
+        return False
+    return bool(torch.isfinite(output).all())

@@ -101,7 +101,7 @@ class Survey:
         self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
         if layout is None:
             return
-        self.tokens |= layout.kind == "nhwc"
+        self.tokens |= layout.kind != "nchw"
         if layout.positions > 1 and not (mark == "projected" and layout.kind != "nchw"):
             self.candidates.pop(name, None)  # it comes last now
             self.candidates[name] = layout
@@ -112,7 +112,7 @@ class Survey:
         if tensor.ndim == 4:
             rows, columns = shape[2:]
             self.unclear[name] = Layout("nchw", rows, columns)
-            if isinstance(module, _GRIDDED):
+            if isinstance(module, _GRIDDED) and shape[0] == 1:
                 if (rows, columns) not in self.grids and rows * columns > 1:
                     self.grids.insert(0, (rows, columns))
                 return self.unclear[name]

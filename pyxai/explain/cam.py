@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target, anatomy, as_classifier
 from pyxai.classifier.outputs import part_of_target
 from pyxai.explain.cam_engine import CamEvidence, gather, images_at_once
@@ -158,7 +158,11 @@ class _Style:
         self, maps: torch.Tensor, *, relu: bool, minmax: bool, out: torch.Tensor | None
     ) -> torch.Tensor:
         if self.size is None and not relu and not minmax:
-            return maps if out is None else out.copy_(maps)
+            if out is None:
+                return maps
+            if out.shape != maps.shape:
+                raise argument_error("out", f"shape {[*maps.shape]}", out)
+            return out.copy_(maps)
         size = maps.shape[-2:] if self.size is None else self.size
         return cam_render(maps, size, relu=relu, minmax=minmax, out=out)
 
@@ -170,7 +174,8 @@ class _Collected:
         self._images = images
         self._out = out
         self._maps: dict[tuple[str, str], torch.Tensor] = {}
-        self._reports: dict[tuple[str, str], dict[str, list[torch.Tensor]]] = {}
+        # By label and layer: the method that "auto" stands for, and what was reported.
+        self._reports: dict[tuple[str, str], tuple[str, dict[str, list[torch.Tensor]]]] = {}
         self._logits: dict[int, torch.Tensor] = {}
 
     def add(
@@ -199,14 +204,17 @@ class _Collected:
             elif kept is self._out and kept is not None:
                 self._maps[label, layer] = kept
             named = label if method is not AUTO else chosen.name
-            texts = self._reports.setdefault((named, layer), {})
+            _, texts = self._reports.setdefault((label, layer), (named, {}))
             for name, values in each.report.items():
                 texts.setdefault(name, []).append(values)
 
     def _place(self, kept: torch.Tensor, part: slice, single: bool) -> torch.Tensor:
-        if kept.shape[0] != self._images or kept.ndim != (3 if single else 4):
-            axes = "[N, H, W]" if single else "[N, k, H, W]"
-            raise argument_error("out", f"a float32 tensor {axes} with N = {self._images}", kept)
+        fits = kept.ndim == (3 if single else 4) and kept.shape[0] == self._images
+        if not fits or kept.dtype != torch.float32 or not kept.is_contiguous():
+            axes = f"[{self._images}, {'' if single else 'k, '}H, W]"
+            strides = "" if kept.is_contiguous() else ", not contiguous"
+            expected = f"a contiguous float32 tensor {axes}"
+            raise ValueError(f"out: expected {expected}, got {describe(kept)}{strides}")
         return kept[part][:, None] if single else kept[part]
 
     def _keep(self, key: tuple[str, str], first: torch.Tensor, part: slice) -> None:
@@ -226,9 +234,9 @@ class _Collected:
     def reports(self) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
         """What was reported, by method and layer."""
         found: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
-        for (label, layer), texts in self._reports.items():
+        for (_, layer), (named, texts) in self._reports.items():
             joined = {name: torch.cat(values) for name, values in texts.items()}
-            found.setdefault(label, {})[layer] = joined
+            found.setdefault(named, {})[layer] = joined
         return found
 
     def nested(self, many_methods: bool, many_layers: bool) -> Any:

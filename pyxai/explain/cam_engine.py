@@ -172,8 +172,12 @@ class CamEvidence:
 
     @cached_property
     def activations(self) -> torch.Tensor:
-        """The output of the layer, `[N, C, h, w]` in the network's dtype, without a graph."""
-        return self.layout.features(self.forward.raw[self.layer].detach())
+        """The output of the layer, `[N, C, h, w]`, without a graph.
+
+        In the network's dtype, which the kernels read as it is; but float64 becomes float32.
+        """
+        found = self.layout.features(self.forward.raw[self.layer].detach())
+        return found.to(torch.float32) if found.dtype == torch.float64 else found
 
     @cached_property
     def features(self) -> torch.Tensor:
@@ -273,7 +277,7 @@ class CamEvidence:
         """Scores `[m, k]` of other inputs `[m, C, H, W]` for the targets of one of the images."""
         with borrowed(self.network):
             output = call(self.network, images)
-            return self.forward.row_scores_in(output, row, len(images)).detach()
+            return self.forward.row_scores_in(output, row, len(images)).detach().float()
 
     @cached_property
     def _rest(self) -> RestOfNetwork:
@@ -286,7 +290,7 @@ class CamEvidence:
         images = self.inputs[row : row + 1].expand(len(features), -1, -1, -1)
         with borrowed(self.network):
             output = self._rest(raw, images)
-            return self.forward.row_scores_in(output, row, len(features)).detach()
+            return self.forward.row_scores_in(output, row, len(features)).detach().float()
 
     def probabilities(self) -> torch.Tensor:
         """The class probabilities in each region, `[N, k, h, w]` (linear head only)."""

@@ -6,6 +6,7 @@ Each has a plain PyTorch twin of the same name in `pyxai.ops.reference`.
 from pyxai.ops import _library, reference
 from pyxai.ops._native import CudaUnavailableError, cuda_status
 from pyxai.ops.cam import cam_overlay, cam_project, cam_project_render, cam_render
+from pyxai.ops.mask import mask_blend
 
 __all__ = [
     "CudaUnavailableError",
@@ -14,6 +15,7 @@ __all__ = [
     "cam_project_render",
     "cam_render",
     "cuda_status",
+    "mask_blend",
     "reference",
 ]
 

@@ -6,37 +6,12 @@ call returns (CUDA: until the launch is queued; torch's allocator keeps the orde
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import torch
 
 from pyxai.ops import _native
+from pyxai.ops._workspace import current_stream, workspace
 
 _cpu = _native.cpu
-
-
-class _Workspace(threading.local):
-    """Scratch memory of the CPU kernels, one piece a thread, as large as was ever needed."""
-
-    def __init__(self) -> None:
-        self._grow(1 << 16)
-
-    def _grow(self, size: int) -> None:
-        self._memory = torch.empty(size, dtype=torch.uint8)
-        self._address = self._memory.data_ptr()
-        self._size = size
-
-    def run(self, kernel: Callable[..., int], *arguments: int) -> None:
-        """Calls a kernel with its arguments, scratch memory and the number of threads."""
-        threads = torch.get_num_threads()
-        needed = kernel(*arguments, self._address, self._size, threads)
-        if needed:
-            self._grow(needed)
-            kernel(*arguments, self._address, self._size, threads)
-
-
-_workspace = _Workspace()
 
 
 def _dense_features(features: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -53,10 +28,6 @@ def _float_weights(weights: torch.Tensor) -> torch.Tensor:
     if weights.dtype is torch.float32 and weights.is_contiguous():
         return weights
     return weights.to(torch.float32).contiguous()
-
-
-def _stream(device: torch.device) -> int:
-    return int(torch.cuda.current_stream(device).cuda_stream)
 
 
 def _output(
@@ -88,9 +59,9 @@ def project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     )
     if features.is_cuda:
         device = features.get_device()
-        _native.cuda().cam_project(*arguments, device, _stream(features.device))
+        _native.cuda().cam_project(*arguments, device, current_stream(features.device))
         return maps
-    _workspace.run(_cpu.cam_project, *arguments)
+    workspace.run(_cpu.cam_project, *arguments)
     return maps
 
 
@@ -122,10 +93,10 @@ def render(
     if maps.is_cuda:
         scaling = torch.empty((count, 2), dtype=torch.float32, device=maps.device)
         _native.cuda().cam_render(
-            *arguments, scaling.data_ptr(), maps.get_device(), _stream(maps.device)
+            *arguments, scaling.data_ptr(), maps.get_device(), current_stream(maps.device)
         )
         return out
-    _workspace.run(_cpu.cam_render, *arguments)
+    workspace.run(_cpu.cam_render, *arguments)
     return out
 
 
@@ -149,7 +120,7 @@ def project_render(
     maps = torch.empty((images, targets, height, width), dtype=torch.float32)
     if out is None:
         out = _output(maps.shape[:2], size, maps, as_uint8)
-    _workspace.run(
+    workspace.run(
         _cpu.cam_project_render,
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],
@@ -200,8 +171,8 @@ def overlay(
     if photos.is_cuda:
         scaling = torch.empty((count, 2), dtype=torch.float32, device=photos.device)
         _native.cuda().cam_overlay(
-            *arguments, scaling.data_ptr(), photos.get_device(), _stream(photos.device)
+            *arguments, scaling.data_ptr(), photos.get_device(), current_stream(photos.device)
         )
         return out
-    _workspace.run(_cpu.cam_overlay, *arguments)
+    workspace.run(_cpu.cam_overlay, *arguments)
     return out

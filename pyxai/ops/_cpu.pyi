@@ -1,5 +1,7 @@
 """CPU kernels by address; csrc/bind_cpu.cpp. Use pyxai.ops instead."""
 
+from collections.abc import Sequence
+
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...
 def set_simd_level(name: str) -> None: ...
@@ -69,6 +71,25 @@ def cam_overlay(
     relu: bool,
     minmax: bool,
     out: int,
+    workspace: int,
+    workspace_bytes: int,
+    num_threads: int,
+) -> int: ...
+def mask_blend(
+    images: int,
+    image_strides: Sequence[int],
+    backgrounds: int,
+    background_strides: Sequence[int],
+    dtype: int,
+    masks: int,
+    out: int,
+    channels_last: bool,
+    count: int,
+    channels: int,
+    mask_height: int,
+    mask_width: int,
+    height: int,
+    width: int,
     workspace: int,
     workspace_bytes: int,
     num_threads: int,

@@ -1,5 +1,6 @@
 """CUDA kernels by address; csrc/bind_cuda.cpp. Use pyxai.ops instead."""
 
+from collections.abc import Sequence
 from typing import TypedDict, type_check_only
 
 @type_check_only
@@ -58,6 +59,24 @@ def cam_overlay(
     minmax: bool,
     out: int,
     scaling: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def mask_blend(
+    images: int,
+    image_strides: Sequence[int],
+    backgrounds: int,
+    background_strides: Sequence[int],
+    dtype: int,
+    masks: int,
+    out: int,
+    channels_last: bool,
+    count: int,
+    channels: int,
+    mask_height: int,
+    mask_width: int,
+    height: int,
+    width: int,
     device: int,
     stream: int,
 ) -> None: ...

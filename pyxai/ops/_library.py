@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyxai.ops import _cam_native, reference
+from pyxai.ops import _cam_native, _mask_native, reference
 
 _library: Any = torch.library.Library("pyxai", "DEF")  # type: ignore[no-untyped-call]
 
@@ -17,6 +17,9 @@ _SCHEMAS = {
     "cam_project": "(Tensor features, Tensor weights) -> Tensor",
     "cam_render": "(Tensor maps, SymInt[2] size, bool relu, bool minmax, bool as_uint8) -> Tensor",
     "cam_overlay": "(Tensor photos, Tensor maps, Tensor colors, bool relu, bool minmax) -> Tensor",
+    "mask_blend": (
+        "(Tensor images, Tensor masks, Tensor? background, bool channels_last) -> Tensor"
+    ),
 }
 
 
@@ -34,6 +37,7 @@ _KERNELS = {
     "cam_project": (_cam_native.project, reference.cam_project),
     "cam_render": (_cam_native.render, reference.cam_render),
     "cam_overlay": (_cam_native.overlay, reference.cam_overlay),
+    "mask_blend": (_mask_native.blend, reference.mask_blend),
 }
 
 for _name, _schema in _SCHEMAS.items():
@@ -67,10 +71,22 @@ def _fake_overlay(photos: torch.Tensor, *_: Any) -> torch.Tensor:
     return photos.new_empty(photos.shape)
 
 
+def _fake_blend(
+    images: torch.Tensor, masks: torch.Tensor, background: torch.Tensor | None, channels_last: bool
+) -> torch.Tensor:
+    return torch.empty(
+        (masks.shape[0], *images.shape[1:]),
+        dtype=images.dtype,
+        device=images.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
 _FAKES: dict[str, Any] = {
     "cam_project": _fake_project,
     "cam_render": _fake_render,
     "cam_overlay": _fake_overlay,
+    "mask_blend": _fake_blend,
 }
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pyxai::{_name}", _fake, lib=_library)
@@ -114,9 +130,39 @@ def _render_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | N
     return grad_maps, None, None, None, None
 
 
+def _save_blend(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    images, masks, background = ctx.saved_tensors
+    dtype = _maps_dtype(images.dtype)
+    grad_out = grad_out.to(dtype)
+    with torch.enable_grad():
+        leaf = masks.detach().to(dtype).requires_grad_()
+        tracked = reference._resize_masks(leaf, images.shape[2:])
+    resized = tracked.detach()
+    grad_images = grad_masks = grad_background = None
+    if ctx.needs_input_grad[0]:
+        grad_images = (grad_out * resized).sum_to_size(images.shape).to(images.dtype)
+    if ctx.needs_input_grad[1]:
+        change = images.to(dtype)
+        if background is not None:
+            change = change - background.to(dtype)
+        pixels = (grad_out * change).sum(1, keepdim=True)
+        grad_masks = torch.autograd.grad(tracked, leaf, pixels)[0].to(masks.dtype)
+    if ctx.needs_input_grad[2]:
+        shown = (grad_out * (1 - resized)).sum_to_size(background.shape)
+        grad_background = shown.to(background.dtype)
+    return grad_images, grad_masks, grad_background, None
+
+
 torch.library.register_autograd(
     "pyxai::cam_project", _project_backward, setup_context=_save_projection, lib=_library
 )
 torch.library.register_autograd(
     "pyxai::cam_render", _render_backward, setup_context=_save_rendering, lib=_library
+)
+torch.library.register_autograd(
+    "pyxai::mask_blend", _blend_backward, setup_context=_save_blend, lib=_library
 )

@@ -8,12 +8,12 @@ operators that `pyxai.ops._library` registers with torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from pyxai._errors import argument_error, describe
-from pyxai.ops import _cam_native, _native, reference
+from pyxai._errors import argument_error
+from pyxai.ops import _cam_native, _native
+from pyxai.ops._checks import check_out, check_same_device, is_direct, operators
 
 
 def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -32,9 +32,9 @@ def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         ValueError: a shape, dtype or device does not fit; the message names it.
     """
     _check_projection(features, weights)
-    if _is_direct(features, weights):
+    if is_direct(features, weights):
         return _cam_native.project(features, weights)
-    maps: torch.Tensor = _operators().cam_project(features, weights)
+    maps: torch.Tensor = operators().cam_project(features, weights)
     return maps
 
 
@@ -74,10 +74,10 @@ def cam_render(
     height, width = _check_size(size)
     as_uint8 = _check_output_dtype(dtype)
     if out is not None:
-        _check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
-    if _is_direct(maps):
+        check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
+    if is_direct(maps):
         return _cam_native.render(maps, (height, width), relu, minmax, as_uint8, out)
-    result: torch.Tensor = _operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
+    result: torch.Tensor = operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
     return result if out is None else out.copy_(result)
 
 
@@ -105,13 +105,14 @@ def cam_project_render(
     height, width = _check_size(size)
     as_uint8 = _check_output_dtype(dtype)
     if out is not None:
-        _check_out(out, (len(features), weights.shape[1], height, width), dtype, features)
-    if _is_direct(features, weights):
+        shape = (len(features), weights.shape[1], height, width)
+        check_out(out, shape, dtype, features, weights)
+    if is_direct(features, weights):
         return _cam_native.project_render(
             features, weights, (height, width), relu, minmax, as_uint8, out
         )
-    maps = _operators().cam_project(features, weights)
-    pictures = _operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
+    maps = operators().cam_project(features, weights)
+    pictures = operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
     return (pictures if out is None else out.copy_(pictures)), maps
 
 
@@ -152,44 +153,17 @@ def cam_overlay(
     if colors.shape != (256, 4) or colors.dtype != torch.uint8:
         raise argument_error("colors", "a uint8 tensor [256, 4]", colors)
     if not photos.device == maps.device == colors.device:
-        _check_same_device(photos=photos, maps=maps, colors=colors)
+        check_same_device(photos=photos, maps=maps, colors=colors)
     if out is not None:
-        _check_out(out, photos.shape, torch.uint8, photos)
+        check_out(out, photos.shape, torch.uint8, photos)
         if out.data_ptr() == photos.data_ptr() and out.numel():
             raise ValueError("out: expected memory of its own, got the photos themselves")
     if maps.requires_grad:
         maps = maps.detach()  # bytes have no gradient
-    if _is_direct(photos, maps, colors):
+    if is_direct(photos, maps, colors):
         return _cam_native.overlay(photos, maps, colors, relu, minmax, out)
-    result: torch.Tensor = _operators().cam_overlay(photos, maps, colors, relu, minmax)
+    result: torch.Tensor = operators().cam_overlay(photos, maps, colors, relu, minmax)
     return result if out is None else out.copy_(result)
-
-
-def _operators() -> Any:
-    """The operators registered with torch; in function transforms (vmap, grad) the references.
-
-    Torch can neither batch an operator from Python nor differentiate it there.
-    """
-    return reference if torch._C._are_functorch_transforms_active() else torch.ops.pyxai
-
-
-def _is_direct(*tensors: torch.Tensor) -> bool:
-    """Whether the kernel may be called by address, past torch's dispatcher."""
-    # Function transforms (vmap, grad) and dispatch modes must see the operators.
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-    ):
-        return False
-    for tensor in tensors:
-        if type(tensor) is not torch.Tensor and type(tensor) is not torch.nn.Parameter:
-            return False
-        if tensor.requires_grad and torch.is_grad_enabled():
-            return False
-        if not tensor.is_cpu and not tensor.is_cuda:
-            return False
-    return tensors[0].dtype is not torch.float64
 
 
 def _check_projection(features: torch.Tensor, weights: torch.Tensor) -> None:
@@ -206,14 +180,7 @@ def _check_projection(features: torch.Tensor, weights: torch.Tensor) -> None:
     if not weights.is_floating_point():
         raise argument_error("weights", "a floating dtype", weights)
     if features.device != weights.device:
-        _check_same_device(features=features, weights=weights)
-
-
-def _check_same_device(**tensors: torch.Tensor) -> None:
-    devices = {name: tensor.device for name, tensor in tensors.items()}
-    if len(set(devices.values())) > 1:
-        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(f"{', '.join(devices)}: expected one device, got {listed}")
+        check_same_device(features=features, weights=weights)
 
 
 def _check_size(size: Sequence[int]) -> tuple[int, int]:
@@ -228,20 +195,3 @@ def _check_output_dtype(dtype: torch.dtype) -> bool:
     if dtype is not torch.uint8:
         raise argument_error("dtype", "torch.float32 or torch.uint8", dtype)
     return True
-
-
-def _check_out(
-    out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, like: torch.Tensor
-) -> None:
-    if (
-        out.shape != shape
-        or out.dtype is not dtype
-        or out.device != like.device
-        or not out.is_contiguous()
-    ):
-        name = str(dtype).removeprefix("torch.")
-        expected = f"a contiguous {name} tensor {list(shape)} on {like.device}"
-        layout = "" if out.is_contiguous() else ", not contiguous"
-        raise ValueError(f"out: expected {expected}, got {describe(out)}{layout}")
-    if out.requires_grad or (torch.is_grad_enabled() and like.requires_grad):
-        raise ValueError("out: expected no gradient to be needed, got requires_grad=True")

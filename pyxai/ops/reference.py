@@ -61,3 +61,27 @@ def cam_overlay(
     color, alpha = chosen[..., :3], chosen[..., 3:]
     blend = alpha + (alpha >> 7)
     return ((photos.to(torch.int32) * (256 - blend) + color * blend + 128) >> 8).to(torch.uint8)
+
+
+def _resize_masks(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """masks [M, h, w] -> [M, 1, H, W]."""
+    return functional.interpolate(masks[:, None], size=size, mode="bilinear", align_corners=False)
+
+
+def mask_blend(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    background: torch.Tensor | None,
+    channels_last: bool,
+) -> torch.Tensor:
+    """See `pyxai.ops.mask_blend`."""
+    dtype = _accumulation_dtype(images.dtype)
+    height, width = images.shape[2:]
+    resized = _resize_masks(masks.to(dtype), (height, width))
+    blended = images.to(dtype) * resized
+    if background is not None:
+        blended = blended + background.to(dtype) * (1 - resized)
+    blended = blended.to(images.dtype)
+    if channels_last:
+        return blended.contiguous(memory_format=torch.channels_last)
+    return blended.contiguous()

@@ -15,7 +15,8 @@ def fem(evidence: Evidence, *, deviations: float = 2.0) -> torch.Tensor:
     involved: the map is the same for all.
     """
     features = evidence.features
-    deviation, mean = torch.std_mean(features, dim=(-2, -1), correction=0, keepdim=True)
+    mean = features.mean(dim=(-2, -1), keepdim=True)
+    deviation = (features - mean).square().mean(dim=(-2, -1), keepdim=True).sqrt()
     share = (features > mean + deviations * deviation).to(torch.float32).mean(dim=(-2, -1))
     return share[:, None].expand(-1, evidence.classes.shape[1], -1)
 

@@ -8,15 +8,7 @@ import torch
 
 from pyxai._errors import argument_error
 from pyxai.explain.cam_methods.registry import Evidence, method
-
-try:  # TEMPORARY until the kernel lands
-    from pyxai.ops import mask_blend
-except ImportError:
-
-    def mask_blend(images, masks, *, out):  # type: ignore
-        m = torch.nn.functional.interpolate(masks[:, None], images.shape[-2:], mode="bilinear")
-        return torch.mul(images, m.to(images.dtype), out=out)
-
+from pyxai.ops import mask_blend
 
 _SAMPLE = 16  # channels whose scores stand for those that a screening leaves out
 
@@ -30,7 +22,7 @@ def ablationcam(evidence: Evidence) -> torch.Tensor:
     channel.
     """
     features, scores = evidence.features, evidence.scores
-    size = scores.abs().clamp_min(torch.finfo(torch.float32).tiny)[..., None]
+    size = torch.where(scores.abs() > 1e-20, scores.abs(), 1.0)[..., None]
     if evidence.linear_head is not None:
         weight = evidence.linear_head.weight[evidence.classes]
         return weight * features.mean(dim=(-2, -1))[:, None] / size
@@ -148,6 +140,8 @@ class _Masks:
         if noise is not None:
             size = list(noise.shape[-2:])
             masks = torch.nn.functional.interpolate(masks[None], size, mode="bilinear")[0] + noise
+        if self.inputs.dtype == torch.float64:
+            masks = masks.to(torch.float64)
         return mask_blend(self.inputs[row : row + 1], masks, out=self.buffer[: len(masks)])
 
 
@@ -177,7 +171,7 @@ def _scored(
         found = []
         for part in torch.split(wanted, len(masks.buffer)):
             masks.choose(features[row], part)
-            found.append(score(row, masks).to(torch.float32))
+            found.append(score(row, masks))
         scores = torch.cat(found)  # [channels that were scored, k]
         everything = scores[kept:].mean(dim=0).expand(channels, -1).clone()
         everything[wanted] = scores
@@ -194,12 +188,15 @@ def _screening_error(
 ) -> torch.Tensor:
     """Standard error `[k]` that scores guessed from a sample leave in a map, by its range.
 
-    A score that is off by e makes a weight off by the factor exp(e). Errors of channels are taken
-    as independent, with the variance that the sample shows.
+    A score that is off by e makes a weight off by the factor exp(e). Channels scatter around the
+    guess, independently and as much as the sample does; and the guess, a mean over the sample, is
+    itself off, for all of them together.
     """
     spread = (sample - sample.mean(dim=0)).exp().std(dim=0)  # [k]
-    squares = features[rest].square()
-    variance = torch.einsum("kc,chw->khw", weights[:, rest].square(), squares)
+    guessed, left = weights[:, rest], features[rest]
+    own = torch.einsum("kc,chw->khw", guessed.square(), left.square())
+    common = torch.einsum("kc,chw->khw", guessed, left).square() / len(sample)
+    variance = own + common
     maps = torch.einsum("kc,chw->khw", weights, features).relu()
     span = maps.amax(dim=(-2, -1)) - maps.amin(dim=(-2, -1))
     return spread * variance.sqrt().amax(dim=(-2, -1)) / span.clamp_min(1e-12)

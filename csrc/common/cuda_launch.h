@@ -1,0 +1,66 @@
+// Grids and launches, and the tiles of kernels that write pictures; included by the CUDA units
+// alone.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <cuda_runtime.h>
+
+#include "check.h"
+#include "cuda_check.h"
+
+namespace pyxai::cuda {
+namespace {
+
+std::int64_t ceil_divide(std::int64_t size, std::int64_t part) {
+    return (size + part - 1) / part;
+}
+
+// CUDA limits y and z to 65535; the kernels loop over what is beyond.
+dim3 make_grid(std::int64_t x, std::int64_t y, std::int64_t z) {
+    constexpr std::int64_t limit = 65535;
+    PYXAI_CHECK(x <= std::numeric_limits<int>::max(), "too many blocks for one launch");
+    return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min(y, limit)),
+                static_cast<unsigned>(std::min(z, limit)));
+}
+
+bool is_aligned(const void* address, std::size_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
+}
+
+template <class... Params, class... Values>
+void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
+            const Values&... values) {
+    kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(values...);
+    check_launch(name, grid, block);
+}
+
+// ---- pictures: blocks of kWarp x kRowThreads threads ----
+
+constexpr int kWarp = 32;
+constexpr int kPixels = 4; // of a thread in each of its rows
+constexpr int kRowThreads = 4;
+constexpr int kBlockColumns = kWarp * kPixels;
+
+// Where the pixels of a thread lie in the source rows.
+struct Columns {
+    int low[kPixels], high[kPixels];
+    float weight[kPixels]; // of `high`
+};
+
+// Neighbouring rows that a thread writes: more reuse source rows, fewer make more blocks.
+inline int rows_of_a_thread(std::int64_t column_tiles, std::int64_t height, std::int64_t count) {
+    constexpr std::int64_t enough_blocks = 2048; // keep the largest devices busy
+    constexpr int most = 8;
+    int rows = 1;
+    while (rows < most &&
+           column_tiles * ceil_divide(height, kRowThreads * 2 * rows) * count >= enough_blocks) {
+        rows *= 2;
+    }
+    return rows;
+}
+
+} // namespace
+} // namespace pyxai::cuda

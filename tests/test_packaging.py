@@ -26,7 +26,7 @@ FLOORS = [
     ["_errors"],
     ["ops", "images"],
     ["classifier", "draw"],
-    ["accelerate", "zoo", "explain", "novelty", "search", "evaluate"],
+    ["acceleration", "zoo", "explain", "novelty", "search", "evaluate"],
     ["classes", "train"],
     ["scale", "playground"],
     ["__init__"],

@@ -1,5 +1,6 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
+from pyxai.acceleration import accelerate
 from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
 from pyxai.explain.cam_methods import cam_method
@@ -14,6 +15,7 @@ __all__ = [
     "Classifier",
     "Preprocessing",
     "__version__",
+    "accelerate",
     "cam",
     "cam_method",
     "load_classifier",

@@ -114,11 +114,16 @@ def test_a_known_prefix():
 
 
 @pytest.mark.parametrize("prefix", range(17))
-@pytest.mark.parametrize("image", [(224, 224), (224, 320), (480, 160), (518, 518)])
-@pytest.mark.parametrize("patch", [8, 14, 16, 32])
+@pytest.mark.parametrize(
+    ("image", "patch"),
+    [
+        *(((224, 224), patch) for patch in (8, 14, 16, 32)),
+        *(((224, 320), patch) for patch in (8, 16, 32)),
+        *(((480, 160), patch) for patch in (8, 16, 32)),
+        ((518, 518), 14),
+    ],
+)
 def test_every_prefix(image, patch, prefix):
-    if image[0] % patch or image[1] % patch:
-        pytest.skip("patches are cut off")
     rows, columns = image[0] // patch, image[1] // patch
     shape = (1, prefix + rows * columns, 8)
     assert find_layout(shape, image, (rows, columns)) == tokens(rows, columns, prefix)

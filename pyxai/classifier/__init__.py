@@ -143,7 +143,12 @@ class Classifier:
             return record(self.network, inputs, names, stop=True).layers
 
     def last_spatial_layer(self, images: Images) -> str:
-        """The layer that maps are made from by default: see `pyxai.classifier.anatomy`.
+        """The layer that maps are made from by default: the last one with spatial positions.
+
+        Its output is a map `[N, C, h, w]` or `[N, h, w, C]`, or tokens `[N, T, C]` of patches and
+        perhaps a class token and registers. Only layers count on whose positions the logits depend:
+        for a network that reads its class token, that is the norm before the last attention. Found
+        by running the model once or twice, and kept; see `pyxai.classifier.anatomy`.
 
         Raises:
             ValueError: the network has none.
@@ -151,7 +156,7 @@ class Classifier:
         return anatomy.last_spatial_layer(self.network, self.to_input(images))
 
     def linear_head(self, images: Images, layer: str) -> LinearHead | None:
-        """The head after a layer if it is global average pooling + one linear layer, else None."""
+        """The head after a layer if it is the mean over positions + one linear layer, else None."""
         return anatomy.linear_head(self.network, self.to_input(images), layer)
 
     def class_index(self, target: int | str) -> int:

@@ -159,7 +159,8 @@ def _shares_that_matter(
 
     def pass_on(name: str, module: nn.Module, output: Any) -> Any:
         tensor = first_tensor(output)
-        assert tensor is not None  # it was one when the layer was looked at
+        if tensor is None or not tensor.is_floating_point():
+            return None  # a layer that runs again and then gives something else
         torch.set_grad_enabled(True)  # until the pass ends, as `record` does
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()

@@ -1,0 +1,265 @@
+"""A copy of a model that computes the same function faster."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from pyxai._errors import argument_error, describe
+from pyxai.acceleration.casting import CastInputs, CastOutputs, tensors_in
+from pyxai.acceleration.convolution import FastConv2d
+from pyxai.acceleration.folding import Usage, fold_norms, observe
+from pyxai.acceleration.fusion import fuse, settle
+from pyxai.acceleration.tracing import TraceError, trace
+from pyxai.classifier import Classifier
+from pyxai.classifier.borrow import unwrap
+from pyxai.images import Preprocessing
+
+__all__ = ["accelerate"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@overload
+def accelerate(
+    model: Classifier,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+    probe: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> Classifier: ...
+
+
+@overload
+def accelerate(
+    model: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+    probe: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> nn.Module: ...
+
+
+def accelerate(
+    model: nn.Module | Classifier,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+    probe: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> nn.Module | Classifier:
+    """A frozen copy of a model that computes the same function faster.
+
+    Batch norms are folded into the layer before them. On the CPU, convolutions keep their weights
+    in oneDNN's own order, and compute the activation and the addition of a shortcut that follow.
+    Layers keep their names, so `layer="layer4.1"` means the same; only a convolution into which a
+    norm was folded gives what the norm gave. Hooks on any layer see what they would in the plain
+    model: a module whose inner layers are looked at runs them one by one. docs/acceleration.md has
+    the measured gains, the cost in memory and the limits.
+
+    Args:
+        model: an `nn.Module` or a `Classifier`. It stays as it is: the copy shares nothing with it
+            but what its code shares. torch.compile and DataParallel are taken off. The copy has
+            none of its forward and backward hooks.
+        dtype: float32, bfloat16 or float16 for weights and activations; None keeps those of the
+            model. With a dtype, callers still pass float32 images and get float32 outputs.
+        channels_last: lays out weights and images with the channels last, which is faster for
+            convolutions nearly everywhere.
+        compile: return the copy in `torch.compile`, which compiles at the first call.
+            `pyxai.cam` needs the layers and so runs the copy inside, uncompiled.
+        probe: images `[N, C, H, W]` to check the copy with; by default two of noise, of the size
+            that the preprocessing makes, or 224 x 224.
+        tolerance: how far outputs on the probe may lie from the model's, as a share of the largest
+            one; by default 1e-3, and 5e-2 for half precision.
+
+    Returns:
+        The same kind as given, in evaluation mode, no parameter of which needs a gradient. It can
+        be copied, pickled (where the model can), moved, and used by several threads.
+
+    Raises:
+        ValueError: an argument does not fit; the model is TorchScript, cannot be copied or does not
+            run on the probe; or the copy's outputs are too far from the model's.
+    """
+    network = _network_of(model)
+    if dtype is not None and dtype not in _DTYPES:
+        raise argument_error("dtype", "torch.float32, bfloat16, float16 or None", dtype)
+    if tolerance is not None and not tolerance >= 0:
+        raise argument_error("tolerance", "a number of at least 0", tolerance)
+    # Tensors made in inference mode could never be differentiated, as heads are by Grad-CAM.
+    with torch.inference_mode(False), torch.no_grad():
+        fast = _frozen_copy(network)
+        classifier = model if isinstance(model, Classifier) else None
+        images = _images_for(fast, probe, None if classifier is None else classifier.preprocessing)
+        expected, usage = _observe(fast, images)
+        _rebuild(fast, usage)
+        if dtype is not None:
+            fast.to(dtype)
+            fast.register_forward_pre_hook(CastInputs(dtype, channels_last), with_kwargs=True)
+            fast.register_forward_hook(CastOutputs())
+        if channels_last:
+            _lay_out_channels_last(fast)
+        for plan in (module.__dict__.get("_plan") for module in fast.modules()):
+            if plan is not None:
+                plan.checking = True
+        fast(images)
+        settle(fast)
+        _compare(expected, fast(images), dtype or images.dtype, tolerance)
+    result: Any = torch.compile(fast) if compile else fast
+    if isinstance(model, Classifier):
+        return Classifier(
+            result,
+            class_names=model.class_names,
+            preprocessing=model.preprocessing,
+            name=model.name,
+        )
+    module: nn.Module = result
+    return module
+
+
+def _network_of(model: nn.Module | Classifier) -> nn.Module:
+    """The module with the layers.
+
+    Raises:
+        ValueError: it is no module, or has TorchScript in it.
+    """
+    given = model.model if isinstance(model, Classifier) else model
+    if not isinstance(given, nn.Module):
+        raise argument_error("model", "a torch.nn.Module or pyxai.Classifier", model)
+    network = unwrap(given)
+    scripted = next((m for m in network.modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise argument_error(
+            "model",
+            "a module in Python (TorchScript hides its layers; torch.jit.freeze optimises it)",
+            scripted,
+        )
+    return network
+
+
+def _frozen_copy(network: nn.Module) -> nn.Module:
+    """A deep copy in evaluation mode, without gradients and without hooks that look on."""
+    try:
+        fast = copy.deepcopy(network)
+    except Exception as error:
+        raise ValueError(
+            f"model: expected a module that copy.deepcopy can copy, got {describe(network)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    fast.eval().requires_grad_(False)
+    for parameter in fast.parameters():
+        parameter.grad = None
+    for module in fast.modules():
+        # They belong to those who watch the model. Pre-hooks stay: some compute weights.
+        module._forward_hooks.clear()
+        module._forward_hooks_with_kwargs.clear()
+        module._forward_hooks_always_called.clear()
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+    return fast
+
+
+def _images_for(
+    network: nn.Module, probe: torch.Tensor | None, preprocessing: Preprocessing | None
+) -> torch.Tensor:
+    """The probe in the model's dtype and on its device; noise where none was given."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    if probe is not None:
+        if not isinstance(probe, torch.Tensor) or probe.ndim != 4 or 0 in probe.shape:
+            raise argument_error("probe", "a float tensor [N, C, H, W], not empty", probe)
+        if not probe.is_floating_point():
+            raise argument_error("probe", "a float tensor [N, C, H, W], not empty", probe)
+        return probe.detach().to(like)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    size: Any = None
+    if preprocessing is not None:
+        size = preprocessing.crop or preprocessing.resize
+    height, width = (size, size) if isinstance(size, int) else size or (224, 224)
+    # A generator of our own: the global random state belongs to the user.
+    generator = torch.Generator().manual_seed(0)
+    channels = 3 if first is None else first.in_channels
+    return torch.randn(2, channels, height, width, generator=generator).to(like)
+
+
+def _observe(network: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], Usage]:
+    """The outputs for the probe, and how the modules were used.
+
+    Raises:
+        ValueError: the model does not run on it, or returns nothing to compare.
+    """
+    try:
+        output, usage = observe(network, images)
+    except Exception as error:
+        raise ValueError(
+            f"probe: expected images that the model runs on, got {describe(images)} "
+            f"({type(error).__name__}: {error}); pass probe= with images that it takes"
+        ) from error
+    expected = [tensor.clone() for tensor in tensors_in(output)]
+    if not expected:
+        raise argument_error("model", "to return floating tensors", output)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
+        raise ValueError(
+            f"probe: expected images with finite outputs, got NaN or infinity for "
+            f"{describe(images)}; pass probe= with typical images"
+        )
+    return expected, usage
+
+
+def _rebuild(network: nn.Module, usage: Usage) -> None:
+    """Folds, replaces the convolutions, and fuses, from the inside out."""
+    containers = [m for m in network.modules() if m._modules and usage.calls[m]]
+    containers = [m for m in containers if "forward" not in vars(m)]
+    for container in reversed(containers):
+        try:
+            graph = trace(container, type(container))
+        except TraceError:
+            continue
+        fold_norms(container, graph, usage)
+    for module in network.modules():
+        # Derived classes compute something else; hooks before may compute the weights.
+        plain = type(module) is nn.Conv2d and not module._forward_pre_hooks
+        if plain and module._parameters.get("weight") is not None:
+            module.__class__ = FastConv2d
+    for container in reversed(containers):
+        fuse(container)
+
+
+def _lay_out_channels_last(network: nn.Module) -> None:
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def _compare(
+    expected: list[torch.Tensor], output: Any, dtype: torch.dtype, tolerance: float | None
+) -> None:
+    """Refuses outputs that lie too far from the model's.
+
+    Raises:
+        ValueError: saying how far, and what to do.
+    """
+    allowed = tolerance
+    if allowed is None:
+        allowed = 5e-2 if dtype in (torch.bfloat16, torch.float16) else 1e-3
+    found = tensors_in(output)
+    if [t.shape for t in found] != [t.shape for t in expected]:
+        raise ValueError("model: expected a copy with outputs of the same shapes, got others")
+    for before, after in zip(expected, found, strict=True):
+        if before.numel() == 0:
+            continue
+        largest = float(before.abs().max())
+        gap = float((after.to(before.dtype) - before).abs().max())
+        if not gap <= allowed * largest:  # also where the gap is NaN
+            share = gap / largest if largest else float("inf")
+            raise ValueError(
+                f"tolerance: expected outputs within {allowed:g} of the largest on the probe, got "
+                f"{share:.2g} (a gap of {gap:.3g}, largest {largest:.3g}): allow more, pass a "
+                "probe of typical images, or choose a dtype of higher precision"
+            )

@@ -473,6 +473,19 @@ def test_other_sizes_of_token_networks():
     assert anatomy.layout_of(small, images, "patch", raw["patch"]) == Layout("nchw", 12, 16)
 
 
+def test_models_that_resize_their_input():
+    class Resizing(SmallViT):
+        def forward(self, x):
+            return super().forward(nn.functional.interpolate(x, (32, 32)))
+
+    model = Resizing()
+    for size in ((32, 32), (48, 48), (32, 64), (80, 24)):
+        images = torch.randn(2, 3, *size)
+        raw = Classifier(model).activations(images, "blocks.2.norm1")["blocks.2.norm1"]
+        found = anatomy.layout_of(model, images, "blocks.2.norm1", raw)
+        assert found == Layout("tokens", 4, 4, 1)
+
+
 def test_layers_without_positions(small_net):
     images = torch.randn(2, 3, 32, 32)
     expected = r"layer: expected a layer whose output is \[N, C, h, w\], \[N, h, w, C\] or tokens "

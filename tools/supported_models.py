@@ -280,11 +280,11 @@ def document(rows: list[list[str]]) -> str:
     lines = [
         "# Supported models",
         "",
-        f"What `pyxai.cam(model, images)` finds by itself in {len(rows)} architectures, {good} of "
+        f"What `pyxai.cam(model, images)` finds by itself in {len(rows)} architectures, {good} of",
         "which pass every check. It does not know any of them: layers, grids of tokens and heads",
         "are found by running the model (docs/cam.md).",
         "",
-        f"Made on {datetime.date.today().isoformat()} with pyxai {pyxai.__version__}, Python "
+        f"Made on {datetime.date.today().isoformat()} with pyxai {pyxai.__version__}, Python",
         f"{platform.python_version()}, {versions}, by",
         "`python tools/supported_models.py --write`. Weights are random, so nothing is downloaded;",
         "those of Hugging Face are made from configurations of few and narrow layers.",

@@ -86,7 +86,7 @@ def layout_of(model: nn.Module, images: torch.Tensor, layer: str, output: torch.
     layout = None
     if output.is_floating_point():
         if known is not None:
-            layout = _at_size(known, output.shape, size, examined=size == found.size[-2:])
+            layout = _at_size(known, found.size[-2:], output.shape, size)
         elif layer not in found.layouts:  # it did not run when the model was examined
             layout = find_layout(output.shape, size)
     if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
@@ -96,7 +96,7 @@ def layout_of(model: nn.Module, images: torch.Tensor, layer: str, output: torch.
 
 
 def _at_size(
-    known: Layout, shape: Sequence[int], size: tuple[int, int], *, examined: bool
+    known: Layout, examined: tuple[int, ...], shape: Sequence[int], size: tuple[int, int]
 ) -> Layout | None:
     """The layout of a layer known from the size that was examined, for an image of this size."""
     if known.kind == "nchw":
@@ -105,11 +105,19 @@ def _at_size(
         return Layout("nhwc", shape[1], shape[2]) if len(shape) == 4 else None
     if len(shape) != 3:
         return None
-    if not known.batch_first:
-        shape = (shape[1], shape[0], shape[2])
-    if examined and shape[1] == known.prefix + known.positions:
+    tokens = shape[1 if known.batch_first else 0]
+    # The stride is that of the size examined, unless the model resizes its input by itself.
+    rows, columns = (
+        {new * old // whole, -(-new * old // whole)}
+        for old, new, whole in zip((known.height, known.width), size, examined, strict=True)
+    )
+    for height in rows:
+        for width in columns:
+            if tokens == known.prefix + height * width:
+                return replace(known, height=height, width=width)
+    if tokens == known.prefix + known.positions:
         return known
-    found = find_layout(shape, size, prefix=known.prefix)
+    found = find_layout((1, tokens, 1), size, prefix=known.prefix)
     return None if found is None else replace(found, batch_first=known.batch_first)
 
 

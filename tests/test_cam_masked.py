@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from networks import SmallNet, full_pass, random_net
+from networks import SmallNet, SmallViT, full_pass, random_net
 from torch import nn
 from torch.nn import functional
 
@@ -213,6 +213,39 @@ def test_ablationcam_of_networks_that_need_their_images(kind, channels_at_once, 
     close(weights_of(model, images, 4, "ablationcam"), weights)
     close(explain(model, images, 4, "ablationcam"), maps)
     assert max(seen) >= 2
+
+
+def test_ablationcam_in_a_residual_branch_runs_the_body_on_one_image():
+    """A shortcut bypasses the norm that is explained in a transformer."""
+    model = SmallViT().eval()
+    images = torch.randn(2, 3, 32, 32)
+    layer = pyxai.Classifier(model).last_spatial_layer(images)
+    seen = []
+    patches = next(each for each in model.modules() if isinstance(each, nn.Conv2d))
+    handle = patches.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+    found = explain(model, images, 1, "ablationcam", layer=layer, relu=False)
+    handle.remove()
+    assert seen[0] == 2
+    assert set(seen[1:]) == {0, 1}
+    raw = pyxai.Classifier(model).activations(images, layer)[layer]
+    prefix = raw.shape[1] - found.shape[1] * found.shape[2]
+    with torch.no_grad():
+        scores = model(images)[:, 1]
+    expected = torch.zeros_like(found)
+    for channel in range(raw.shape[2]):
+
+        def ablate(module, inputs, output, channel=channel):
+            output = output.clone()
+            output[:, prefix:, channel] = 0
+            return output
+
+        handle = model.get_submodule(layer).register_forward_hook(ablate)
+        with torch.no_grad():
+            drop = (scores - model(images)[:, 1]) / scores.abs()
+        handle.remove()
+        features = raw[:, prefix:, channel].reshape(found.shape)
+        expected += drop[:, None, None] * features
+    close(found, expected)
 
 
 def test_the_score_family_holds_few_masked_images(monkeypatch):

@@ -14,36 +14,46 @@ class RestOfNetwork:
     """Calls a network from one of its layers on; use it inside `borrowed`.
 
     A module cannot be entered in the middle. So the network is called with an empty batch, which
-    costs its body next to nothing, and the layer's output is replaced on the way. Networks that
-    reject empty batches, or that carry something past the layer, get the images instead and pay for
-    the body.
+    costs its body next to nothing, and the layer's output is replaced on the way. Where something
+    else bypasses the layer, as a shortcut does, one image is given, whose part of the sum spreads
+    over all rows. Networks that take neither get all images and pay for the body.
     """
 
     def __init__(self, network: nn.Module, layer: str) -> None:
         self._network = network
         self._layer = layer
-        self._accepts_empty = True
+        self._ways = [_no_image, _one_image]
 
     def __call__(self, raw: torch.Tensor, images: torch.Tensor) -> Any:
         """What the network returns for other outputs of the layer.
 
         Args:
             raw: `[m, ...]`, shaped as the layer gives them; gradients flow to it.
-            images: the m inputs they stand for.
+            images: the m inputs they stand for, or the one that all of them do.
         """
-        if self._accepts_empty:
-            try:
-                output = self._run(raw, images[:0])
-                if _fits(output, len(raw)):
-                    return output
-            except Exception:  # whatever it is, it comes again if it is not about the empty batch
-                pass
-            self._accepts_empty = False
-        return self._run(raw, images)
+        while self._ways:
+            some = self._ways[0](images)
+            if some is not None:
+                try:
+                    output = self._run(raw, some)
+                    if _fits(output, len(raw)):
+                        return output
+                except Exception:  # if it is not about the batch, it comes again below
+                    pass
+            self._ways.pop(0)
+        return self._run(raw, images.expand(len(raw), -1, -1, -1))
 
     def _run(self, raw: torch.Tensor, images: torch.Tensor) -> Any:
         replace = {self._layer: raw}
         return record(self._network, images, [self._layer], replace=replace).output
+
+
+def _no_image(images: torch.Tensor) -> torch.Tensor:
+    return images[:0]
+
+
+def _one_image(images: torch.Tensor) -> torch.Tensor | None:
+    return images if len(images) == 1 else None
 
 
 def _fits(output: Any, count: int) -> bool:

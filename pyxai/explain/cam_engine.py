@@ -191,9 +191,8 @@ class CamEvidence:
         """Scores `[m, k]` of other features `[m, C, h, w]`: only what follows the layer runs."""
         like = self.forward.raw[self.layer][row : row + 1].detach()
         raw = self.layout.restore(features.to(like.dtype), like)
-        images = self.inputs[row : row + 1].expand(len(features), -1, -1, -1)
         with borrowed(self.network):
-            output = self._rest(raw, images)
+            output = self._rest(raw, self.inputs[row : row + 1])
             return self.forward.row_scores_in(output, row, len(features)).detach().float()
 
     def probabilities(self) -> torch.Tensor:

@@ -220,6 +220,7 @@ def test_ablationcam_in_a_residual_branch_runs_the_body_on_one_image():
     model = SmallViT().eval()
     images = torch.randn(2, 3, 32, 32)
     layer = pyxai.Classifier(model).last_spatial_layer(images)
+    explain(model, images, 1, "ablationcam", layer=layer)  # the first call looks at the network
     seen = []
     patches = next(each for each in model.modules() if isinstance(each, nn.Conv2d))
     handle = patches.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))

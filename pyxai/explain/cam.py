@@ -87,7 +87,7 @@ def cam(
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
     methods, many_methods = _methods(method)
-    style = _Style(_output_size(size, inputs), normalize, relu)
+    style = _Style(_output_size(size, inputs), normalize, relu, report is not None)
     style.check(methods)
     layers, many_layers = _layers(layer, methods, classifier, inputs)
     per_layer = many_layers and not all(each.fuses for each in methods.values())
@@ -119,6 +119,7 @@ class _Style:
     size: tuple[int, int] | None
     normalize: str | None
     relu: bool | None
+    reported: bool  # whether anybody asks how exact the maps are
 
     def check(self, methods: dict[str, CamMethod]) -> None:
         if self.normalize not in ("minmax", "softmax", None):
@@ -150,7 +151,7 @@ class _Style:
             maps = found if found.ndim == 4 else cam_project(evidence.activations, found)
             pictures = self._render(maps, relu=relu, minmax=minmax, out=out)
         evidence.check(maps)
-        gap = evidence.gap(method, maps)
+        gap = evidence.gap(method, maps) if self.reported else None
         if gap is not None:
             evidence.report["gap"] = gap
         return pictures

@@ -166,6 +166,8 @@ def cam_method(name: str, **options: Any) -> CamMethod:
         hint = closest(str(name), METHODS)
         raise ValueError(f"method: expected one of {known}, got {name!r}{hint}")
     found = METHODS[name]
+    if not options:
+        return found
     known_options = [
         parameter.name
         for parameter in inspect.signature(found.compute).parameters.values()

@@ -101,7 +101,7 @@ def torchcam(model, images, method="CAM", classes=(None,)):
 def gradient_methods(options):
     """Each gradient method against the bare forward pass."""
     for name in ("resnet18", "resnet50"):
-        for batch in (1, 16):
+        for batch in options.batches:
             model, images = network(name), torch.randn(batch, 3, 224, 224)
             sides = {"forward": forward(model, images)}
             for method in GRADIENT_METHODS:
@@ -113,7 +113,7 @@ def many_at_once(options):
     """10 targets and 8 methods in one call."""
     targets = [list(range(10))]
     for name in ("resnet18", "resnet50"):
-        for batch in (1, 16):
+        for batch in options.batches:
             model, images = network(name), torch.randn(batch, 3, 224, 224)
             yield (
                 f"{name}, batch {batch}, 10 targets x 8 methods",
@@ -356,6 +356,7 @@ def main():
     parser.add_argument("sections", nargs="*", help=f"of {', '.join([*SECTIONS, 'memory'])}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

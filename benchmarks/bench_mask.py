@@ -8,9 +8,7 @@ Rows of one group do the same work: masks over one photo, into a tensor that is 
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from pathlib import Path
 
 import pytest
 import torch
@@ -92,16 +90,5 @@ def measure(rounds):
     return rows
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the results")
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    workloads.keep_allocator_warm()
-    rows = measure(arguments.rounds)
-    if arguments.json:
-        workloads.save(arguments.json, rows, ["torch"])
-
-
 if __name__ == "__main__":
-    main()
+    workloads.command_line(__doc__, measure, rounds=15)

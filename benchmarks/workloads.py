@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -109,6 +110,20 @@ def in_turn(
 def ratio(slow: list[float], fast: list[float]) -> float:
     """The median of the ratios of each round."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def command_line(
+    description: str, measure: Callable[[int], list[dict[str, object]]], rounds: int
+) -> None:
+    """The command line of a benchmark that needs torch alone: `[--json FILE] [--rounds N]`."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    arguments = parser.parse_args()
+    keep_allocator_warm()
+    rows = measure(arguments.rounds)
+    if arguments.json:
+        save(arguments.json, rows, ["torch"])
 
 
 def save(path: Path, rows: list[dict[str, object]], packages: list[str]) -> None:

@@ -120,6 +120,8 @@ def test_onnx_runtime_gives_the_same(small_net, images, tmp_path, method):
         ({"method": "fullgrad"}, "method: expected one about a single layer"),
         ({"method": "refinecam"}, "method: expected one about a single layer"),
         ({"size": "half"}, "size: expected 'input'"),
+        ({"size": 0}, "size: expected .*at least 1"),
+        ({"size": (3,)}, "size: expected .*at least 1"),
         ({"target": 9}, "target: expected class indices below 7, got 9"),
         ({"layer": "stage9"}, "layer: .*stage"),
     ],

@@ -14,7 +14,7 @@ from pyxai.acceleration.convolution import FastConv2d
 from pyxai.acceleration.folding import Usage, fold_norms, observe
 from pyxai.acceleration.fusion import fuse, settle
 from pyxai.acceleration.tracing import TraceError, trace
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import unwrap
 from pyxai.images import Preprocessing
 
@@ -172,20 +172,14 @@ def _images_for(
     """The probe in the model's dtype and on its device; noise where none was given."""
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     if probe is not None:
-        if not isinstance(probe, torch.Tensor) or probe.ndim != 4 or 0 in probe.shape:
-            raise argument_error("probe", "a float tensor [N, C, H, W], not empty", probe)
-        if not probe.is_floating_point():
+        is_batch = isinstance(probe, torch.Tensor) and probe.is_floating_point()
+        if not is_batch or probe.ndim != 4 or 0 in probe.shape:
             raise argument_error("probe", "a float tensor [N, C, H, W], not empty", probe)
         return probe.detach().to(like)
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    size: Any = None
-    if preprocessing is not None:
-        size = preprocessing.crop or preprocessing.resize
-    height, width = (size, size) if isinstance(size, int) else size or (224, 224)
     # A generator of our own: the global random state belongs to the user.
     generator = torch.Generator().manual_seed(0)
-    channels = 3 if first is None else first.in_channels
-    return torch.randn(2, channels, height, width, generator=generator).to(like)
+    shape = typical_input_shape(network, preprocessing)
+    return torch.randn(2, *shape, generator=generator).to(like)
 
 
 def _observe(network: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], Usage]:

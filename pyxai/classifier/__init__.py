@@ -189,6 +189,16 @@ class Classifier:
         return logits
 
 
+def typical_input_shape(
+    network: nn.Module, preprocessing: Preprocessing | None
+) -> tuple[int, int, int]:
+    """(channels, height, width) of an input: what the preprocessing gives, else 224 x 224."""
+    size = preprocessing and (preprocessing.crop or preprocessing.resize)
+    height, width = (size, size) if isinstance(size, int) else size or (224, 224)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return (3 if first is None else first.in_channels), height, width
+
+
 def as_classifier(model: nn.Module | Classifier) -> Classifier:
     """The classifier itself, or a module wrapped on the fly.
 

@@ -87,7 +87,7 @@ def cam(
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
     methods, many_methods = _methods(method)
-    style = _Style(_output_size(size, inputs), normalize, relu, report is not None)
+    style = _Style(output_size(size, inputs), normalize, relu, report is not None)
     style.check(methods)
     layers, many_layers = _layers(layer, methods, classifier, inputs)
     per_layer = many_layers and not all(each.fuses for each in methods.values())
@@ -282,9 +282,14 @@ def _listed(one_or_more: Any) -> list[Any]:
     return [one_or_more] if isinstance(one_or_more, (str, CamMethod)) else list(one_or_more)
 
 
-def _output_size(
+def output_size(
     size: Literal["input"] | int | Sequence[int] | None, inputs: torch.Tensor
 ) -> tuple[int, int] | None:
+    """The (height, width) that `size` means for these inputs; None for the layer's resolution.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if size is None:
         return None
     if isinstance(size, str):

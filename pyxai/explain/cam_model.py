@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, LinearHead, anatomy, as_classifier
+from pyxai.classifier import (
+    Classifier,
+    LinearHead,
+    anatomy,
+    as_classifier,
+    typical_input_shape,
+)
 from pyxai.classifier.borrow import borrowed, find_layer, first_tensor
 from pyxai.classifier.outputs import logits_of
+from pyxai.explain.cam import output_size
 from pyxai.explain.cam_engine import linear_gradients
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.ops import cam_project, cam_render
@@ -39,7 +47,7 @@ class CamModel(nn.Module):
         target: int | str | None = None,
         method: str | CamMethod = "auto",
         layer: str | None = None,
-        size: tuple[int, int] | str | None = "input",
+        size: Literal["input"] | int | Sequence[int] | None = "input",
         minmax: bool = True,
         relu: bool | None = None,
         example: torch.Tensor | None = None,
@@ -53,7 +61,7 @@ class CamModel(nn.Module):
             method: see `pyxai.cam`; one that needs neither gradients through a head that is not
                 linear nor further runs of the network.
             layer: the name of the layer; by default the last one with spatial positions.
-            size: "input", (height, width), or None for the layer's resolution.
+            size: "input"; an int or (height, width); None for the layer's resolution.
             minmax: whether each map is scaled to [0, 1].
             relu: whether negative values become 0; None does what the method's paper does.
             example: an input `[1, C, H, W]` of the size that will come; by default the size of the
@@ -65,11 +73,12 @@ class CamModel(nn.Module):
         """
         super().__init__()
         classifier = as_classifier(model)
-        if isinstance(size, str) and size != "input":
-            raise argument_error("size", "'input', (height, width) or None", size)
         self.class_names = classifier.class_names
-        images = _example(classifier) if example is None else example.to(classifier.device)
         original = classifier.network
+        if example is None:
+            shape = typical_input_shape(original, classifier.preprocessing)
+            example = torch.zeros(1, *shape, dtype=classifier.dtype)
+        images = example.to(classifier.device)
         self.layer = anatomy.last_spatial_layer(original, images) if layer is None else layer
         head = anatomy.linear_head(original, images, self.layer)
         chosen = method if isinstance(method, CamMethod) else cam_method(method)
@@ -81,7 +90,8 @@ class CamModel(nn.Module):
         self._method = chosen
         self._relu = chosen.relu if relu is None else relu
         self._minmax = minmax
-        self._size = size
+        # "input" stays a word, as the size of what will come is not known yet.
+        self._size = "input" if size == "input" else output_size(size, images)
         classifier.resolve_target(target, classifier(images))  # refuses what does not fit
         self._all = target == "all"
         self._class = None if target is None or self._all else classifier.class_index(target)
@@ -128,15 +138,6 @@ class CamModel(nn.Module):
 def _thread() -> int:
     """Which thread runs; compiled code sees one, as what it keeps does not outlive the call."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
-
-
-def _example(classifier: Classifier) -> torch.Tensor:
-    """An input of the size that the classifier's preprocessing gives."""
-    size = classifier.preprocessing.crop or classifier.preprocessing.resize or 224
-    height, width = (size, size) if isinstance(size, int) else size
-    convolution = next((m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = 3 if convolution is None else convolution.in_channels
-    return torch.zeros(1, channels, height, width, dtype=classifier.dtype, device=classifier.device)
 
 
 class _Keep:

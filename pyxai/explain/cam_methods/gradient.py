@@ -8,6 +8,7 @@ from pyxai._errors import argument_error
 from pyxai.explain.cam_methods.registry import (
     METHODS,
     Evidence,
+    check_count,
     method,
     per_target,
     weighted_sum,
@@ -61,8 +62,7 @@ def smoothgradcam_plus_plus(
         std: standard deviation of the noise, in the units of the model's input.
         seed: of the noise, which is the same for each image of a batch.
     """
-    if not isinstance(samples, int) or samples < 1:
-        raise argument_error("samples", "an int of at least 1", samples)
+    check_count("samples", samples)
     if evidence.linear_head is not None:
         return gradcam_plus_plus(evidence)
     generator = torch.Generator().manual_seed(seed)
@@ -156,8 +156,7 @@ def finercam(
     classes = evidence.logits.shape[1]
     if classes < 2:
         raise ValueError("method: 'finercam' expected targets that are classes, at least 2, got 1")
-    if not isinstance(references, int) or references < 1:
-        raise argument_error("references", "an int of at least 1", references)
+    check_count("references", references)
     distance = (evidence.scores[..., None] - evidence.logits[:, None].float()).abs()
     own = evidence.classes.expand(len(distance), -1)[..., None]
     distance = distance.scatter(-1, own, torch.inf)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
-from pyxai._errors import argument_error
-from pyxai.explain.cam_methods.registry import Evidence, method
+from pyxai.explain.cam_methods.registry import Evidence, check_count, method
 from pyxai.ops import mask_blend
 
 _SAMPLE = 16  # channels whose scores stand for those that a screening leaves out
@@ -31,7 +30,7 @@ def ablationcam(evidence: Evidence) -> torch.Tensor:
     # Heads are cheap beside the memory that carries their input: a few times the images at once.
     step = 4 * evidence.images_at_once
     for row in range(len(features)):
-        for part in _parts(channels, step):
+        for part in torch.split(torch.arange(channels), step):
             ablated = features[row].expand(len(part), -1, -1, -1).clone()
             ablated[torch.arange(len(part)), part] = 0
             drops[row, :, part] = (scores[row] - evidence.scores_from(ablated, row)).mT
@@ -72,7 +71,7 @@ def sscam(
         seed: of the noise, which is the same for each image of a batch.
         channels: see `scorecam`.
     """
-    _check_samples(samples)
+    check_count("samples", samples)
 
     def score(row: int, masks: _Masks) -> torch.Tensor:
         # A stream of its own for each channel, so that chunks do not matter.
@@ -99,7 +98,7 @@ def iscam(evidence: Evidence, *, samples: int = 10, channels: int | None = None)
         samples: steps of the integral; each costs one forward pass for each channel.
         channels: see `scorecam`.
     """
-    _check_samples(samples)
+    check_count("samples", samples)
 
     def score(row: int, masks: _Masks) -> torch.Tensor:
         total = torch.zeros(())
@@ -153,8 +152,8 @@ def _scored(
     """Softmax over channels of the scores that `score` gives for masks, `[N, k, C]`."""
     features = evidence.features
     channels = features.shape[1]
-    if count is not None and (not isinstance(count, int) or count < 1):
-        raise argument_error("channels", "None or an int of at least 1", count)
+    if count is not None:
+        check_count("channels", count)
     masks = _Masks(evidence, min(evidence.images_at_once, channels))
     targets = evidence.scores.shape[1]
     weights = features.new_empty((len(features), targets, channels))
@@ -200,12 +199,3 @@ def _screening_error(
     maps = torch.einsum("kc,chw->khw", weights, features).relu()
     span = maps.amax(dim=(-2, -1)) - maps.amin(dim=(-2, -1))
     return spread * variance.sqrt().amax(dim=(-2, -1)) / span.clamp_min(1e-12)
-
-
-def _parts(count: int, step: int) -> Iterator[torch.Tensor]:
-    return iter(torch.split(torch.arange(count), step))
-
-
-def _check_samples(samples: int) -> None:
-    if not isinstance(samples, int) or samples < 1:
-        raise argument_error("samples", "an int of at least 1", samples)

@@ -15,9 +15,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import nn
 
-from pyxai._errors import closest
+from pyxai._errors import argument_error, closest
 from pyxai.classifier import LinearHead
-from pyxai.classifier.layout import Layout
 
 
 class Evidence(Protocol):
@@ -42,10 +41,6 @@ class Evidence(Protocol):
     @property
     def scores(self) -> torch.Tensor:
         """The scores of the targets, `[N, k]` float32."""
-
-    @property
-    def layout(self) -> Layout:
-        """Where the explained layer keeps its positions and channels."""
 
     @property
     def features(self) -> torch.Tensor:
@@ -180,19 +175,11 @@ def cam_method(name: str, **options: Any) -> CamMethod:
     return replace(found, options=options)
 
 
-def weighted_sum(
-    evidence: Evidence, gradients: torch.Tensor, features: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Sum over channels of gradient × feature: weights if the gradient is uniform, else maps.
-
-    Args:
-        evidence: where the features come from.
-        gradients: `[N or 1, k, C, h or 1, w or 1]`.
-        features: others than those of the layer, `[N, C, h, w]`.
-    """
+def weighted_sum(evidence: Evidence, gradients: torch.Tensor) -> torch.Tensor:
+    """Sum over channels of gradient × feature: weights if the gradient is uniform, else maps."""
     if gradients.shape[-2:].numel() == 1:
         return gradients[..., 0, 0]
-    features = evidence.features if features is None else features
+    features = evidence.features
     return per_target(gradients, lambda gradient: (gradient * features).sum(dim=1))
 
 
@@ -201,3 +188,13 @@ def per_target(
 ) -> torch.Tensor:
     """Applies a function to the gradients of one target after the other, to hold one product."""
     return torch.stack([compute(gradient) for gradient in gradients.unbind(dim=1)], dim=1)
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuses an option that is no number of things.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise argument_error(name, "an int of at least 1", value)

@@ -7,6 +7,7 @@
 #include "cam/bind_args.h"
 #include "cpu/dispatch.h"
 #include "mask/bind_args.h"
+#include "windows/bind_args.h"
 
 namespace py = pybind11;
 
@@ -16,12 +17,20 @@ using pyxai::Address;
 using pyxai::blend_args;
 using pyxai::BlendArgs;
 using pyxai::BlendStrides;
+using pyxai::ChannelNumbers;
+using pyxai::crop_args;
+using pyxai::CropArgs;
+using pyxai::heatmap_args;
+using pyxai::HeatmapArgs;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::PhotoSizes;
+using pyxai::PhotoStrides;
 using pyxai::project_args;
 using pyxai::ProjectArgs;
 using pyxai::render_args;
 using pyxai::RenderArgs;
+using pyxai::WindowBox;
 
 constexpr Address kAlignment = 64;
 
@@ -37,6 +46,13 @@ struct Workspace {
         return needed > bytes;
     }
 };
+
+// Boxes that are not inside a photo of this size would make the kernels leave their memory.
+void check_boxes(const WindowBox* boxes, std::int64_t count, std::int64_t height,
+                 std::int64_t width) {
+    PYXAI_CHECK(pyxai::cpu::survey_boxes(boxes, count, height, width).first_bad < 0,
+                "box empty or not inside the photo");
+}
 
 } // namespace
 
@@ -164,4 +180,55 @@ PYBIND11_MODULE(_cpu, module) {
         py::arg("channels_last"), py::arg("count"), py::arg("channels"), py::arg("mask_height"),
         py::arg("mask_width"), py::arg("height"), py::arg("width"), py::arg("workspace"),
         py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "survey_boxes",
+        [](Address boxes, std::int64_t count, std::int64_t height, std::int64_t width) {
+            const pyxai::cpu::BoxSurvey survey = pyxai::cpu::survey_boxes(
+                reinterpret_cast<const WindowBox*>(boxes), count, height, width);
+            return std::array<std::int64_t, 3>{survey.first_bad, survey.height, survey.width};
+        },
+        py::arg("boxes"), py::arg("count"), py::arg("height"), py::arg("width"));
+
+    module.def(
+        "crop_windows",
+        [](Address photo, int photo_dtype, const PhotoStrides& strides, const PhotoSizes& sizes,
+           Address boxes, std::int64_t count, const ChannelNumbers& scale,
+           const ChannelNumbers& shift, Address out, int dtype, bool channels_last,
+           std::int64_t height, std::int64_t width, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) -> std::int64_t {
+            const CropArgs args = crop_args(photo, photo_dtype, strides, sizes, boxes, count, scale,
+                                            shift, out, dtype, channels_last, height, width);
+            check_boxes(args.boxes, count, args.photo_height, args.photo_width);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::crop_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::crop(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("photo"), py::arg("photo_dtype"), py::arg("strides"), py::arg("sizes"),
+        py::arg("boxes"), py::arg("count"), py::arg("scale"), py::arg("shift"), py::arg("out"),
+        py::arg("dtype"), py::arg("channels_last"), py::arg("height"), py::arg("width"),
+        py::arg("workspace"), py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "window_heatmap",
+        [](Address scores, std::int64_t maps, Address boxes, std::int64_t count, Address out,
+           std::int64_t height, std::int64_t width, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) -> std::int64_t {
+            const HeatmapArgs args = heatmap_args(scores, maps, boxes, count, out, height, width);
+            check_boxes(args.boxes, count, height, width);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::heatmap_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::heatmap(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("scores"), py::arg("maps"), py::arg("boxes"), py::arg("count"), py::arg("out"),
+        py::arg("height"), py::arg("width"), py::arg("workspace"), py::arg("workspace_bytes"),
+        py::arg("num_threads"), unlocked);
 }

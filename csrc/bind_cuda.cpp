@@ -9,6 +9,7 @@
 #include "cam/bind_args.h"
 #include "common/cuda_check.h"
 #include "mask/bind_args.h"
+#include "windows/bind_args.h"
 
 #ifndef PYXAI_CUDA_ARCHITECTURES
 #define PYXAI_CUDA_ARCHITECTURES "unknown"
@@ -22,8 +23,15 @@ using pyxai::Address;
 using pyxai::blend_args;
 using pyxai::BlendArgs;
 using pyxai::BlendStrides;
+using pyxai::ChannelNumbers;
+using pyxai::crop_args;
+using pyxai::CropArgs;
+using pyxai::heatmap_args;
+using pyxai::HeatmapArgs;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::PhotoSizes;
+using pyxai::PhotoStrides;
 using pyxai::project_args;
 using pyxai::ProjectArgs;
 using pyxai::render_args;
@@ -80,6 +88,27 @@ void mask_blend(Address images, const BlendStrides& image_strides, Address backg
         blend_args(images, image_strides, backgrounds, background_strides, dtype, masks, out,
                    channels_last, count, channels, mask_height, mask_width, height, width);
     pyxai::cuda::blend(args, device, to_stream(stream));
+}
+
+void crop_windows(Address photo, int photo_dtype, const PhotoStrides& strides,
+                  const PhotoSizes& sizes, Address boxes, std::int64_t count,
+                  const ChannelNumbers& scale, const ChannelNumbers& shift, Address out, int dtype,
+                  bool channels_last, std::int64_t height, std::int64_t width, int device,
+                  Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    const CropArgs args = crop_args(photo, photo_dtype, strides, sizes, boxes, count, scale, shift,
+                                    out, dtype, channels_last, height, width);
+    pyxai::cuda::crop(args, device, to_stream(stream));
+}
+
+void window_heatmap(Address scores, Address largest, std::int64_t maps, Address boxes,
+                    std::int64_t count, Address changes, Address out, std::int64_t height,
+                    std::int64_t width, int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    PYXAI_CHECK(maps == 0 || (largest != 0 && changes != 0), "largest or changes is null");
+    const HeatmapArgs args = heatmap_args(scores, maps, boxes, count, out, height, width);
+    pyxai::cuda::heatmap(args, reinterpret_cast<const float*>(largest),
+                         reinterpret_cast<std::int64_t*>(changes), device, to_stream(stream));
 }
 
 py::dict build_info() {
@@ -149,4 +178,13 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("channels"), py::arg("mask_height"), py::arg("mask_width"),
                py::arg("height"), py::arg("width"), py::arg("device"), py::arg("stream"),
                Unlocked());
+    module.def("crop_windows", &crop_windows, py::arg("photo"), py::arg("photo_dtype"),
+               py::arg("strides"), py::arg("sizes"), py::arg("boxes"), py::arg("count"),
+               py::arg("scale"), py::arg("shift"), py::arg("out"), py::arg("dtype"),
+               py::arg("channels_last"), py::arg("height"), py::arg("width"), py::arg("device"),
+               py::arg("stream"), Unlocked());
+    module.def("window_heatmap", &window_heatmap, py::arg("scores"), py::arg("largest"),
+               py::arg("maps"), py::arg("boxes"), py::arg("count"), py::arg("changes"),
+               py::arg("out"), py::arg("height"), py::arg("width"), py::arg("device"),
+               py::arg("stream"), Unlocked());
 }

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "cuda_check.h"
+#include "element_cuda.h"
 
 namespace pyxai::cuda {
 namespace {
@@ -49,6 +50,25 @@ struct Columns {
     int low[kPixels], high[kPixels];
     float weight[kPixels]; // of `high`
 };
+
+// With `vectors` four neighbours, always all of them; otherwise `count` elements that lie a warp
+// apart, so that a warp still writes neighbours.
+template <DType type, bool vectors>
+__device__ inline void write_elements(typename Element<type>::Storage* out, int count,
+                                      const float (&values)[kPixels]) {
+    using E = Element<type>;
+    if constexpr (vectors) {
+        write_four(out, E::narrow(values[0]), E::narrow(values[1]), E::narrow(values[2]),
+                   E::narrow(values[3]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) {
+            if (i < count) {
+                out[i * kWarp] = E::narrow(values[i]);
+            }
+        }
+    }
+}
 
 // Neighbouring rows that a thread writes: more reuse source rows, fewer make more blocks.
 inline int rows_of_a_thread(std::int64_t column_tiles, std::int64_t height, std::int64_t count) {

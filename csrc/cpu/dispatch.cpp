@@ -15,12 +15,14 @@ struct Level {
     const char* name;
     const CamKernels* cam;
     const MaskKernels* mask;
+    const WindowKernels* windows;
 };
 
 // Weakest first.
 const std::vector<Level>& available_levels() {
     static const std::vector<Level> levels = [] {
-        std::vector<Level> found{{"baseline", &baseline::kCamKernels, &baseline::kMaskKernels}};
+        std::vector<Level> found{{"baseline", &baseline::kCamKernels, &baseline::kMaskKernels,
+                                  &baseline::kWindowKernels}};
 #ifdef PYXAI_X86_UNITS
         __builtin_cpu_init();
         // What -march=x86-64-v3 and -v4 let the compiler use.
@@ -31,13 +33,16 @@ const std::vector<Level>& available_levels() {
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         if (v3) {
-            found.push_back({"avx2", &avx2::kCamKernels, &avx2::kMaskKernels});
+            found.push_back(
+                {"avx2", &avx2::kCamKernels, &avx2::kMaskKernels, &avx2::kWindowKernels});
         }
         if (v4) {
-            found.push_back({"avx512", &avx512::kCamKernels, &avx512::kMaskKernels});
+            found.push_back(
+                {"avx512", &avx512::kCamKernels, &avx512::kMaskKernels, &avx512::kWindowKernels});
         }
         if (v4 && __builtin_cpu_supports("avx512vbmi")) {
-            found.push_back({"avx512vbmi", &avx512vbmi::kCamKernels, &avx512vbmi::kMaskKernels});
+            found.push_back({"avx512vbmi", &avx512vbmi::kCamKernels, &avx512vbmi::kMaskKernels,
+                             &avx512vbmi::kWindowKernels});
         }
 #endif
         return found;
@@ -83,6 +88,10 @@ const CamKernels& cam_kernels() {
 
 const MaskKernels& mask_kernels() {
     return *current_level().load()->mask;
+}
+
+const WindowKernels& window_kernels() {
+    return *current_level().load()->windows;
 }
 
 std::int64_t last_level_cache_bytes() {

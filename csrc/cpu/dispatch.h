@@ -7,6 +7,7 @@
 
 #include "../cam/cam_kernels.h"
 #include "../mask/mask_kernels.h"
+#include "../windows/windows_kernels.h"
 
 namespace pyxai::cpu {
 
@@ -21,6 +22,7 @@ void set_simd_level(const std::string& name);
 
 const CamKernels& cam_kernels();
 const MaskKernels& mask_kernels();
+const WindowKernels& window_kernels();
 
 // Outputs larger than this are written past the cache.
 std::int64_t last_level_cache_bytes();

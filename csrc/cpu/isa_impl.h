@@ -4,6 +4,7 @@
 
 #include "../cam/cam_kernels.h"
 #include "../mask/mask_kernels.h"
+#include "../windows/windows_kernels.h"
 #include "resize.h"
 
 namespace pyxai::cpu::PYXAI_ISA {
@@ -16,6 +17,7 @@ namespace {
 #include "../cam/overlay_impl.h"
 #include "../cam/render_impl.h"
 #include "../mask/blend_impl.h"
+#include "../windows/crop_impl.h"
 // clang-format on
 } // namespace
 
@@ -26,6 +28,12 @@ const CamKernels kCamKernels = {
 
 const MaskKernels kMaskKernels = {
     blend_under_mask,
+};
+
+const WindowKernels kWindowKernels = {
+    kLanes,
+    crop_window,
+    rearrange_rows,
 };
 
 } // namespace pyxai::cpu::PYXAI_ISA

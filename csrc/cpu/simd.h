@@ -172,6 +172,22 @@ static inline Vec permute(const float*, IntVec) {
 }
 #endif
 
+// The same for tables no longer than a vector, in fewer steps.
+#if defined(__AVX512F__)
+constexpr std::int64_t kLaneTable = 16;
+
+static inline Vec permute_lanes(const float* table, IntVec index) {
+    return reinterpret_cast<Vec>(
+        _mm512_permutexvar_ps(reinterpret_cast<__m512i>(index), _mm512_loadu_ps(table)));
+}
+#else
+constexpr std::int64_t kLaneTable = kRegisterTable;
+
+static inline Vec permute_lanes(const float* table, IntVec index) {
+    return permute(table, index);
+}
+#endif
+
 static inline Vec gather(const float* table, IntVec index) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Vec>(_mm512_i32gather_ps(reinterpret_cast<__m512i>(index), table, 4));
@@ -381,5 +397,43 @@ template <> struct Element<pyxai::DType::kFloat16> {
         return narrow_float16(value);
     }
 };
+
+// Bytes, which are only read.
+struct Bytes {
+    typedef std::uint8_t Storage;
+    static Vec read(const Storage* p) {
+#if defined(__AVX512F__)
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return reinterpret_cast<Vec>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+#elif defined(__AVX2__)
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+        return reinterpret_cast<Vec>(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+#else
+        typedef std::uint8_t ByteVec __attribute__((vector_size(kLanes)));
+        ByteVec bytes;
+        std::memcpy(&bytes, p, sizeof bytes);
+        return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
+#endif
+    }
+    static Vec read_part(const Storage* p, std::int64_t count) {
+        Storage bytes[kLanes] = {};
+        for (std::int64_t i = 0; i < count; ++i) {
+            bytes[i] = p[i];
+        }
+        return read(bytes);
+    }
+};
+
+// `count` elements of a row, past the cache where wanted and possible.
+template <bool streamed, class Storage, class Value>
+static inline void write_some(Storage* to, Value value, std::int64_t count) {
+    if (count < kLanes) {
+        store_part(to, value, count);
+    } else if (streamed) {
+        stream(to, value);
+    } else {
+        store(to, value);
+    }
+}
 
 } // namespace

@@ -68,25 +68,6 @@ __device__ inline void read_elements(const typename Element<type>::Storage* row,
     }
 }
 
-// With `vectors` four neighbours, always all of them; otherwise `count` elements that lie a warp
-// apart, so that a warp still writes neighbours.
-template <DType type, bool vectors>
-__device__ inline void write_elements(typename Element<type>::Storage* out, int count,
-                                      const float (&values)[kPixels]) {
-    using E = Element<type>;
-    if constexpr (vectors) {
-        write_four(out, E::narrow(values[0]), E::narrow(values[1]), E::narrow(values[2]),
-                   E::narrow(values[3]));
-    } else {
-#pragma unroll
-        for (int i = 0; i < kPixels; ++i) {
-            if (i < count) {
-                out[i * kWarp] = E::narrow(values[i]);
-            }
-        }
-    }
-}
-
 // Rows [begin, end) under one mask at the thread's columns, the first of which is `x`. The mask is
 // interpolated once for all planes; its source rows stay in registers while they serve.
 template <DType type, bool has_background, bool vectors>

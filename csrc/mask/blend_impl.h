@@ -62,17 +62,6 @@ inline Vec read_some(const typename Element<type>::Storage* from, std::int64_t c
     return count >= kLanes ? Element<type>::read(from) : Element<type>::read_part(from, count);
 }
 
-template <bool streamed, class Storage, class Value>
-inline void write_some(Storage* to, Value value, std::int64_t count) {
-    if (count < kLanes) {
-        store_part(to, value, count);
-    } else if (streamed) {
-        stream(to, value);
-    } else {
-        store(to, value);
-    }
-}
-
 // `rows` rows of one plane.
 template <DType type, bool has_background, bool streamed, int rows, class Storage>
 inline void blend_plane(const RowRun& run, std::int64_t first, const SourceRows<Storage>& image,

@@ -7,6 +7,7 @@ from pyxai.ops import _library, reference
 from pyxai.ops._native import CudaUnavailableError, cuda_status
 from pyxai.ops.cam import cam_overlay, cam_project, cam_project_render, cam_render
 from pyxai.ops.mask import mask_blend
+from pyxai.ops.windows import crop_windows, window_heatmap
 
 __all__ = [
     "CudaUnavailableError",
@@ -14,9 +15,11 @@ __all__ = [
     "cam_project",
     "cam_project_render",
     "cam_render",
+    "crop_windows",
     "cuda_status",
     "mask_blend",
     "reference",
+    "window_heatmap",
 ]
 
 del _library  # imported for its effect

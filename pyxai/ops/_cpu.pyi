@@ -94,3 +94,36 @@ def mask_blend(
     workspace_bytes: int,
     num_threads: int,
 ) -> int: ...
+
+# The first bad box, or -1; height and width of all boxes, or 0 where they differ.
+def survey_boxes(boxes: int, count: int, height: int, width: int) -> list[int]: ...
+def crop_windows(
+    photo: int,
+    photo_dtype: int,
+    strides: Sequence[int],
+    sizes: Sequence[int],
+    boxes: int,
+    count: int,
+    scale: Sequence[float],
+    shift: Sequence[float],
+    out: int,
+    dtype: int,
+    channels_last: bool,
+    height: int,
+    width: int,
+    workspace: int,
+    workspace_bytes: int,
+    num_threads: int,
+) -> int: ...
+def window_heatmap(
+    scores: int,
+    maps: int,
+    boxes: int,
+    count: int,
+    out: int,
+    height: int,
+    width: int,
+    workspace: int,
+    workspace_bytes: int,
+    num_threads: int,
+) -> int: ...

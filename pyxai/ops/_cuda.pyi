@@ -80,3 +80,33 @@ def mask_blend(
     device: int,
     stream: int,
 ) -> None: ...
+def crop_windows(
+    photo: int,
+    photo_dtype: int,
+    strides: Sequence[int],
+    sizes: Sequence[int],
+    boxes: int,
+    count: int,
+    scale: Sequence[float],
+    shift: Sequence[float],
+    out: int,
+    dtype: int,
+    channels_last: bool,
+    height: int,
+    width: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def window_heatmap(
+    scores: int,
+    largest: int,
+    maps: int,
+    boxes: int,
+    count: int,
+    changes: int,
+    out: int,
+    height: int,
+    width: int,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyxai.ops import _cam_native, _mask_native, reference
+from pyxai.ops import _cam_native, _mask_native, _windows_native, reference
 
 _library: Any = torch.library.Library("pyxai", "DEF")  # type: ignore[no-untyped-call]
 
@@ -20,6 +20,11 @@ _SCHEMAS = {
     "mask_blend": (
         "(Tensor images, Tensor masks, Tensor? background, bool channels_last) -> Tensor"
     ),
+    "crop_windows": (
+        "(Tensor photo, Tensor boxes, SymInt[2] size, float[] mean, float[] std, "
+        "ScalarType dtype, bool channels_last) -> Tensor"
+    ),
+    "window_heatmap": "(Tensor scores, Tensor boxes, SymInt[2] size) -> Tensor",
 }
 
 
@@ -38,6 +43,8 @@ _KERNELS = {
     "cam_render": (_cam_native.render, reference.cam_render),
     "cam_overlay": (_cam_native.overlay, reference.cam_overlay),
     "mask_blend": (_mask_native.blend, reference.mask_blend),
+    "crop_windows": (_windows_native.crop, reference.crop_windows),
+    "window_heatmap": (_windows_native.heatmap, reference.window_heatmap),
 }
 
 for _name, _schema in _SCHEMAS.items():
@@ -82,11 +89,34 @@ def _fake_blend(
     )
 
 
+def _fake_crop(
+    photo: torch.Tensor,
+    boxes: torch.Tensor,
+    size: list[int],
+    mean: list[float],
+    std: list[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> torch.Tensor:
+    return torch.empty(
+        (boxes.shape[0], photo.shape[0], *size),
+        dtype=dtype,
+        device=photo.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
+def _fake_heatmap(scores: torch.Tensor, boxes: torch.Tensor, size: list[int]) -> torch.Tensor:
+    return scores.new_empty((*scores.shape[:-1], *size), dtype=_maps_dtype(scores.dtype))
+
+
 _FAKES: dict[str, Any] = {
     "cam_project": _fake_project,
     "cam_render": _fake_render,
     "cam_overlay": _fake_overlay,
     "mask_blend": _fake_blend,
+    "crop_windows": _fake_crop,
+    "window_heatmap": _fake_heatmap,
 }
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pyxai::{_name}", _fake, lib=_library)
@@ -157,6 +187,34 @@ def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | No
     return grad_images, grad_masks, grad_background, None
 
 
+def _save_crop(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.options = inputs[2:]
+
+
+def _crop_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    photo, boxes = ctx.saved_tensors
+    with torch.enable_grad():
+        leaf = photo.detach().requires_grad_()
+        windows = reference.crop_windows(leaf, boxes.to(photo.device), *ctx.options)
+        (grad_photo,) = torch.autograd.grad(windows, leaf, grad_out)
+    return grad_photo, *(None,) * 6
+
+
+def _save_heatmap(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    scores, boxes, ctx.size = inputs
+    ctx.save_for_backward(scores, boxes)
+
+
+def _heatmap_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    scores, boxes = ctx.saved_tensors
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        maps = reference.window_heatmap(leaf, boxes.to(scores.device), tuple(ctx.size))
+        (grad_scores,) = torch.autograd.grad(maps, leaf, grad_out)
+    return grad_scores, None, None
+
+
 torch.library.register_autograd(
     "pyxai::cam_project", _project_backward, setup_context=_save_projection, lib=_library
 )
@@ -165,4 +223,10 @@ torch.library.register_autograd(
 )
 torch.library.register_autograd(
     "pyxai::mask_blend", _blend_backward, setup_context=_save_blend, lib=_library
+)
+torch.library.register_autograd(
+    "pyxai::crop_windows", _crop_backward, setup_context=_save_crop, lib=_library
+)
+torch.library.register_autograd(
+    "pyxai::window_heatmap", _heatmap_backward, setup_context=_save_heatmap, lib=_library
 )

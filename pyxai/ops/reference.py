@@ -6,6 +6,8 @@ that has one, and what runs on devices without a kernel and on float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -85,3 +87,81 @@ def mask_blend(
     if channels_last:
         return blended.contiguous(memory_format=torch.channels_last)
     return blended.contiguous()
+
+
+def _edges(
+    boxes: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x0, y0, x1, y1 of each box, moved into the photo; those inside stay as they are."""
+    x0, y0 = boxes[:, 0].clamp(0, width - 1), boxes[:, 1].clamp(0, height - 1)
+    x1 = boxes[:, 2].clamp(max=width).maximum(x0 + 1)
+    y1 = boxes[:, 3].clamp(max=height).maximum(y0 + 1)
+    return x0, y0, x1, y1
+
+
+def _taps(
+    start: torch.Tensor, length: torch.Tensor, target: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels `[n, target]` to mix along one axis of each box, and the weight of the second."""
+    places = torch.arange(target, dtype=dtype, device=start.device) + 0.5
+    position = ((length.to(dtype) / target)[:, None] * places - 0.5).clamp(min=0)
+    low = position.to(torch.int64).minimum(length[:, None] - 1)
+    high = (low + 1).minimum(length[:, None] - 1)
+    return start[:, None] + low, start[:, None] + high, (position - low).clamp(max=1)
+
+
+def crop_windows(
+    photo: torch.Tensor,
+    boxes: torch.Tensor,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> torch.Tensor:
+    """See `pyxai.ops.crop_windows`; an empty `mean` is 0, an empty `std` is 1."""
+    working = _accumulation_dtype(photo.dtype)
+    values = photo.to(working)
+    if photo.dtype == torch.uint8:
+        values = values / 255
+    if mean:
+        values = values - torch.tensor(mean, dtype=working, device=photo.device)[:, None, None]
+    if std:
+        values = values / torch.tensor(std, dtype=working, device=photo.device)[:, None, None]
+    x0, y0, x1, y1 = _edges(boxes, *photo.shape[1:])
+    top, bottom, down = _taps(y0, y1 - y0, size[0], working)
+    left, right, across = _taps(x0, x1 - x0, size[1], working)
+    down, across = down[:, :, None], across[:, None, :]
+
+    def row(y: torch.Tensor) -> torch.Tensor:
+        first = values[:, y[:, :, None], left[:, None, :]]
+        return first + across * (values[:, y[:, :, None], right[:, None, :]] - first)
+
+    upper = row(top)
+    resized = upper + down * (row(bottom) - upper)
+    # Windows that keep their size are cut as they are, whatever an infinite neighbour times 0 is.
+    kept = ((y1 - y0 == size[0]) & (x1 - x0 == size[1]))[:, None, None]
+    cut = torch.where(kept, values[:, top[:, :, None], left[:, None, :]], resized)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return cut.transpose(0, 1).to(dtype).contiguous(memory_format=layout)
+
+
+def window_heatmap(
+    scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """See `pyxai.ops.window_heatmap`."""
+    height, width = size
+    x0, y0, x1, y1 = _edges(boxes, height, width)
+    corners = torch.cat([y * (width + 1) + x for y, x in ((y0, x0), (y1, x1), (y0, x1), (y1, x0))])
+
+    def sums(values: torch.Tensor) -> torch.Tensor:
+        """The sum over the windows on each pixel: what the corners add, from there to the end."""
+        signed = torch.cat((values, values, -values, -values), dim=1)
+        changes = values.new_zeros(values.shape[0], (height + 1) * (width + 1))
+        changes = changes.index_add(1, corners, signed).reshape(-1, height + 1, width + 1)
+        return changes.cumsum(1).cumsum(2)[:, :height, :width]
+
+    flat = scores.reshape(-1, scores.shape[-1]).to(torch.float64)
+    count = sums(flat.new_ones(1, flat.shape[1])).round()
+    mean = torch.where(count > 0, sums(flat) / count.clamp(min=1), torch.nan)
+    return mean.reshape(*scores.shape[:-1], height, width).to(_accumulation_dtype(scores.dtype))

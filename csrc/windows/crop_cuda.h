@@ -1,0 +1,152 @@
+// Windows of a photo, normalised and resized, the device side; included by windows.cu alone.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include "../common/bilinear.h"
+#include "../common/cuda_launch.h"
+#include "../common/element_cuda.h"
+#include "windows.h"
+
+namespace pyxai::cuda {
+namespace {
+
+// A row of the result holds the elements of one channel, and each channel is a plane of its own;
+// when channels come last, it holds all channels, and there is one plane.
+struct CropParams {
+    const void* photo;
+    std::int64_t channel_stride, row_stride, column_stride;
+    int photo_height, photo_width;
+    const WindowBox* boxes;
+    void* out; // [n, planes, height, width]
+    std::int64_t count;
+    int planes, row_channels; // one of them is 1
+    int height, width, columns;
+    int thread_rows;           // neighbouring rows that a thread writes
+    float scale[kMaxChannels]; // indexed where they lie, among the constants of the launch
+    float shift[kMaxChannels];
+};
+
+struct ByteElement {
+    using Storage = unsigned char;
+    static __device__ float widen(unsigned char value) {
+        return static_cast<float>(value);
+    }
+};
+
+// What the caller was to see to: x0, y0 inside the photo, x1, y1 behind them.
+__device__ inline WindowBox box_inside(const WindowBox& box, int height, int width) {
+    const std::int64_t x0 = max(0ll, min(static_cast<long long>(box.x0), width - 1ll));
+    const std::int64_t y0 = max(0ll, min(static_cast<long long>(box.y0), height - 1ll));
+    const std::int64_t x1 = max(x0 + 1ll, min(static_cast<long long>(box.x1), 0ll + width));
+    const std::int64_t y1 = max(y0 + 1ll, min(static_cast<long long>(box.y1), 0ll + height));
+    return WindowBox{x0, y0, x1, y1};
+}
+
+// The columns of a thread in a box: offsets from the start of a row of it, and the channel.
+struct CropColumns {
+    Columns taps; // offsets of elements
+    int channel[kPixels];
+};
+
+template <class Source>
+__device__ inline void crop_row(const typename Source::Storage* row, const CropColumns& columns,
+                                const CropParams& params, int plane, bool kept,
+                                float (&values)[kPixels]) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+        const float scale = params.scale[columns.channel[i] + plane];
+        const float shift = params.shift[columns.channel[i] + plane];
+        const float low = fmaf(Source::widen(__ldg(row + columns.taps.low[i])), scale, shift);
+        values[i] = low;
+        if (!kept) {
+            const float high = fmaf(Source::widen(__ldg(row + columns.taps.high[i])), scale, shift);
+            values[i] = fmaf(columns.taps.weight[i], high - low, low);
+        }
+    }
+}
+
+// Rows [begin, end) of one window at the thread's columns, the first of which is `x`.
+template <class Source, DType type, bool vectors>
+__device__ inline void crop_rows(const CropParams& params, const WindowBox& box,
+                                 const CropColumns& columns, std::int64_t index, int x, int begin,
+                                 int end) {
+    using From = typename Source::Storage;
+    const int box_height = static_cast<int>(box.y1 - box.y0);
+    const bool kept = box_height == params.height && box.x1 - box.x0 == params.columns;
+    const float scale_y = static_cast<float>(box_height) / static_cast<float>(params.height);
+    const From* photo = static_cast<const From*>(params.photo) + box.y0 * params.row_stride +
+                        box.x0 * params.column_stride;
+    typename Element<type>::Storage* const out =
+        static_cast<typename Element<type>::Storage*>(params.out) +
+        index * params.planes * params.height * params.width + x;
+    const int count = (params.width - x + kWarp - 1) / kWarp; // of elements a warp apart
+#pragma unroll 1
+    for (int y = begin; y < end; ++y) {
+        const Tap tap = bilinear_tap(y, box_height, scale_y);
+        const From* upper_row = photo + (kept ? y : tap.low) * params.row_stride;
+        const From* lower_row = photo + tap.high * params.row_stride;
+#pragma unroll 1
+        for (int plane = 0; plane < params.planes; ++plane) {
+            float values[kPixels];
+            crop_row<Source>(upper_row, columns, params, plane, kept, values);
+            if (!kept) {
+                float lower[kPixels];
+                crop_row<Source>(lower_row, columns, params, plane, kept, lower);
+#pragma unroll
+                for (int i = 0; i < kPixels; ++i) {
+                    values[i] = fmaf(tap.weight, lower[i] - values[i], values[i]);
+                }
+            }
+            upper_row += params.channel_stride;
+            lower_row += params.channel_stride;
+            const std::int64_t row = std::int64_t{plane} * params.height + y;
+            write_elements<type, vectors>(out + row * params.width, count, values);
+        }
+    }
+}
+
+// grid: (tiles of columns, tiles of rows, n); block: (kWarp, kRowThreads).
+template <class Source, DType type, bool vectors>
+__global__ void __launch_bounds__(kWarp* kRowThreads)
+    crop_kernel(const __grid_constant__ CropParams params) {
+    const int x = blockIdx.x * kBlockColumns + threadIdx.x * (vectors ? kPixels : 1);
+    if (x >= params.width) {
+        return;
+    }
+    const int tile_rows = kRowThreads * params.thread_rows;
+    for (std::int64_t index = blockIdx.z; index < params.count; index += gridDim.z) {
+        const WindowBox box =
+            box_inside(params.boxes[index], params.photo_height, params.photo_width);
+        const int box_width = static_cast<int>(box.x1 - box.x0);
+        const float scale_x = static_cast<float>(box_width) / static_cast<float>(params.columns);
+        CropColumns columns;
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) {
+            // Elements beyond the row are read where the last one lies, and not written.
+            const int element = min(x + i * (vectors ? 1 : kWarp), params.width - 1);
+            const Tap tap = bilinear_tap(element / params.row_channels, box_width, scale_x);
+            const int channel = element % params.row_channels;
+            const std::int64_t start = channel * params.channel_stride;
+            columns.channel[i] = channel;
+            // The host has checked that these fit.
+            columns.taps.low[i] = static_cast<int>(start + tap.low * params.column_stride);
+            columns.taps.high[i] = static_cast<int>(start + tap.high * params.column_stride);
+            columns.taps.weight[i] = tap.weight;
+        }
+        for (std::int64_t tile = std::int64_t{tile_rows} * blockIdx.y; tile < params.height;
+             tile += std::int64_t{tile_rows} * gridDim.y) {
+            const std::int64_t begin = tile + threadIdx.y * params.thread_rows;
+            const std::int64_t end = min(begin + params.thread_rows, std::int64_t{params.height});
+            if (begin < end) {
+                crop_rows<Source, type, vectors>(params, box, columns, index, x,
+                                                 static_cast<int>(begin), static_cast<int>(end));
+            }
+        }
+    }
+}
+
+} // namespace
+} // namespace pyxai::cuda

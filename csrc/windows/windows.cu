@@ -1,0 +1,127 @@
+// Windows over a photo on CUDA: chooses kernels and their grids. The contract is in windows.h.
+#include "windows.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <cuda_runtime.h>
+
+#include "../common/check.h"
+#include "../common/cuda_check.h"
+#include "../common/cuda_launch.h"
+#include "crop_cuda.h"
+#include "heatmap_cuda.h"
+
+namespace pyxai::cuda {
+namespace {
+
+template <class Source, DType type>
+void launch_crop(const CropArgs& args, CropParams params, void* stream) {
+    const bool vectors = params.width % kPixels == 0 &&
+                         is_aligned(args.out, kPixels * sizeof(typename Element<type>::Storage));
+    const auto kernel =
+        vectors ? crop_kernel<Source, type, true> : crop_kernel<Source, type, false>;
+    const std::int64_t column_tiles = ceil_divide(params.width, kBlockColumns);
+    params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count);
+    const dim3 grid = make_grid(
+        column_tiles, ceil_divide(params.height, kRowThreads * params.thread_rows), params.count);
+    launch("crop_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
+}
+
+template <class Source>
+void launch_from(const CropArgs& args, const CropParams& params, void* stream) {
+    switch (args.dtype) {
+    case DType::kFloat32:
+        return launch_crop<Source, DType::kFloat32>(args, params, stream);
+    case DType::kBFloat16:
+        return launch_crop<Source, DType::kBFloat16>(args, params, stream);
+    case DType::kFloat16:
+        return launch_crop<Source, DType::kFloat16>(args, params, stream);
+    }
+}
+
+// Half of the largest, so that the columns of the last block can be counted.
+constexpr std::int64_t kLargest = std::numeric_limits<int>::max() / 2;
+
+CropParams crop_params(const CropArgs& args) {
+    const std::int64_t row_channels = args.channels_last ? args.channels : 1;
+    PYXAI_CHECK(args.channels <= kMaxChannels, "too many channels for CUDA");
+    PYXAI_CHECK(args.height <= kLargest && args.width <= kLargest / row_channels &&
+                    args.photo_height <= kLargest && args.photo_width <= kLargest,
+                "photo or windows too wide or high");
+    // Positions within one row are 32-bit; those of the rows themselves are not.
+    const std::int64_t last = (args.photo_width - 1) * args.photo.column_stride +
+                              (row_channels - 1) * args.photo.channel_stride;
+    PYXAI_CHECK(last <= std::numeric_limits<int>::max(), "photo too large");
+    CropParams params{};
+    params.photo = args.photo.data;
+    params.channel_stride = args.photo.channel_stride;
+    params.row_stride = args.photo.row_stride;
+    params.column_stride = args.photo.column_stride;
+    params.photo_height = static_cast<int>(args.photo_height);
+    params.photo_width = static_cast<int>(args.photo_width);
+    params.boxes = args.boxes;
+    params.out = args.out;
+    params.count = args.count;
+    params.planes = static_cast<int>(args.channels / row_channels);
+    params.row_channels = static_cast<int>(row_channels);
+    params.height = static_cast<int>(args.height);
+    params.width = static_cast<int>(args.width * row_channels);
+    params.columns = static_cast<int>(args.width);
+    std::copy_n(args.scale, args.channels, params.scale);
+    std::copy_n(args.shift, args.channels, params.shift);
+    return params;
+}
+
+} // namespace
+
+void crop(const CropArgs& args, int device, void* stream) {
+    if (args.count == 0) {
+        return;
+    }
+    const CropParams params = crop_params(args);
+    const DeviceGuard guard(device);
+    if (args.photo.bytes) {
+        return launch_from<ByteElement>(args, params, stream);
+    }
+    switch (args.photo.dtype) {
+    case DType::kFloat32:
+        return launch_from<Element<DType::kFloat32>>(args, params, stream);
+    case DType::kBFloat16:
+        return launch_from<Element<DType::kBFloat16>>(args, params, stream);
+    case DType::kFloat16:
+        return launch_from<Element<DType::kFloat16>>(args, params, stream);
+    }
+}
+
+void heatmap(const HeatmapArgs& args, const float* largest, std::int64_t* changes, int device,
+             void* stream) {
+    if (args.maps == 0) {
+        return;
+    }
+    PYXAI_CHECK(args.count > 0, "no boxes");
+    PYXAI_CHECK(args.height <= kLargest && args.width <= kLargest, "map too wide or high");
+    const HeatmapParams params{args.scores,
+                               largest,
+                               args.boxes,
+                               changes,
+                               args.out,
+                               args.maps,
+                               args.count,
+                               static_cast<int>(args.height),
+                               static_cast<int>(args.width)};
+    const DeviceGuard guard(device);
+    const auto tiles = [&](std::int64_t size, std::int64_t planes) {
+        return make_grid(ceil_divide(size, kHeatmapThreads), planes, 1);
+    };
+    launch("heatmap_corners_kernel", heatmap_corners_kernel, tiles(args.count, args.maps + 1),
+           dim3(kHeatmapThreads), stream, params);
+    launch("heatmap_down_kernel", heatmap_down_kernel, tiles(args.width, args.maps + 1),
+           dim3(kHeatmapThreads), stream, params);
+    launch("heatmap_across_kernel", heatmap_across_kernel,
+           make_grid(ceil_divide(args.height, kRowThreads), args.maps, 1), dim3(kWarp, kRowThreads),
+           stream, params);
+}
+
+} // namespace pyxai::cuda

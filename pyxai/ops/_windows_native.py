@@ -1,0 +1,144 @@
+"""Calls the compiled window kernels by address: no checks, no autograd.
+
+Every tensor whose address is taken is kept alive by a local name until the call returns (CUDA:
+until the launch is queued; torch's allocator keeps the order on the stream).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pyxai.ops import _native, reference
+from pyxai.ops._workspace import current_stream, workspace
+
+_cpu = _native.cpu
+
+# One more than the dtypes that results may have; kBytes of csrc/windows/bind_args.h.
+_PHOTO_CODES = {**_native.DTYPE_CODES, torch.uint8: 3}
+# kMaxChannels of csrc/windows/windows.h: what CUDA takes along with a launch.
+_MAX_CUDA_CHANNELS = 64
+# Pixels of heat maps that are made at once on CUDA; each takes 8 bytes of scratch memory.
+_CUDA_SCRATCH = 1 << 25
+
+
+def survey(boxes: torch.Tensor, height: int, width: int) -> tuple[int, int, int]:
+    """Looks at boxes [n, 4] in main memory.
+
+    Returns:
+        The first that is empty or not inside a photo of this size, or -1; height and width of all
+        boxes, both 0 where they differ.
+    """
+    boxes = boxes.contiguous()
+    found = _cpu.survey_boxes(boxes.data_ptr(), len(boxes), height, width)
+    return found[0], found[1], found[2]
+
+
+def _constants(
+    mean: Sequence[float], std: Sequence[float], channels: int, greatest: int
+) -> tuple[list[float], list[float]]:
+    """scale and shift with (x / greatest - mean) / std = x * scale + shift."""
+    divisors = std or [1.0] * channels
+    scale = [1 / (greatest * each) for each in divisors]
+    shift = [-a / b for a, b in zip(mean, divisors, strict=True)] if mean else [0.0] * channels
+    return scale, shift
+
+
+def crop(
+    photo: torch.Tensor,
+    boxes: torch.Tensor,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """photo [C, H, W], boxes [n, 4] int64 -> [n, C, h, w].
+
+    `out` is contiguous, or channels_last when that is set.
+    """
+    channels = len(photo)
+    if photo.is_cuda and channels > _MAX_CUDA_CHANNELS:
+        result = reference.crop_windows(photo, boxes, size, mean, std, dtype, channels_last)
+        return result if out is None else out.copy_(result)
+    if out is None:
+        out = torch.empty(
+            (len(boxes), channels, *size),
+            dtype=dtype,
+            device=photo.device,
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
+    boxes = boxes.contiguous()
+    arguments = (
+        photo.data_ptr(),
+        _PHOTO_CODES[photo.dtype],
+        photo.stride(),
+        photo.shape,
+        boxes.data_ptr(),
+        len(boxes),
+        *_constants(mean, std, channels, 255 if photo.dtype == torch.uint8 else 1),
+        out.data_ptr(),
+        _native.DTYPE_CODES[dtype],
+        channels_last,
+        *size,
+    )
+    if photo.is_cuda:
+        _native.cuda().crop_windows(*arguments, photo.get_device(), current_stream(photo.device))
+        return out
+    workspace.run(_cpu.crop_windows, *arguments)
+    return out
+
+
+def heatmap(
+    scores: torch.Tensor,
+    boxes: torch.Tensor,
+    size: tuple[int, int],
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """scores [..., n] float32, boxes [n, 4] int64 -> [..., H, W]."""
+    if out is None:
+        out = torch.empty((*scores.shape[:-1], *size), dtype=torch.float32, device=scores.device)
+    scores, boxes = scores.contiguous(), boxes.contiguous()
+    maps, count = scores.shape[:-1].numel(), len(boxes)
+    if scores.is_cuda:
+        if count == 0:
+            return out.fill_(torch.nan)
+        height, width = size
+        scores, maps_out = scores.view(maps, count), out.view(maps, height, width)
+        step = max(1, _CUDA_SCRATCH // (height * width))
+        for first in range(0, maps, step):
+            some = slice(first, first + step)
+            _heatmap_cuda(scores[some], boxes, maps_out[some])
+        return out
+    workspace.run(
+        _cpu.window_heatmap,
+        scores.data_ptr(),
+        maps,
+        boxes.data_ptr(),
+        count,
+        out.data_ptr(),
+        *size,
+    )
+    return out
+
+
+def _heatmap_cuda(scores: torch.Tensor, boxes: torch.Tensor, out: torch.Tensor) -> None:
+    maps, height, width = out.shape
+    # Scores become integers of a size that fits the greatest; one plane more is for the counts.
+    largest = scores.abs().amax(1)
+    changes = torch.zeros((maps + 1, height, width), dtype=torch.int64, device=scores.device)
+    _native.cuda().window_heatmap(
+        scores.data_ptr(),
+        largest.data_ptr(),
+        maps,
+        boxes.data_ptr(),
+        len(boxes),
+        changes.data_ptr(),
+        out.data_ptr(),
+        height,
+        width,
+        scores.get_device(),
+        current_stream(scores.device),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,6 +23,27 @@ class MissingExtraError(ImportError):
 def argument_error(argument: str, expected: str, got: object) -> ValueError:
     """The error for a bad argument; `got` may be a tensor, which is described, not printed."""
     return ValueError(f"{argument}: expected {expected}, got {describe(got)}")
+
+
+def check_count(argument: str, value: object, *, or_none: bool = False) -> int:
+    """A number of things, at least 1, as an int; integers of NumPy and torch will do.
+
+    Args:
+        argument: its name.
+        value: the number.
+        or_none: whether the error is to say that None would have been fine.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = 0
+    if count < 1:
+        expected = "None or an int of at least 1" if or_none else "an int of at least 1"
+        raise argument_error(argument, expected, value)
+    return int(count)
 
 
 def describe(value: object) -> str:

@@ -3,11 +3,16 @@
 Usage:
     python tools/train_demo_classifier.py PATH_TO_SCENES [--epochs 36] [--out FILE]
     python tools/train_demo_classifier.py PATH_TO_SCENES --evaluate-only
+    python tools/train_demo_classifier.py PATH_TO_SCENES --crop 64 --out FILE [--resume]
 
 PATH_TO_SCENES is a folder with ``index.csv`` (columns file, split, label, class_index) and the
 photos that it names, 150x150 pixels each. Training needs no GPU. With ``--hold-out N`` the last
 N training photos of every class are left out of training and take the place of the validation
 photos: recipes are compared that way, so that the validation photos stay unseen until the end.
+
+``--crop N`` trains by ``pyxai.fine_tune`` instead, on crops of N pixels at the photos' own
+resolution, from random weights or, with ``--resume``, from those that ship; it takes the folders
+``train`` and ``valid`` for the splits.
 """
 
 from __future__ import annotations
@@ -48,6 +53,8 @@ MIX_PROBABILITY = 0.3  # share of the batches with pasted rectangles (CutMix)
 LABEL_SMOOTHING = 0.1
 WEIGHT_DECAY = 5e-4
 AVERAGING = 0.998  # decay of the running average of the weights
+LEARNING_RATE, CROP_LEARNING_RATE = 0.1, 2e-3  # of SGD; of AdamW with --crop
+CROP_WEIGHT_DECAY = 0.02
 
 
 def read_photos(folder: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -202,12 +209,39 @@ def store(network: nn.Module, arguments: argparse.Namespace, epochs_done: int) -
         for name, value in network.state_dict().items()
     }
     metadata = {
+        **({"crop": str(arguments.crop)} if arguments.crop else {}),
         "classes": ",".join(demo.CLASS_NAMES),
         "date": datetime.date.today().isoformat(),
         "epochs": f"{epochs_done} of {arguments.epochs}",
         "seed": str(arguments.seed),
     }
     save_file(tensors, arguments.out, metadata=metadata)
+
+
+def train_on_crops(arguments: argparse.Namespace) -> None:
+    """Trains by ``pyxai.fine_tune`` on small crops, and stores the weights."""
+    import pyxai
+
+    network = demo.load_demo_network() if arguments.resume else demo.DemoNet()
+    result = pyxai.fine_tune(
+        pyxai.Classifier(
+            network.to(memory_format=torch.channels_last),
+            class_names=demo.CLASS_NAMES,
+            preprocessing=pyxai.Preprocessing(**demo.PREPROCESSING),
+        ),
+        arguments.scenes,
+        crop=arguments.crop,
+        unfreeze="all",
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        weight_decay=CROP_WEIGHT_DECAY,
+        seed=arguments.seed,
+    )
+    for epoch in result.history:
+        accuracies = f"train {epoch.train_accuracy:.3f}  valid {epoch.valid_accuracy:.3f}"
+        print(f"epoch {epoch.number:3d}  loss {epoch.loss:.3f}  crops: {accuracies}")
+    store(result.classifier.model, arguments, arguments.epochs)
 
 
 @torch.inference_mode()
@@ -266,18 +300,28 @@ def main() -> None:
     parser.add_argument("scenes", type=Path, help="folder with index.csv and the photos")
     parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--hold-out", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, default=demo.WEIGHTS_FILE)
     parser.add_argument("--evaluate-only", action="store_true", help="report on --out as it is")
+    parser.add_argument("--crop", type=int, metavar="N", help="train on crops of N pixels")
+    parser.add_argument("--resume", action="store_true", help="--crop goes on from stored weights")
     arguments = parser.parse_args()
+    if arguments.crop and (arguments.hold_out or arguments.out == demo.WEIGHTS_FILE):
+        parser.error("--crop needs an --out of its own and takes no --hold-out")
+    if arguments.resume and not arguments.crop:
+        parser.error("--resume needs --crop")
+    if arguments.learning_rate is None:
+        arguments.learning_rate = CROP_LEARNING_RATE if arguments.crop else LEARNING_RATE
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
 
     test_pixels, test_labels = read_photos(arguments.scenes, "valid")
-    if not arguments.evaluate_only:
+    if arguments.crop and not arguments.evaluate_only:
+        train_on_crops(arguments)
+    elif not arguments.evaluate_only:
         pixels, labels = read_photos(arguments.scenes, "train")
         if arguments.hold_out:
             held = torch.zeros(len(labels), dtype=torch.bool)

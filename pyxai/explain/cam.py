@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error, describe
+from pyxai._errors import argument_error, check_count, describe
 from pyxai.classifier import Classifier, Target, anatomy, as_classifier
 from pyxai.classifier.outputs import part_of_target
 from pyxai.explain.cam_engine import CamEvidence, gather
@@ -93,9 +93,9 @@ def cam(
     per_layer = many_layers and not all(each.fuses for each in methods.values())
     if out is not None and (many_methods or per_layer):
         raise argument_error("out", "None for lists of methods or layers", out)
-    step = images_at_once(inputs) if batch_size is None else batch_size
-    if not isinstance(step, int) or step < 1:
-        raise argument_error("batch_size", "None or an int of at least 1", batch_size)
+    step = images_at_once(inputs)
+    if batch_size is not None:
+        step = check_count("batch_size", batch_size, or_none=True)
     gradients = any(each.gradients for each in methods.values())
     collected = _Collected(len(inputs), out)
     # Whatever mode the caller is in: inference tensors could not be differentiated in the head.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.explain.cam_methods.registry import (
     METHODS,
     Evidence,
-    check_count,
     method,
     per_target,
     weighted_sum,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from pyxai._errors import argument_error
-from pyxai.explain.cam_methods.registry import Evidence, check_count, method
+from pyxai._errors import check_count
+from pyxai.explain.cam_methods.registry import Evidence, method
 from pyxai.ops import mask_blend
 
 _SAMPLE = 16  # channels whose scores stand for those that a screening leaves out
@@ -153,8 +153,8 @@ def _scored(
     """Softmax over channels of the scores that `score` gives for masks, `[N, k, C]`."""
     features = evidence.features
     channels = features.shape[1]
-    if count is not None and (not isinstance(count, int) or count < 1):
-        raise argument_error("channels", "None or an int of at least 1", count)
+    if count is not None:
+        check_count("channels", count, or_none=True)
     masks = _Masks(evidence, min(evidence.images_at_once, channels))
     targets = evidence.scores.shape[1]
     weights = features.new_empty((len(features), targets, channels))

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error, closest
+from pyxai._errors import closest
 from pyxai.classifier import LinearHead
 
 
@@ -188,13 +188,3 @@ def per_target(
 ) -> torch.Tensor:
     """Applies a function to the gradients of one target after the other, to hold one product."""
     return torch.stack([compute(gradient) for gradient in gradients.unbind(dim=1)], dim=1)
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuses an option that is no number of things.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not isinstance(value, int) or value < 1:
-        raise argument_error(name, "an int of at least 1", value)

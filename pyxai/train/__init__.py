@@ -1,0 +1,1 @@
+"""Prepares photos for training and trains classifiers on them."""

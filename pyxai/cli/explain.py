@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from PIL import Image
-from tqdm import tqdm
 
 import pyxai
 from pyxai.classifier import Classifier
+from pyxai.cli._photos import Result, class_of, process, table
 from pyxai.draw import color_table, overlay
 from pyxai.explain.cam_methods import METHODS, cam_method
-from pyxai.images import ImageError, iterate_photos
 from pyxai.zoo import load_classifier
 
 _STATEMENTS = {
@@ -57,48 +53,15 @@ def explain(
     color_table(colormap)  # a wrong name should not surface after the model has been loaded
     cam_method(method)
     classifier = load_classifier(model, architecture=architecture, device=device)
-    wanted = _target(target, classifier)
-    output.mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
-    names: set[str] = set()
-    # tqdm is silent when the terminal is not one.
-    for name, photo in tqdm(list_photos(photos), desc="explain", unit="photo", disable=None):
-        try:
-            if isinstance(photo, ImageError):
-                raise photo
-            result, picture = explain_photo(classifier, photo, wanted, method, layer, top, colormap)
-        except ImageError as error:
-            failures.append({"photo": name, "reason": error.reason})
-            continue
-        stem = _free_name(name, names)
-        files = {"overlay": f"{stem}.overlay.png", "json": f"{stem}.json"}
-        picture.save(output / files["overlay"])
-        result = {"photo": name, **result, "files": files}
-        (output / files["json"]).write_text(json.dumps(result, indent=2) + "\n")
-        results.append(result)
-    if as_json:
-        typer.echo(json.dumps({"results": results, "failures": failures}, indent=2))
-    else:
-        typer.echo(_table(results))
-        typer.echo(f"{len(results)} overlays and JSON files in {output}/")
-    for failure in failures:
-        typer.echo(f"pyxai: not explained: {failure['photo']}: {failure['reason']}", err=True)
-    if failures:
-        raise typer.Exit(1 if results else 2)
-
-
-def list_photos(
-    photos: list[Path] | None,
-) -> Iterator[tuple[str, Image.Image | ImageError]]:
-    """The photos asked for one after the other, or scikit-learn's two sample photographs."""
-    if photos:
-        return iterate_photos(photos)
-    from sklearn.datasets import load_sample_images
-
-    samples = load_sample_images()
-    named = zip(samples.filenames, samples.images, strict=True)
-    return ((Path(name).name, Image.fromarray(pixels)) for name, pixels in named)
+    wanted = class_of(target, classifier)
+    process(
+        "explain",
+        photos,
+        output,
+        lambda photo: explain_photo(classifier, photo, wanted, method, layer, top, colormap),
+        as_json=as_json,
+        summary=lambda found: f"{_table(found)}\n{len(found)} overlays and JSON files in {output}/",
+    )
 
 
 def explain_photo(
@@ -109,7 +72,7 @@ def explain_photo(
     layer: str | None,
     top: int,
     colormap: str,
-) -> tuple[dict[str, Any], Image.Image]:
+) -> Result:
     """One photo: what goes into its JSON file, and its overlay."""
     start = time.perf_counter()
     inputs = classifier.to_input(photo)
@@ -153,7 +116,7 @@ def explain_photo(
         },
         "seconds": round(seconds, 4),
         "pyxai": pyxai.__version__,
-    }, picture
+    }, {"overlay": picture}
 
 
 def _class(
@@ -173,25 +136,6 @@ def _gap(method: str, gap: torch.Tensor | None) -> dict[str, Any]:
     return {"statement": _STATEMENTS[method], "gap": float(gap[0, 0])}
 
 
-def _target(target: str | None, classifier: Classifier) -> int | str | None:
-    """The target as the library takes it; refused before the first photo is read."""
-    if target is None:
-        return None
-    is_index = re.fullmatch(r"\d+", target) and target not in (classifier.class_names or ())
-    wanted = int(target) if is_index else target
-    return classifier.class_index(wanted)
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """A file name for the results of a photo: its own, with a number if that is taken."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem) or "photo"
-    candidate, number = stem, 2
-    while candidate in taken:
-        candidate, number = f"{stem}-{number}", number + 1
-    taken.add(candidate)
-    return candidate
-
-
 def _table(results: list[dict[str, Any]]) -> str:
     rows = [("photo", "target", "probability", "top class", "method", "layer", "gap")]
     for result in results:
@@ -207,8 +151,4 @@ def _table(results: list[dict[str, Any]]) -> str:
                 "-" if gap is None else f"{gap:.1e}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return table(rows)

@@ -3,5 +3,6 @@
 from pyxai.draw.colormaps import color_table
 from pyxai.draw.overlay import overlay
 from pyxai.draw.sheet import sheet
+from pyxai.draw.windows import window_sheet
 
-__all__ = ["color_table", "overlay", "sheet"]
+__all__ = ["color_table", "overlay", "sheet", "window_sheet"]

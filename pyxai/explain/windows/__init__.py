@@ -1,0 +1,1 @@
+"""Scores of overlapping windows of one photo: where they lie, and three ways to compute them."""

@@ -1,0 +1,97 @@
+"""Where the windows lie: a grid of boxes over a photo, as sparse or as dense as wanted."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pyxai._errors import argument_error
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Windows of one size in rows and columns, and what each becomes before the network.
+
+    Attributes:
+        size: (height, width) of the photo.
+        window: (height, width) of a window, in pixels of the photo.
+        tops: the first row of pixels of each row of windows.
+        lefts: the first column of pixels of each column of windows.
+        input_size: (height, width) of a window as the network gets it.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int]
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    input_size: tuple[int, int]
+
+    @property
+    def boxes(self) -> torch.Tensor:
+        """`[rows * columns, 4]` int64 on the CPU: x0, y0, x1, y1, row by row."""
+        y, x = torch.meshgrid(torch.tensor(self.tops), torch.tensor(self.lefts), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        return torch.stack([x, y, x + self.window[1], y + self.window[0]], dim=1)
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """(height, width) of the whole photo at the scale at which the network gets windows."""
+        height, width = (
+            max(given, round(whole * given / window))
+            for whole, window, given in zip(self.size, self.window, self.input_size, strict=True)
+        )
+        return height, width
+
+
+def make_grid(size: tuple[int, int], window: Any, stride: Any, resize: Any, *, cover: bool) -> Grid:
+    """The grid that the arguments of `pyxai.sliding_window` describe.
+
+    Args:
+        size: (height, width) of the photo.
+        window: an int or (height, width).
+        stride: an int or (down, across); None, a quarter of the window.
+        resize: an int or (height, width); None, the window's own size.
+        cover: whether the last row and column lie flush with the border of the photo.
+
+    Raises:
+        ValueError: a length below 1, or a window that is larger than the photo.
+    """
+    rows, columns = pair("window", window, "(height, width)")
+    if rows > size[0] or columns > size[1]:
+        raise ValueError(
+            f"window: expected at most the size of the photo, {size[0]} × {size[1]} "
+            f"(height × width), got {rows} × {columns}"
+        )
+    if stride is None:
+        down, across = max(1, rows // 4), max(1, columns // 4)
+    else:
+        down, across = pair("stride", stride, "(down, across)")
+    input_size = (rows, columns) if resize is None else pair("resize", resize, "(height, width)")
+    tops = _starts(size[0], rows, down, cover)
+    return Grid(size, (rows, columns), tops, _starts(size[1], columns, across, cover), input_size)
+
+
+def _starts(length: int, window: int, stride: int, cover: bool) -> tuple[int, ...]:
+    starts = list(range(0, length - window + 1, stride))
+    if cover and starts[-1] != length - window:
+        starts.append(length - window)
+    return tuple(starts)
+
+
+def pair(argument: str, value: Any, meaning: str) -> tuple[int, int]:
+    """Two lengths, given as one for both or as a pair.
+
+    Raises:
+        ValueError: they are something else, or below 1.
+    """
+    given = value if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]
+    except TypeError:
+        lengths = []
+    if len(lengths) != 2 or min(lengths) < 1:
+        raise argument_error(argument, f"an int or a pair {meaning} of at least 1", value)
+    return lengths[0], lengths[1]

@@ -1,0 +1,48 @@
+"""Networks that do not take a size: errors that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pyxai._errors import argument_error
+from pyxai.classifier import Classifier
+
+
+@contextmanager
+def taking_windows(classifier: Classifier, windows: torch.Tensor) -> Iterator[None]:
+    """Turns a failed assertion, as vision transformers have it, into an error about the window.
+
+    Raises:
+        ValueError: with what the network said.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        expected = f"a size that {classifier.name} takes, or resize= to one ({_said(error)})"
+        raise argument_error("window", expected, tuple(windows.shape[-2:])) from error
+
+
+@contextmanager
+def taking_whole_photo(classifier: Classifier, whole: torch.Tensor, mode: str) -> Iterator[None]:
+    """Turns errors of a network that is run on the whole photo into one about the mode.
+
+    Raises:
+        ValueError: naming the size and what the network said.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # networks refuse sizes in every way there is
+        expected = (
+            f"'exhaustive' for {classifier.name}, which does not run on the whole photo, "
+            f"{[*whole.shape]} ({type(error).__name__}: {_said(error)})"
+        )
+        raise argument_error("mode", expected, mode) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,241 @@
+"""What was found out about the windows of a photo, for all classes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pyxai._errors import argument_error
+from pyxai.classifier.outputs import class_index
+from pyxai.ops import window_heatmap
+
+
+@dataclass(frozen=True)
+class TopWindow:
+    """One of the best windows of a class.
+
+    Attributes:
+        index: its place in `WindowScores.boxes`.
+        box: (x0, y0, x1, y1) in pixels of the photo.
+        probability: of the class.
+        logit: of the class.
+    """
+
+    index: int
+    box: tuple[int, int, int, int]
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far scores are from those of an exhaustive search, on a sample of the windows.
+
+    Attributes:
+        rank_correlation: Spearman's, between the target's probabilities; NaN where all windows of
+            the sample have the same.
+        difference: mean absolute difference of the target's probability.
+        difference_all: the same over all classes.
+        same_class: share of windows with the same top class.
+        windows: how many were compared.
+    """
+
+    rank_correlation: float
+    difference: float
+    difference_all: float
+    same_class: float
+    windows: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WindowScores:
+    """Logits of windows in rows and columns over one photo; see `pyxai.sliding_window`.
+
+    Attributes:
+        boxes: `[n, 4]` int64 on the CPU: x0, y0, x1, y1 in pixels of the photo, row by row.
+        logits: `[n, K]` float32 on the model's device, without a graph.
+        size: (height, width) of the photo.
+        rows: rows of windows.
+        columns: columns of windows; n = rows × columns.
+        target: the index of the class that `scores` and `heatmap()` are about.
+        class_names: one name a class, or None.
+        mode: "exhaustive", "shared" or "dense".
+        layer: the layer up to which windows shared the network, or from which "dense" took its
+            class maps; None for "exhaustive".
+        exhaustive: boxes `[m, 4]` -> logits `[m, K]` by exhaustive search; it holds the model and
+            the photo.
+    """
+
+    boxes: torch.Tensor
+    logits: torch.Tensor
+    size: tuple[int, int]
+    rows: int
+    columns: int
+    target: int
+    class_names: tuple[str, ...] | None
+    mode: str
+    layer: str | None
+    exhaustive: Callable[[torch.Tensor], torch.Tensor]
+
+    def __repr__(self) -> str:
+        x0, y0, x1, y1 = self.boxes[0].tolist()
+        return (
+            f"WindowScores({self.rows} × {self.columns} windows of {y1 - y0} × {x1 - x0} on "
+            f"{self.size[0]} × {self.size[1]} pixels, {self.logits.shape[1]} classes, "
+            f"target={self.target}, mode={self.mode!r})"
+        )
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """The probability of each class in each window, `[n, K]`."""
+        return self.logits.softmax(dim=1)
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """The probability of the target in each window, `[rows, columns]`."""
+        return self._logs([self.target])[0].exp().reshape(self.rows, self.columns)
+
+    def heatmap(self, target: int | str | Sequence[int | str] | None = None) -> torch.Tensor:
+        """The probability of a class around each pixel.
+
+        Args:
+            target: None, the target of the search; a class; a sequence of k classes; or "all".
+
+        Returns:
+            `[H, W]`, or `[k, H, W]` for several classes, float32 on the model's device: the mean
+            probability of the windows that cover a pixel, NaN where none does (only without
+            `cover`, or with a stride larger than the window).
+
+        Raises:
+            ValueError: no such class.
+        """
+        single = False
+        if isinstance(target, str) and target == "all" and "all" not in (self.class_names or ()):
+            classes = list(range(self.logits.shape[1]))
+        elif isinstance(target, str) or not isinstance(target, Sequence):
+            single, classes = True, [self.class_index(target)]
+        else:
+            classes = [self.class_index(each) for each in target]
+        boxes = self.boxes.to(self.logits.device)
+        maps = window_heatmap(self._logs(classes).exp(), boxes, self.size)
+        return maps[0] if single else maps
+
+    def top(
+        self, k: int = 9, target: int | str | None = None, *, max_overlap: float | None = None
+    ) -> list[TopWindow]:
+        """The windows with the highest probability of a class, the best first.
+
+        Args:
+            k: how many; fewer come back where there are no more.
+            target: None, the target of the search, or a class.
+            max_overlap: leave out windows whose overlap with a better one that was taken
+                (intersection over union) is larger; None keeps all, 0 only disjoint ones.
+
+        Raises:
+            ValueError: no such class, k below 1, or an overlap outside [0, 1].
+        """
+        if not isinstance(k, int) or k < 1:
+            raise argument_error("k", "an int of at least 1", k)
+        if max_overlap is not None and not 0 <= max_overlap <= 1:
+            raise argument_error("max_overlap", "None or a number in [0, 1]", max_overlap)
+        index = self.class_index(target)
+        # Logarithms tell apart probabilities that round to 1; equal ones stay in reading order.
+        logs = self._logs([index])[0].cpu()
+        order = logs.argsort(descending=True, stable=True)
+        if max_overlap is not None:
+            order = _apart(order, self.boxes, k, max_overlap)
+        chosen = order[:k].tolist()
+        boxes, logits = self.boxes.tolist(), self.logits[:, index].tolist()
+        return [
+            TopWindow(each, tuple(boxes[each]), float(logs[each].exp()), logits[each])
+            for each in chosen
+        ]
+
+    def agreement(self, sample: int = 64, *, seed: int = 0) -> Agreement:
+        """Compares these scores with exhaustive ones on some of the windows, drawn at random.
+
+        Runs the model on the sample, so neither it nor a photo given as a tensor must have changed
+        since. For mode "exhaustive" nothing runs: the scores agree with themselves.
+
+        Args:
+            sample: how many windows; all, if there are fewer.
+            seed: of the draw; the global random state is left alone.
+
+        Raises:
+            ValueError: a sample below 2.
+        """
+        if not isinstance(sample, int) or sample < 2:
+            raise argument_error("sample", "an int of at least 2", sample)
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.boxes), generator=generator)[:sample].sort().values
+        ours = self.logits[chosen.to(self.logits.device)]
+        theirs = ours if self.mode == "exhaustive" else self.exhaustive(self.boxes[chosen])
+        return compare(ours, theirs, self.target)
+
+    def class_index(self, target: int | str | None) -> int:
+        """The index of a class given by index or name; None is the target of the search.
+
+        Raises:
+            ValueError: no such class.
+        """
+        if target is None:
+            return self.target
+        index, classes = class_index(target, self.class_names), self.logits.shape[1]
+        if not -classes <= index < classes:
+            raise argument_error("target", f"class indices below {classes}", index)
+        return index % classes
+
+    def _logs(self, classes: list[int]) -> torch.Tensor:
+        """Logarithms of the probabilities of k classes, `[k, n]`."""
+        return (self.logits[:, classes] - self.logits.logsumexp(dim=1, keepdim=True)).T
+
+
+def compare(ours: torch.Tensor, theirs: torch.Tensor, target: int) -> Agreement:
+    """How far logits `[n, K]` are from exhaustive ones, see `Agreement`."""
+    logs = [each.double().log_softmax(dim=1).cpu() for each in (ours, theirs)]
+    gaps = (logs[0].exp() - logs[1].exp()).abs()
+    same = logs[0].argmax(dim=1) == logs[1].argmax(dim=1)
+    return Agreement(
+        rank_correlation=_rank_correlation(logs[0][:, target], logs[1][:, target]),
+        difference=float(gaps[:, target].mean()),
+        difference_all=float(gaps.mean()),
+        same_class=float(same.double().mean()),
+        windows=len(ours),
+    )
+
+
+def _rank_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Spearman's: Pearson's of the ranks; NaN where all values of one side are equal."""
+    ranks = [_ranks(each) for each in (a, b)]
+    ranks = [each - each.mean() for each in ranks]
+    products = [(x * y).sum() for x, y in ((ranks[0], ranks[1]), (ranks[0],) * 2, (ranks[1],) * 2)]
+    return float(products[0] / (products[1] * products[2]).sqrt())
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks `[n]` from 1, float64; equal values share the mean of theirs."""
+    values = values.contiguous()
+    order = values.sort().values
+    first, last = (torch.searchsorted(order, values, right=right) for right in (False, True))
+    return (first + last + 1).double() / 2
+
+
+def _apart(order: torch.Tensor, boxes: torch.Tensor, k: int, most: float) -> torch.Tensor:
+    """The first k of the order of which none overlaps an earlier one by more than `most`."""
+    chosen: list[int] = []
+    while len(order) and len(chosen) < k:
+        best = int(order[0])
+        chosen.append(best)
+        order = order[1:]
+        order = order[_overlaps(boxes[best], boxes[order]) <= most]
+    return torch.tensor(chosen)
+
+
+def _overlaps(box: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of one box with each of others, `[n]`."""
+    corners = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])
+    common = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
+    area, areas = (box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return common / (area + areas - common)

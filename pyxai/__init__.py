@@ -1,22 +1,28 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
 from pyxai.acceleration import accelerate
+from pyxai.classes.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
 from pyxai.explain.cam_methods import cam_method
 from pyxai.explain.cam_model import CamModel
+from pyxai.explain.sliding_window import sliding_window
 from pyxai.images import Preprocessing
+from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CamModel",
+    "ClassGallery",
     "Classifier",
     "Preprocessing",
     "__version__",
     "accelerate",
     "cam",
     "cam_method",
+    "fine_tune",
     "load_classifier",
+    "sliding_window",
 ]

@@ -97,6 +97,121 @@ def test_bad_input_is_one_line_and_code_2(run, arguments, message):
     assert "Traceback" not in err
 
 
+def test_gallery(run, tmp_path):
+    from sklearn.datasets import load_sample_image
+
+    for label, name in (("buildings", "china.jpg"), ("sea", "flower.jpg")):
+        path = tmp_path / "photos" / label / name
+        path.parent.mkdir(parents=True)
+        Image.fromarray(load_sample_image(name)).resize((200, 150)).save(path)
+    code, out, _ = run("gallery", "photos", "--per-class", 4, "--clusters", 2, "-o", "out")
+    assert code == 0
+    assert "crop 75: half of 150" in out
+    assert "silhouette" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("index.html", "gallery.json", "features.safetensors", "crops", "sheets"),
+    }
+    assert (tmp_path / "out" / "sheets" / "glacier.jpg").exists()
+    assert pyxai.ClassGallery.load(tmp_path / "out")["buildings"][0].size == (75, 75)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
+    Image.new("RGB", (30, 30)).save(tmp_path / "photos" / "small.png")
+    options = ["--crop", 100, "--evidence", "sliding_window", "--labels", "folder", "--json"]
+    code, out, err = run("gallery", "photos", *options)
+    assert code == 1
+    report = json.loads(out)
+    assert report["crop"] == 100
+    assert report["photos"] == 4
+    assert report["classes"]["buildings"]["crops"] > 0
+    assert report["classes"]["forest"]["crops"] == 0
+    assert "broken.jpg: expected an image" in err
+    assert "photos smaller than the crop: 1" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["empty"], "expected a folder with photos"),
+        (["photo.png", "--crop", 0], "crop: expected an int of at least 1, got 0"),
+        (["photo.png", "--crop", 64], "crop: expected at most the size of the photos, got 64"),
+        (["photo.png", "--evidence", "shap"], "evidence: expected 'cam' or 'sliding_window'"),
+        (["photo.png", "--labels", "name"], "labels: expected None or 'folder'"),
+    ],
+    ids=str,
+)
+def test_gallery_with_bad_input(run, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (60, 60)).save(tmp_path / "photo.png")
+    code, _, err = run("gallery", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_windows_without_arguments(run, tmp_path):
+    code, out, _ = run("windows", "--stride", 80)
+    assert code == 0
+    assert "china.jpg" in out
+    folder = tmp_path / "pyxai-windows"
+    written = sorted(path.name for path in folder.iterdir())
+    kinds = ("json", "overlay.png", "windows.png")
+    assert written == [f"{name}.{kind}" for name in ("china", "flower") for kind in kinds]
+    result = json.loads((folder / "china.json").read_text())
+    assert result["target"]["name"] == "buildings"
+    windows = result["rows"] * result["columns"]
+    assert windows == len(result["boxes"]) == len(result["probabilities"])
+    best = result["top"][0]
+    assert best["probability"] == max(result["probabilities"]) > 0.8
+    assert best["box"][0] < 160  # the temple stands on the left
+    assert result["agreement"] is None
+    with Image.open(folder / "china.overlay.png") as picture:
+        assert picture.size == (640, 427)
+
+
+def test_windows_of_own_photos(run, tmp_path):
+    from sklearn.datasets import load_sample_image
+
+    china = Image.fromarray(load_sample_image("china.jpg"))
+    china.resize((200, 150)).save(tmp_path / "photo.jpg")
+    china.resize((60, 40)).save(tmp_path / "tiny.jpg")
+    options = ["--window", "64x80", "--stride", 30, "--target", "sea", "--resize", 96]
+    photos = ("photo.jpg", "tiny.jpg")
+    code, out, err = run(
+        "windows", *photos, *options, "--mode", "dense", "--top", 2, "-o", "out", "--json"
+    )
+    assert code == 1  # one of them is too small
+    report = json.loads(out)
+    (result,) = report["results"]
+    assert result["mode"] == "dense"
+    assert result["layer"] == "stage4"
+    assert result["target"]["name"] == "sea"
+    x0, y0, x1, y1 = result["boxes"][-1]
+    assert (x1, y1, x1 - x0, y1 - y0) == (200, 150, 80, 64)
+    assert len(result["top"]) <= 2
+    assert -1 <= result["agreement"]["rank_correlation"] <= 1
+    assert report["failures"][0]["photo"] == "tiny.jpg"
+    assert "expected at least the window, 64 × 80, found 40 × 60" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "big"], "window: expected pixels such as 160"),
+        (["--window", "0"], "window: "),
+        (["--stride", "0"], "stride: "),
+        (["--mode", "sparse"], "mode: "),
+        (["--target", "forrest"], "closest: 'forest'"),
+        (["nothing.jpg"], "nothing.jpg"),
+    ],
+    ids=str,
+)
+def test_windows_bad_input_is_one_line_and_code_2(run, arguments, message):
+    code, _, err = run("windows", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
 def test_info(run):
     code, out, _ = run("info")
     assert code == 0
@@ -114,5 +229,5 @@ def test_info(run):
 def test_help(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert "explain" in out
-    assert "info" in out
+    for command in ("explain", "gallery", "info"):
+        assert command in out

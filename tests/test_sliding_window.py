@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
+from pyxai.explain.windows.overlap import apart
 from pyxai.images import ImageError, Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -453,3 +454,12 @@ def test_a_network_of_one_size_asks_for_resize():
     with pytest.raises(ValueError, match=r"window: .*resize= to one \(Input width"):
         pyxai.sliding_window(model, picture(), 20)
     assert pyxai.sliding_window(model, picture(), 20, resize=16).logits.isfinite().all()
+
+
+def test_boxes_apart_are_taken_from_the_best_on():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [2, 0, 12, 10]])
+    order = torch.tensor([1, 0, 2, 3])
+    assert apart(order, boxes, 9, 0.5) == [1, 2]
+    assert apart(order, boxes, 9, 0.9) == [1, 0, 2, 3]
+    assert apart(order, boxes, 1, 0.5) == [1]
+    assert apart(order[:0], boxes, 3, 0.5) == []

@@ -8,7 +8,9 @@ import typer
 
 from pyxai._errors import MissingExtraError
 from pyxai.cli.explain import explain
+from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
+from pyxai.cli.windows import windows
 from pyxai.ops import CudaUnavailableError
 
 app = typer.Typer(
@@ -18,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(explain)
+app.command()(gallery)
 app.command()(info)
+app.command()(windows)
 
 
 def main() -> None:

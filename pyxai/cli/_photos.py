@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,3 @@ def free_name(name: str, taken: set[str]) -> str:
         candidate, number = f"{stem}-{number}", number + 1
     taken.add(candidate)
     return candidate
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, in columns that line up."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

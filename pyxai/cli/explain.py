@@ -11,8 +11,9 @@ import typer
 from PIL import Image
 
 import pyxai
+from pyxai._text import text_table
 from pyxai.classifier import Classifier
-from pyxai.cli._photos import Result, class_of, process, table
+from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
 from pyxai.explain.cam_methods import METHODS, cam_method
 from pyxai.zoo import load_classifier
@@ -151,4 +152,4 @@ def _table(results: list[dict[str, Any]]) -> str:
                 "-" if gap is None else f"{gap:.1e}",
             )
         )
-    return table(rows)
+    return text_table(rows)

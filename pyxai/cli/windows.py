@@ -12,8 +12,9 @@ import typer
 from PIL import Image
 
 import pyxai
+from pyxai._text import text_table
 from pyxai.classifier import Classifier
-from pyxai.cli._photos import Result, class_of, process, table
+from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import overlay, window_sheet
 from pyxai.explain.windows.result import WindowScores
 from pyxai.images import ImageError
@@ -154,4 +155,4 @@ def _table(results: list[dict[str, Any]]) -> str:
                 "-" if correlation is None else f"{correlation:.3f}",
             )
         )
-    return table(rows)
+    return text_table(rows)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.explain.windows.dense import DenseMode
 from pyxai.explain.windows.exhaustive import ExhaustiveMode
@@ -80,8 +80,8 @@ def sliding_window(
     """
     if mode not in _MODES:
         raise argument_error("mode", "'exhaustive', 'shared' or 'dense'", mode)
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise argument_error("batch_size", "None or an int of at least 1", batch_size)
+    if batch_size is not None:
+        batch_size = check_count("batch_size", batch_size, or_none=True)
     if shared_layer is not None and (mode != "shared" or not isinstance(shared_layer, str)):
         raise argument_error("shared_layer", "None, or a name in mode 'shared'", shared_layer)
     classifier = _as_classifier(model, mode)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.classifier.outputs import class_index
+from pyxai.explain.windows.overlap import apart
 from pyxai.ops import window_heatmap
 
 
@@ -136,17 +137,16 @@ class WindowScores:
         Raises:
             ValueError: no such class, k below 1, or an overlap outside [0, 1].
         """
-        if not isinstance(k, int) or k < 1:
-            raise argument_error("k", "an int of at least 1", k)
+        k = check_count("k", k)
         if max_overlap is not None and not 0 <= max_overlap <= 1:
             raise argument_error("max_overlap", "None or a number in [0, 1]", max_overlap)
         index = self.class_index(target)
         # Logarithms tell apart probabilities that round to 1; equal ones stay in reading order.
         logs = self._logs([index])[0].cpu()
         order = logs.argsort(descending=True, stable=True)
-        if max_overlap is not None:
-            order = _apart(order, self.boxes, k, max_overlap)
         chosen = order[:k].tolist()
+        if max_overlap is not None:
+            chosen = apart(order, self.boxes, k, max_overlap)
         boxes, logits = self.boxes.tolist(), self.logits[:, index].tolist()
         return [
             TopWindow(each, tuple(boxes[each]), float(logs[each].exp()), logits[each])
@@ -220,22 +220,3 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
     order = values.sort().values
     first, last = (torch.searchsorted(order, values, right=right) for right in (False, True))
     return (first + last + 1).double() / 2
-
-
-def _apart(order: torch.Tensor, boxes: torch.Tensor, k: int, most: float) -> torch.Tensor:
-    """The first k of the order of which none overlaps an earlier one by more than `most`."""
-    chosen: list[int] = []
-    while len(order) and len(chosen) < k:
-        best = int(order[0])
-        chosen.append(best)
-        order = order[1:]
-        order = order[_overlaps(boxes[best], boxes[order]) <= most]
-    return torch.tensor(chosen)
-
-
-def _overlaps(box: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of one box with each of others, `[n]`."""
-    corners = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])
-    common = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
-    area, areas = (box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return common / (area + areas - common)

@@ -1,0 +1,198 @@
+"""A run over many photos that may be interrupted: what it knows, in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from pyxai.classes.contents import Tally
+from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memory
+from pyxai.classes.storage import box_of, write_json
+from pyxai.classifier import Classifier
+
+_FORMAT = "pyxai gallery run 1"
+_STEM = "gallery-run"  # of the files' names, so that they meet no others
+
+PHOTOS_BETWEEN_SAVES = 200
+_SECONDS_BETWEEN_SAVES = 60.0
+
+
+class Checkpoint:
+    """A run's candidates and the photos it has seen, in a folder; saved every few hundred photos.
+
+    The state names the file of candidates and says how many of the names count, so that a run that
+    is stopped while it writes leaves the state before.
+    """
+
+    def __init__(self, directory: Path, selection: Selection, classifier: Classifier) -> None:
+        """Opens a folder, and fills the selection with what a former run left there.
+
+        Raises:
+            ValueError: it holds the run of another model or other settings.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._selection = selection
+        self._identity = {
+            "format": _FORMAT,
+            **selection.settings.of_selection,
+            "class_names": None if selection.class_names is None else [*selection.class_names],
+            "preprocessing": repr(classifier.preprocessing),
+            "weights": fingerprint(classifier.network),
+        }
+        self._new: list[str] = []
+        self._names = 0  # lines of names.txt that count
+        self._done = np.zeros(0, np.uint64)
+        self._saved = time.monotonic()
+        self._serial = 0
+        self._state = directory / f"{_STEM}.json"
+        self._names_file = directory / f"{_STEM}-names.txt"
+        if self._state.exists():
+            self._resume()
+        else:
+            self._names_file.write_bytes(b"")
+
+    def knows(self, name: str) -> bool:
+        """Whether a former run has seen this photo."""
+        key = _key(name)
+        place = int(np.searchsorted(self._done, key))
+        return place < len(self._done) and bool(self._done[place] == key)
+
+    def done(self, name: str) -> None:
+        """Takes note of a photo; saves when it is time."""
+        self._new.append(name)
+        late = time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES
+        if late or len(self._new) >= PHOTOS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Writes all that is known."""
+        if not self._new and self._serial:
+            return
+        with self._names_file.open("a", encoding="ascii") as file:
+            file.writelines(f"{json.dumps(name)}\n" for name in self._new)
+        self._names += len(self._new)
+        self._new.clear()
+        self._serial += 1
+        selection, arrays = self._selection, self._arrays_file()
+        pools = {index: list(pool) for index, pool in selection.pools.items()}
+        save_file(_arrays(pools), arrays)
+        record = {
+            "identity": self._identity,
+            "serial": self._serial,
+            "names": self._names,
+            "class_count": selection.class_count,
+            "tally": asdict(selection.tally),
+            "pools": {
+                str(index): [[each.score, each.name, each.box] for each in pool]
+                for index, pool in pools.items()
+            },
+        }
+        write_json(self._state, record, indent=None)
+        for old in self._directory.glob(f"{_STEM}-candidates-*.safetensors"):
+            if old != arrays:
+                old.unlink()
+        self._saved = time.monotonic()
+
+    def _arrays_file(self) -> Path:
+        return self._directory / f"{_STEM}-candidates-{self._serial}.safetensors"
+
+    def _resume(self) -> None:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            identity = dict(state["identity"])
+            self._check(identity)
+            self._serial, self._names = int(state["serial"]), int(state["names"])
+            arrays = load_file(self._arrays_file())
+            self._read_names()
+            selection, crop = self._selection, self._selection.settings.crop
+            selection.class_count = state["class_count"]
+            selection.tally = Tally(**state["tally"])
+            selection.tally.failures = [(name, reason) for name, reason in selection.tally.failures]
+            selection.pools = {
+                int(index): _candidates(rows, int(index), arrays, crop)
+                for index, rows in state["pools"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            if isinstance(error, _OtherRunError):
+                raise
+            raise ValueError(
+                f"checkpoint: expected a folder that a gallery's run left, got {self._directory} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        """Raises ValueError if the run was another one."""
+        if identity != self._identity:
+            names = sorted({*identity, *self._identity})
+            other = [name for name in names if identity.get(name) != self._identity.get(name)]
+            raise _OtherRunError(
+                f"checkpoint: expected a run of the same model and settings, got {self._directory}"
+                f", where these differ: {', '.join(other)}"
+            )
+
+    def _read_names(self) -> None:
+        """The photos seen, and cuts off what a stopped run wrote after its last state."""
+        with self._names_file.open("rb+") as file:
+            lines = (file.readline() for _ in range(self._names))
+            keys = np.fromiter((_key(json.loads(line)) for line in lines), np.uint64)
+            file.truncate(file.tell())
+        self._done = np.sort(keys)
+
+
+class _OtherRunError(ValueError):
+    pass
+
+
+def _key(name: str) -> int:
+    """Eight bytes that stand for a name: a million photos take 8 MB."""
+    data = name.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A digest of all weights and buffers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
+            digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(pools: dict[int, list[Candidate]]) -> dict[str, NDArray[np.uint8]]:
+    """Thumbnails of each class, and pixels where there are any."""
+    found: dict[str, NDArray[np.uint8]] = {}
+    for index, pool in pools.items():
+        thumbnails = b"".join(each.thumbnail for each in pool)
+        pixels = b"".join(each.pixels or b"" for each in pool)
+        found[f"thumbnails.{index}"] = np.frombuffer(thumbnails, np.uint8)
+        found[f"pixels.{index}"] = np.frombuffer(pixels, np.uint8)
+    return found
+
+
+def _candidates(
+    rows: list[Any], index: int, arrays: dict[str, NDArray[np.uint8]], crop: int
+) -> list[Candidate]:
+    """A pool as it was; the order of its heap is kept."""
+    thumbnails = arrays[f"thumbnails.{index}"].reshape(len(rows), THUMBNAIL**2)
+    held = sum(is_in_memory(name) for _, name, _ in rows)
+    pixels = iter(arrays[f"pixels.{index}"].reshape(held, crop * crop * 3))
+    found = []
+    for (score, name, box), thumbnail in zip(rows, thumbnails, strict=True):
+        kept = next(pixels).tobytes() if is_in_memory(name) else None
+        candidate = Candidate(float(score), str(name), box_of(box), thumbnail.tobytes(), kept)
+        found.append(candidate)
+    return found

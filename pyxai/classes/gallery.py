@@ -1,0 +1,393 @@
+"""What a class looks like to a network: its most convincing crops out of many photos."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from pyxai._errors import argument_error
+from pyxai.classes.checkpoint import Checkpoint
+from pyxai.classes.contents import ClassCrops, Contents, GalleryCrop, Settings, purity
+from pyxai.classes.evidence import choose_evidence
+from pyxai.classes.features import describe_crops
+from pyxai.classes.grouping import Grouping, silhouette
+from pyxai.classes.page import gallery_page
+from pyxai.classes.selection import Selection
+from pyxai.classes.storage import load_gallery, save_gallery
+from pyxai.classifier import Classifier, as_classifier
+from pyxai.draw import sheet
+from pyxai.images import ImageError, PhotoSources, iterate_photos
+from pyxai.images.errors import ImageErrors, printable
+
+Directory: TypeAlias = "str | os.PathLike[str]"
+
+_ACROSS = 10  # crops in a row of a sheet with all of them
+
+
+class ClassGallery:
+    """The crops that a classifier is surest of, for each class, put into clusters.
+
+    Windows slide over every photo. A window is a candidate for its top class. Of each class the
+    best candidates are kept: few of one photo, none that overlap much, none that look alike. The
+    network's own features tell which of them show the same thing, and one of each such cluster,
+    that with the highest probability, represents it. docs/galleries.md says more.
+
+    Memory does not grow with the number of photos. The result does not depend on their order.
+
+        gallery = pyxai.ClassGallery(classifier, crop=160).fit("photos/")
+        gallery.sheet("street").save("street.png")
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Classifier,
+        crop: int = 160,
+        *,
+        evidence: Literal["cam", "sliding_window"] = "cam",
+        stride: int | None = None,
+        resize: int | None = None,
+        per_class: int = 100,
+        per_photo: int = 3,
+        max_overlap: float = 0.3,
+        layer: str | None = None,
+        clusters: int = 9,
+        clusterer: Any = None,
+        distance_threshold: float | None = None,
+        labels: Literal["folder"] | None = None,
+        mode: Literal["exhaustive", "shared"] = "exhaustive",
+        seed: int = 0,
+    ) -> None:
+        """Keeps the settings; nothing runs.
+
+        Args:
+            model: any classifying `nn.Module`, or a `Classifier`. It is left exactly as it was.
+            crop: side of the windows, in pixels of the photos. Smaller photos are skipped.
+            evidence: "cam", from one forward pass on the whole photo: window means of the class
+                maps where the head is global average pooling and one linear layer, else of
+                Grad-CAM. "sliding_window" runs every window by itself: the network cannot see
+                what lies around it.
+            stride: pixels between windows; None, a quarter of the crop.
+            resize: side that each crop is resized to for the network; None keeps it.
+            per_class: how many crops of each class are kept, at most.
+            per_photo: how many of them may come from one photo.
+            max_overlap: of two crops of one photo, intersection over union.
+            layer: the layer whose features, averaged over positions, describe a crop; None, the
+                last one with spatial positions.
+            clusters: how many clusters a class has (Ward's clustering); as many as crops where
+                there are fewer of these.
+            clusterer: any clusterer of scikit-learn in its place.
+            distance_threshold: up to where Ward's clustering merges, in place of a number;
+                features are unit vectors.
+            labels: "folder" lets only photos in a folder named after a class stand for this class;
+                None takes any photo.
+            mode: of `pyxai.sliding_window`, for that evidence.
+            seed: for a clusterer whose random_state is None.
+
+        Raises:
+            ValueError: an argument does not fit: its name, what was expected, what was got.
+        """
+        self.classifier: Classifier | None = as_classifier(model)
+        self.settings = Settings(
+            crop=crop,
+            evidence=evidence,
+            stride=stride,
+            resize=resize,
+            per_class=per_class,
+            per_photo=per_photo,
+            max_overlap=max_overlap,
+            layer=layer,
+            labels=labels,
+            mode=mode,
+            seed=seed,
+        )
+        if labels is not None and self.classifier.class_names is None:
+            raise ValueError(
+                "labels: expected None for a classifier without class names, got 'folder'"
+            )
+        self._grouping = Grouping(clusters, distance_threshold, clusterer, seed)
+        self._contents: Contents | None = None
+
+    def __repr__(self) -> str:
+        if self._contents is None:
+            return f"ClassGallery(crop={self.settings.crop}, not fitted)"
+        crops = sum(len(each.crops) for each in self._contents.classes)
+        return f"ClassGallery({self._describe()}: {crops} crops)"
+
+    # ---- making one ----
+
+    def fit(
+        self,
+        photos: PhotoSources,
+        *,
+        checkpoint: Directory | None = None,
+        progress: bool = True,
+    ) -> ClassGallery:
+        """Looks at all photos, one after the other, and keeps the best crops of each class.
+
+        Args:
+            photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`. Each is taken
+                upright and as large as it is; the classifier's resize and crop are not applied.
+            checkpoint: a folder for what is known so far, written every 200 photos. A run that
+                was interrupted goes on from there when it is started again, with the same result.
+                A generator must then give the same photos in the same order.
+            progress: whether to show a bar; there is none without a terminal.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: no photo is as large as the crop; the network cannot be searched this way;
+                the checkpoint is of another run; the gallery was loaded and has no model.
+            pyxai.images.ImageError: there are no photos, or none can be read. Single photos that
+                cannot be read are listed in the report.
+        """
+        if self.classifier is None:
+            raise ValueError("fit: expected a gallery with a model, got one that was loaded")
+        classifier, settings = self.classifier, self.settings
+        sources = iterate_photos(photos)
+        selection = Selection(settings, classifier.class_names)
+        kept = checkpoint is not None and Checkpoint(Path(checkpoint), selection, classifier)
+        look = choose_evidence(classifier, settings)
+        bar = tqdm(sources, desc="gallery", unit="photo", disable=None if progress else True)
+        for name, photo in bar:
+            if kept and kept.knows(name):
+                continue
+            if isinstance(photo, ImageError):
+                selection.tally.photos += 1
+                selection.tally.fail(name, photo.reason)
+            elif selection.wants(name, photo):
+                selection.offer(name, photo, look(photo))
+            if kept:
+                kept.done(name)
+        if kept:
+            kept.save()
+        self._contents = self._finish(classifier, selection)
+        return self
+
+    def _finish(self, classifier: Classifier, selection: Selection) -> Contents:
+        """Features and clusters of the crops that were kept."""
+        tally = selection.tally
+        if selection.class_count is None:
+            if tally.unreadable and tally.unreadable == tally.photos:
+                raise ImageErrors(tally.failures, tally.photos)
+            if not tally.photos:
+                raise ImageError("photos", "expected at least one, got none")
+            raise ValueError(
+                f"crop: expected at most the size of the photos, got {self.settings.crop}: of "
+                f"{tally.photos} photos {tally.smaller} are smaller, {tally.unreadable} cannot be "
+                f"read, and {tally.unnamed} lie in a folder of no class"
+            )
+        names = classifier.class_names or tuple(
+            f"class {index}" for index in range(selection.class_count)
+        )
+        classes, layer = describe_crops(classifier, selection, names)
+        grouped = tuple(map(self._grouping, classes))
+        return Contents(classifier.name, layer, str(self._grouping), names, grouped, tally)
+
+    def recluster(
+        self,
+        clusters: int = 9,
+        *,
+        clusterer: Any = None,
+        distance_threshold: float | None = None,
+    ) -> ClassGallery:
+        """The same crops in other clusters: a new gallery, without another look at the photos.
+
+        Args:
+            clusters: see `ClassGallery`.
+            clusterer: see `ClassGallery`.
+            distance_threshold: see `ClassGallery`.
+
+        Raises:
+            ValueError: the gallery is not fitted, or an argument does not fit.
+        """
+        contents = self._fitted()
+        grouping = Grouping(clusters, distance_threshold, clusterer, self.settings.seed)
+        classes = tuple(map(grouping, contents.classes))
+        twin = object.__new__(ClassGallery)
+        twin.classifier, twin.settings, twin._grouping = self.classifier, self.settings, grouping
+        twin._contents = replace(contents, classes=classes, clustering=str(grouping))
+        return twin
+
+    # ---- looking at it ----
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self._fitted().class_names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.class_names)
+
+    def __getitem__(self, target: int | str) -> list[GalleryCrop]:
+        """The crops of a class, the best first; an empty list where none speaks for it.
+
+        Raises:
+            ValueError: there is no such class (with the closest names).
+        """
+        contents = self._fitted()
+        return list(contents.classes[contents.index(target)].crops)
+
+    def features(self, target: int | str) -> NDArray[np.float32]:
+        """What the crops of a class were clustered by: `[n, C]` unit vectors, in their order."""
+        contents = self._fitted()
+        features: NDArray[np.float32] = contents.classes[contents.index(target)].features.copy()
+        return features
+
+    def sheet(
+        self,
+        target: int | str,
+        *,
+        crops: Literal["representatives", "all"] = "representatives",
+        titles: bool = True,
+        cell: int = 160,
+    ) -> Image.Image:
+        """The crops of a class as one picture.
+
+        Args:
+            target: a class, by index or name.
+            crops: "representatives", one of each cluster, the largest cluster first, row by row;
+                "all", a row or more for each cluster.
+            titles: whether rows say how many crops their clusters have.
+            cell: side of a crop in the picture, in pixels.
+
+        Raises:
+            ValueError: an argument does not fit.
+        """
+        contents = self._fitted()
+        found = contents.classes[contents.index(target)]
+        if crops not in ("representatives", "all"):
+            raise argument_error("crops", "'representatives' or 'all'", crops)
+        rows = (_representatives if crops == "representatives" else _all_crops)(found)
+        if not rows:
+            name = printable(contents.class_names[contents.index(target)])
+            return sheet([[None]], row_titles=[f"{name}: none"] if titles else (), cell=cell)
+        pictures = [[each.picture() for each in row] for _, row in rows]
+        lines = [line for line, _ in rows]
+        return sheet(pictures, row_titles=lines if titles else (), cell=cell)
+
+    def report(self) -> dict[str, Any]:
+        """What was found, as a dictionary that JSON can hold.
+
+        Returns:
+            "photos", "smaller_than_crop", "in_no_class_folder", "unreadable" (how many) and
+            "failures" (the first 1,000 of these: photo and reason); "purity" over all crops and
+            "silhouette", the mean over the classes that have one; and for each of "classes":
+            "crops", "photos", "clusters", "purity", "silhouette", "near_duplicates" and "note". A
+            second class of one name is called "name (index)".
+        """
+        contents = self._fitted()
+        classes: dict[str, dict[str, Any]] = {}
+        for index, found in enumerate(contents.classes):
+            name = contents.class_names[index]
+            key = name if name not in classes else f"{name} ({index})"
+            classes[key] = {
+                "crops": len(found.crops),
+                "photos": len({crop.name for crop in found.crops}),
+                "clusters": len(found.clusters),
+                "purity": purity([(name, found)]),
+                "silhouette": silhouette(found),
+                "near_duplicates": found.near_duplicates,
+                "note": found.note,
+            }
+        known = [row["silhouette"] for row in classes.values() if row["silhouette"] is not None]
+        tally = contents.tally
+        return {
+            "photos": tally.photos,
+            "smaller_than_crop": tally.smaller,
+            "in_no_class_folder": tally.unnamed,
+            "unreadable": tally.unreadable,
+            "failures": [{"photo": name, "reason": reason} for name, reason in tally.failures],
+            "purity": purity(zip(contents.class_names, contents.classes, strict=True)),
+            "silhouette": sum(known) / len(known) if known else None,
+            "classes": classes,
+        }
+
+    @staticmethod
+    def compare(galleries: Sequence[ClassGallery], out_dir: Directory, *, seed: int = 0) -> Any:
+        """See `pyxai.classes.compare`."""
+        from pyxai.classes.comparison import compare
+
+        return compare(galleries, out_dir, seed=seed)
+
+    # ---- keeping it ----
+
+    def save(self, directory: Directory) -> Path:
+        """Writes gallery.json, features.safetensors and crops/CLASS/000.jpg; returns the folder."""
+        folder = Path(directory)
+        save_gallery(folder, self.settings, self._fitted(), self.report())
+        return folder
+
+    @classmethod
+    def load(cls, directory: Directory) -> ClassGallery:
+        """Reads a gallery that was saved, to look at it or to cluster it anew; needs no model.
+
+        Raises:
+            ValueError: it is none, or damaged.
+            OSError: a file is missing.
+        """
+        gallery = object.__new__(cls)
+        gallery.settings, gallery._contents = load_gallery(Path(directory))
+        gallery.classifier, gallery._grouping = None, Grouping()
+        return gallery
+
+    def page(self, directory: Directory) -> Path:
+        """Saves the gallery with a page, index.html, that shows it in any browser.
+
+        Returns:
+            The path of the page.
+        """
+        path = self.save(directory) / "index.html"
+        text = gallery_page(self._fitted(), self._describe(), self.report())
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def _describe(self) -> str:
+        """The settings in a line."""
+        contents, settings = self._fitted(), self.settings
+        mode = f" ({settings.mode})" if settings.evidence == "sliding_window" else ""
+        return (
+            f"{settings.evidence}{mode}, crop {settings.crop}, layer {contents.layer}, "
+            f"{contents.clustering}"
+        )
+
+    def _fitted(self) -> Contents:
+        if self._contents is None:
+            raise ValueError("gallery: expected one that was fitted, call fit(photos) first")
+        return self._contents
+
+
+_Rows: TypeAlias = "list[tuple[str, list[GalleryCrop]]]"
+
+
+def _representatives(found: ClassCrops) -> _Rows:
+    """Titles and rows of a square of representatives."""
+    clusters = found.clusters
+    columns = max(1, math.ceil(math.sqrt(len(clusters))))
+    rows: _Rows = []
+    for start in range(0, len(clusters), columns):
+        part = clusters[start : start + columns]
+        sizes = ", ".join(str(len(group)) for group in part)
+        rows.append((f"{sizes} crops", [group[0] for group in part]))
+    return rows
+
+
+def _all_crops(found: ClassCrops) -> _Rows:
+    """Titles and rows of all crops, cluster by cluster."""
+    named = [(f"cluster {number}", group) for number, group in enumerate(found.clusters, 1)]
+    rows: _Rows = []
+    for name, group in [*named, ("in no cluster", found.noise)]:
+        for start in range(0, len(group), _ACROSS):
+            title = "" if start else f"{name}: {len(group)} crops"
+            rows.append((title, group[start : start + _ACROSS]))
+    return rows

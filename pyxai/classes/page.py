@@ -1,0 +1,126 @@
+"""A gallery as an HTML page that needs neither a server nor a script."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from pyxai.classes.contents import Contents, GalleryCrop
+from pyxai.classes.storage import crop_file, folder_names
+from pyxai.images.errors import printable
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1rem; }
+nav a { display: inline-block; margin: 0 1rem 0.5rem 0; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: 0.15rem 0.8rem 0.15rem 0; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+.crops { display: grid; gap: 0.6rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
+.all { grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); margin-bottom: 1rem; }
+figure { margin: 0; }
+img { display: block; height: auto; max-width: 100%; width: 100%; }
+figcaption, .note { font-size: 0.85rem; opacity: 0.8; }
+summary { cursor: pointer; margin: 0.8rem 0; }
+h2 { border-top: 1px solid #8888; margin-top: 2rem; padding-top: 1rem; }
+"""
+
+
+def text(value: object) -> str:
+    """Anything as HTML that shows as it is, in one line."""
+    return escape(printable(str(value)))
+
+
+def page(title: str, body: str, *, style: str = "") -> str:
+    """A whole HTML document."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
+        f"{body}\n</body>\n</html>\n"
+    )
+
+
+def gallery_page(contents: Contents, description: str, report: dict[str, Any]) -> str:
+    """The page of a gallery saved beside it: representatives of each class, and all crops."""
+    links = "".join(
+        f'<a href="#class-{index}">{text(name)}</a>\n'
+        for index, name in enumerate(contents.class_names)
+    )
+    parts = [
+        f"<h1>{text(contents.model)}: what each class looks like to it</h1>",
+        f"<p>{text(description)}</p>",
+        f"<nav>\n{links}</nav>",
+        _table(report),
+    ]
+    for index, folder in enumerate(folder_names(contents.class_names)):
+        parts.append(_section(contents, index, folder))
+    failures = contents.tally.failures
+    if failures:
+        listed = "".join(f"<li>{text(name)}: {text(reason)}</li>\n" for name, reason in failures)
+        count = contents.tally.unreadable
+        parts.append(f"<h2>Photos that could not be read: {count}</h2>\n<ul>\n{listed}</ul>")
+    return page(f"{contents.model}: class gallery", "\n".join(parts))
+
+
+def _table(report: dict[str, Any]) -> str:
+    rows = [
+        f"<tr><td>{text(name)}</td><td>{row['crops']}</td><td>{row['photos']}</td>"
+        f"<td>{row['clusters']}</td><td>{share(row['purity'])}</td>"
+        f"<td>{share(row['silhouette'])}</td></tr>"
+        for name, row in report["classes"].items()
+    ]
+    heads = ("class", "crops", "photos", "clusters", "purity", "silhouette")
+    head = "".join(f"<th>{each}</th>" for each in heads)
+    photos = f"{report['photos']} photos, {report['smaller_than_crop']} smaller than the crop"
+    lines = "\n".join(rows)
+    return f"<table>\n<tr>{head}</tr>\n{lines}\n</table>\n<p>{photos}.</p>"
+
+
+def share(value: float | None) -> str:
+    """A number with two decimals, or a dash."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _section(contents: Contents, index: int, folder: str) -> str:
+    found, name = contents.classes[index], text(contents.class_names[index])
+    head = f'<h2 id="class-{index}">{name}</h2>'
+    if not found.crops:
+        return f'{head}\n<p class="note">No crop speaks for this class.</p>'
+    places = {id(crop): rank for rank, crop in enumerate(found.crops)}
+    clusters = found.clusters
+    best = "\n".join(
+        _figure(group[0], folder, places, f"{len(group)} crops, up to {group[0].score:.2f}")
+        for group in clusters
+    )
+    note = f'<p class="note">{text(found.note)}</p>\n' if found.note else ""
+    every = "\n".join(
+        _cluster(f"cluster {number}, {len(group)} crops", group, folder, places)
+        for number, group in enumerate(clusters, 1)
+    )
+    if found.noise:
+        every += "\n" + _cluster("in no cluster", found.noise, folder, places)
+    summary = f"all {len(found.crops)} crops by cluster"
+    return (
+        f'{head}\n{note}<div class="crops">\n{best}\n</div>\n'
+        f"<details>\n<summary>{summary}</summary>\n{every}\n</details>"
+    )
+
+
+def _cluster(title: str, group: list[GalleryCrop], folder: str, places: dict[int, int]) -> str:
+    figures = "\n".join(_figure(crop, folder, places, f"{crop.score:.2f}") for crop in group)
+    return f'<h3>{title}</h3>\n<div class="crops all">\n{figures}\n</div>'
+
+
+def _figure(crop: GalleryCrop, folder: str, places: dict[int, int], caption: str) -> str:
+    address = quote(crop_file(folder, places[id(crop)]))
+    width, height = crop.size
+    where = f"{printable(crop.name)}, box {crop.box}"
+    if crop.label is not None:
+        where = f"{where}, folder of {printable(crop.label)}"
+    title = escape(where)
+    return (
+        f'<figure><img src="{address}" alt="{title}" title="{title}" width="{width}" '
+        f'height="{height}" loading="lazy"><figcaption>{caption}</figcaption></figure>'
+    )

@@ -1,0 +1,130 @@
+"""`pyxai gallery`: a folder of photos in; what each class looks like to the network out."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from pyxai._text import text_table
+from pyxai.classes.gallery import ClassGallery
+from pyxai.classes.page import share
+from pyxai.classes.storage import folder_names
+from pyxai.images import ImageError, find_photos, open_photo
+from pyxai.images.errors import printable
+from pyxai.zoo import load_classifier
+
+_CROP = 160
+_LOOKED_AT = 32  # photos, to choose a crop
+_SHOWN = 20  # photos that could not be read
+
+
+def gallery(
+    photos: Annotated[list[Path], typer.Argument(help="Folders of photos, or photos.")],
+    model: Annotated[
+        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
+    ] = "demo",
+    architecture: Annotated[
+        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(help="Side of the crops in pixels; 160, or half a side of small photos."),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Pixels between windows; by default a quarter of the crop.")
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Side that crops are resized to for the network.")
+    ] = None,
+    evidence: Annotated[str, typer.Option(help="cam or sliding_window.")] = "cam",
+    per_class: Annotated[int, typer.Option(help="How many crops to keep of a class.")] = 100,
+    clusters: Annotated[int, typer.Option(help="How many clusters a class has.")] = 9,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="folder: only photos in a folder named after a class stand for it."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "pyxai-gallery"
+    ),
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Show what each class looks like to a classifier: its best crops out of many photos."""
+    chosen, why = (crop, "") if crop is not None else choose_crop(photos)
+    if why:
+        typer.echo(f"crop {chosen}: {why}", err=as_json)
+    found = ClassGallery(
+        load_classifier(model, architecture=architecture, device=device),
+        chosen,
+        evidence=cast(Literal["cam", "sliding_window"], evidence),
+        stride=stride,
+        resize=resize,
+        per_class=per_class,
+        clusters=clusters,
+        labels=cast(Literal["folder"] | None, labels),
+    ).fit(photos, checkpoint=checkpoint)
+    page = found.page(output)
+    sheets = output / "sheets"
+    sheets.mkdir(exist_ok=True)
+    for index, name in enumerate(folder_names(found.class_names)):
+        found.sheet(index).save(sheets / f"{name}.jpg", quality=92)
+    report = found.report()
+    if as_json:
+        typer.echo(json.dumps({"crop": chosen, **report}, indent=2))
+    else:
+        typer.echo(_summary(report))
+        typer.echo(f"{report['photos']} photos; {page}, sheets/ and gallery.json in {output}/")
+    for failure in report["failures"][:_SHOWN]:
+        name = printable(failure["photo"])
+        typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
+    for count, what in (
+        (report["smaller_than_crop"], "smaller than the crop"),
+        (report["in_no_class_folder"], "in no folder of a class"),
+        (report["unreadable"], "not readable"),
+    ):
+        if count:
+            typer.echo(f"pyxai: photos {what}: {count}", err=True)
+    if report["unreadable"]:
+        raise typer.Exit(1)
+
+
+def choose_crop(photos: list[Path]) -> tuple[int, str]:
+    """A crop that suits the first photos, and why: 160 pixels, or half a side of small photos.
+
+    Raises:
+        pyxai.images.ImageError: there are no photos.
+    """
+    sides = []
+    for path in find_photos(photos)[:_LOOKED_AT]:
+        try:
+            sides.append(min(open_photo(path).size))
+        except ImageError:  # reported when all are read
+            continue
+    if not sides or statistics.median(sides) >= 2 * _CROP:
+        return _CROP, "the default"
+    side = int(statistics.median(sides))
+    return max(1, side // 2), f"half of {side}, the shorter side of the first photos (median)"
+
+
+def _summary(report: dict[str, Any]) -> str:
+    columns = ("crops", "photos", "clusters")
+    rows: list[tuple[str, ...]] = [("class", *columns, "purity", "silhouette")]
+    for name, row in [*report["classes"].items(), ("all", _sums(report, columns))]:
+        counts = [str(row[column]) for column in columns]
+        rows.append((printable(name), *counts, share(row["purity"]), share(row["silhouette"])))
+    return text_table(rows)
+
+
+def _sums(report: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    """Sums and means over the classes; a photo may have given crops to several."""
+    classes = report["classes"].values()
+    counts = {column: sum(row[column] for row in classes) for column in columns}
+    means = {name: report[name] for name in ("purity", "silhouette")}
+    return {**counts, "photos": "", **means}

@@ -1,0 +1,339 @@
+"""Galleries on disk, their pages, and runs that were interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from gallery_photos import COLORS, CROP, NAMES, color_classifier, facts, folder_of_photos, photo
+from PIL import Image
+from sklearn.cluster import DBSCAN
+
+from pyxai import ClassGallery, Classifier, Preprocessing
+from pyxai.classes import checkpoint as checkpoint_module
+from pyxai.classes.checkpoint import fingerprint
+from pyxai.classes.storage import folder_names
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    'x" onerror="alert(1)\x00\n',
+    "very long " * 100,
+)
+
+
+def new(model=None, **options):
+    options = {"stride": 8, "clusters": 2, **options}
+    return ClassGallery(color_classifier() if model is None else model, CROP, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return folder_of_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def gallery(folder):
+    return new().fit(folder)
+
+
+# ---- saving and loading ----
+
+
+def test_round_trip(gallery, tmp_path):
+    saved = gallery.save(tmp_path / "saved")
+    loaded = ClassGallery.load(saved)
+    assert facts(loaded) == facts(gallery)
+    assert loaded.report() == gallery.report()
+    assert loaded.settings == gallery.settings
+    assert loaded.class_names == NAMES
+    assert loaded.classifier is None
+    assert repr(loaded) == repr(gallery)
+    for name in COLORS:
+        assert np.array_equal(loaded.features(name), gallery.features(name))
+        difference = np.array(loaded[name][0].picture(), float) - gallery[name][0].picture()
+        assert np.abs(difference).mean() < 20  # JPEG
+        assert len(list((saved / "crops" / name).iterdir())) == len(gallery[name])
+    assert facts(loaded.recluster(3)) == facts(gallery.recluster(3))
+    with pytest.raises(ValueError, match="fit: expected a gallery with a model"):
+        loaded.fit([photo(1)])
+
+
+def test_a_loaded_gallery_is_saved_without_loss(gallery, tmp_path):
+    first = gallery.save(tmp_path / "first")
+    before = {path.name: path.read_bytes() for path in (first / "crops" / "red").iterdir()}
+    second = ClassGallery.load(first).recluster(3).save(tmp_path / "second")
+    assert before == {path.name: path.read_bytes() for path in (second / "crops/red").iterdir()}
+    ClassGallery.load(first).save(first)  # onto itself
+    assert before == {path.name: path.read_bytes() for path in (first / "crops/red").iterdir()}
+
+
+def test_crops_of_a_larger_gallery_do_not_stay(gallery, folder, tmp_path):
+    gallery.save(tmp_path / "saved")
+    new(per_class=2).fit(folder).save(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved/crops/red").iterdir()} == {
+        "000.jpg",
+        "001.jpg",
+    }
+    assert len(ClassGallery.load(tmp_path / "saved")["red"]) == 2
+
+
+def test_pictures_do_not_depend_on_the_working_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    gallery = new().fit("photos")
+    saved = gallery.save("saved")
+    loaded = ClassGallery.load(saved)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert gallery["red"][0].name == "photos/red/" + Path(gallery["red"][0].name).name
+    assert gallery["red"][0].picture().size == (CROP, CROP)
+    assert loaded["red"][0].picture().size == (CROP, CROP)
+
+
+def test_hostile_names(folder, tmp_path):
+    gallery = new(color_classifier(names=HOSTILE)).fit(folder)
+    place = tmp_path / "deep" / "saved"
+    gallery.page(place)
+    written = [path.relative_to(tmp_path) for path in (tmp_path / "deep").rglob("*")]
+    assert all(path.parts[:2] == ("deep", "saved") or path == Path("deep") for path in written)
+    assert len(list((place / "crops").iterdir())) == 4
+    assert list(ClassGallery.load(place)) == list(HOSTILE)
+    for name in HOSTILE:
+        gallery.sheet(name, cell=20)
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (["a b", "a/b", "A B"], ["a_b", "a_b-2", "A_B-3"]),
+        (["..", "", "...", "\x00"], ["class", "class-2", "class-3", "class-4"]),
+        (["con", "NUL", "com1", "lpt"], ["con_", "NUL_", "com1_", "lpt"]),
+        (["Straße", "市場"], ["Straße", "市場"]),
+        (["\udc80x"], ["x"]),
+        (["x" * 300, "x" * 301], ["x" * 60, "x" * 60 + "-2"]),
+    ],
+    ids=str,
+)
+def test_folder_names(names, folders):
+    assert folder_names(names) == folders
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "gallery.json").write_text("no JSON"),
+        lambda folder: (folder / "gallery.json").write_text("[1]"),
+        lambda folder: edit(folder, lambda record: record.update(format="other")),
+        lambda folder: edit(folder, lambda record: record.pop("settings")),
+        lambda folder: edit(folder, lambda record: record["settings"].update(crop=-1)),
+        lambda folder: edit(folder, lambda record: record["classes"].pop()),
+        lambda folder: edit(folder, lambda record: record["classes"][0]["crops"].pop()),
+        lambda folder: edit(folder, lambda record: record["classes"][0]["crops"][0].pop("box")),
+        lambda folder: (folder / "features.safetensors").write_bytes(b"\x80\x04pickle"),
+    ],
+)
+def test_damaged_galleries(gallery, tmp_path, damage):
+    folder = gallery.save(tmp_path / "saved")
+    damage(folder)
+    with pytest.raises(ValueError, match="directory: expected a gallery saved by pyxai, got"):
+        ClassGallery.load(folder)
+
+
+def edit(folder, change):
+    record = json.loads((folder / "gallery.json").read_text())
+    change(record)
+    (folder / "gallery.json").write_text(json.dumps(record))
+
+
+def test_no_gallery_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        ClassGallery.load(tmp_path)
+
+
+# ---- the page ----
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.images, self.texts, self.attributes = [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attributes]
+        self.images += [value for name, value in attributes if (tag, name) == ("img", "src")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_page(gallery, tmp_path):
+    path = gallery.page(tmp_path / "out")
+    page = Page(path)
+    assert path == tmp_path / "out" / "index.html"
+    assert "script" not in page.tags
+    assert len(page.images) == sum(
+        len(gallery[name]) + gallery.report()["classes"][name]["clusters"] for name in gallery
+    )
+    for source in page.images:
+        assert (path.parent / unquote(source)).is_file()
+    text = path.read_text()
+    assert "http" not in text
+    assert "viewport" in text
+    assert "color-scheme: light dark" in text
+
+
+def test_page_with_hostile_names_and_an_empty_class(tmp_path):
+    names = tmp_path / '<img src=x onerror="a">'
+    folder = folder_of_photos(names, count=1)
+    (folder / "<b>broken.jpg").write_bytes(b"")
+    gallery = new(color_classifier(names=("<i>none", *HOSTILE[:3]))).fit(folder / "green")
+    empty = Page(gallery.page(tmp_path / "empty"))
+    assert "No crop speaks for this class." in empty.texts
+    path = new(color_classifier(names=HOSTILE)).fit(folder).page(tmp_path / "out")
+    page = Page(path)
+    assert not {"script", "i", "b"} & {*page.tags}
+    assert "onerror" not in page.attributes
+    assert "<script>alert(1)</script>" in "".join(page.texts)  # as text
+    assert "<b>broken.jpg" in "".join(page.texts)
+    assert "\x00" not in path.read_text()
+    for source in page.images:
+        assert (path.parent / unquote(source)).is_file()
+
+
+def test_page_shows_what_is_in_no_cluster(gallery, tmp_path):
+    noisy = gallery.recluster(clusterer=DBSCAN(eps=1e-7, min_samples=2))
+    page = Page(noisy.page(tmp_path / "out"))
+    assert "in no cluster" in page.texts
+
+
+# ---- interrupted runs ----
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(sources, after):
+    for number, source in enumerate(sources):
+        if number == after:
+            raise Stopped
+        yield source
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_an_interrupted_run_gives_the_same(folder, tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(checkpoint_module, "PHOTOS_BETWEEN_SAVES", 3)
+    (folder / "blue" / "broken.png").write_bytes(b"nothing")
+    photo(1, size=20).save(folder / "green" / "small.png")
+    sources = sorted(folder.rglob("*.png"))
+    if in_memory:
+        sources = [path if "bro" in path.name else Image.open(path) for path in sources]
+    whole = new(per_class=4).fit(sources)
+    place, looks = tmp_path / "run", []
+    original = ClassGallery._finish
+
+    def count_looks(self, classifier, selection):
+        looks.append(selection.tally.photos)
+        return original(self, classifier, selection)
+
+    monkeypatch.setattr(ClassGallery, "_finish", count_looks)
+    for after in (4, 5, 11):
+        with pytest.raises(Stopped):
+            new(per_class=4).fit(stopping(sources, after), checkpoint=place)
+    resumed = new(per_class=4).fit(sources, checkpoint=place)
+    again = new(per_class=4).fit(sources, checkpoint=place)
+    assert looks == [17, 17]  # every photo counted once
+    assert facts(resumed) == facts(again) == facts(whole)
+    assert resumed.report() == again.report() == whole.report()
+    for name in COLORS:
+        assert np.array_equal(resumed.features(name), whole.features(name))
+        assert [c.picture().tobytes() for c in resumed[name]] == [
+            c.picture().tobytes() for c in whole[name]
+        ]
+
+
+def test_photos_of_a_former_run_are_not_looked_at_again(folder, tmp_path, monkeypatch):
+    new().fit(folder, checkpoint=tmp_path / "run")
+    photo(70, "red").save(folder / "red" / "new.png")
+    model = color_classifier()
+    seen = []
+    forward = model.model.forward
+
+    def watching(images):
+        seen.append(tuple(images.shape))
+        return forward(images)
+
+    monkeypatch.setattr(model.model, "forward", watching)
+    gallery = new(model).fit(folder, checkpoint=tmp_path / "run")
+    assert seen.count((1, 3, 96, 96)) <= 2  # the new photo, and a look at the model
+    assert gallery.report()["photos"] == 16
+    assert any(crop.name.endswith("new.png") for crop in gallery["red"])
+
+
+def test_what_was_written_after_the_last_state_is_dropped(folder, tmp_path):
+    place = tmp_path / "run"
+    names = place / "gallery-run-names.txt"
+    paths = sorted(folder.rglob("*.png"))
+    new().fit(paths[:5], checkpoint=place)
+    with names.open("a") as file:  # stopped between the names and the state
+        file.write(f"{json.dumps(str(paths[7]))}\n")
+    resumed = new().fit(paths, checkpoint=place)
+    assert facts(resumed) == facts(new().fit(paths))
+    assert len(names.read_text().splitlines()) == len(paths)
+    assert len(list(place.glob("gallery-run-candidates-*"))) == 1
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    # Stopped before the first state.
+    (fresh / names.name).write_text(f"{json.dumps(str(paths[7]))}\n")
+    new().fit(paths[:5], checkpoint=fresh)
+    assert facts(new().fit(paths, checkpoint=fresh)) == facts(resumed)
+
+
+def test_names_that_are_no_text(tmp_path):
+    place = os.fsencode(tmp_path) + b"/\xff\xfe.png"
+    photo(1, "red").save(os.fsdecode(place), format="PNG")
+    gallery = new().fit(tmp_path, checkpoint=tmp_path / "run")
+    assert facts(new().fit(tmp_path, checkpoint=tmp_path / "run")) == facts(gallery)
+    saved = gallery.page(tmp_path / "out").parent
+    assert facts(ClassGallery.load(saved)) == facts(gallery)
+
+
+def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):
+    place = tmp_path / "run"
+    new().fit(folder / "red", checkpoint=place)
+    new(layer="body", seed=3, clusters=4).fit(folder / "red", checkpoint=place)  # all the same
+    with pytest.raises(ValueError, match=r"where these differ: per_photo, stride$"):
+        new(per_photo=1, stride=16).fit(folder, checkpoint=place)
+    other = color_classifier()
+    with torch.no_grad():
+        other.model.fc.bias += 1e-3
+    with pytest.raises(ValueError, match=r"where these differ: weights$"):
+        new(other).fit(folder, checkpoint=place)
+    shifted = Classifier(
+        color_classifier().model, class_names=NAMES, preprocessing=Preprocessing(resize=96)
+    )
+    with pytest.raises(ValueError, match=r"where these differ: preprocessing$"):
+        new(shifted).fit(folder, checkpoint=place)
+    (place / "gallery-run.json").write_text("{}")
+    with pytest.raises(ValueError, match="checkpoint: expected a folder that a gallery's run left"):
+        new().fit(folder, checkpoint=place)
+
+
+def test_fingerprint_sees_every_weight():
+    model = color_classifier().model
+    before = fingerprint(model)
+    assert fingerprint(color_classifier().model) == before
+    with torch.no_grad():
+        model.fc.weight[0, 0] += 1
+    assert fingerprint(model) != before
+    assert fingerprint(model.bfloat16()) != before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -312,13 +312,6 @@ class ClassGallery:
             "silhouette": sum(known) / len(known) if known else None,
             "classes": classes,
         }
-
-    @staticmethod
-    def compare(galleries: Sequence[ClassGallery], out_dir: Directory, *, seed: int = 0) -> Any:
-        """See `pyxai.classes.compare`."""
-        from pyxai.classes.comparison import compare
-
-        return compare(galleries, out_dir, seed=seed)
 
     # ---- keeping it ----
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def apart(
-    order: torch.Tensor, boxes: torch.Tensor, count: int, max_overlap: float
-) -> list[int]:
+def apart(order: torch.Tensor, boxes: torch.Tensor, count: int, max_overlap: float) -> list[int]:
     """The first `count` places of which none overlaps an earlier one of them by more than allowed.
 
     Args:

@@ -1,20 +1,25 @@
-"""Blending of photos under masks against eager PyTorch.
+"""The mask operators against eager PyTorch: blending, its gradient, the penalty, the step.
 
     pytest benchmarks/bench_mask.py --benchmark-json=results.json   # every row, pytest-benchmark
     python benchmarks/bench_mask.py [--json FILE]                   # the ratios, both sides in turn
 
-Rows of one group do the same work: masks over one photo, into a tensor that is used again.
+Rows of one group do the same work. `blend`: masks over one photo, into a tensor used again.
+`gradient`: photos blended with their backgrounds under masks, and the gradient by the masks of a
+loss whose gradient by the blend is given. `penalty`: with its gradient, both through autograd;
+`slopes`: the same, ours from the kernel itself. `step`: against the fused Adam and a clamp.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import statistics
 
 import pytest
 import torch
 import workloads
 
-from pyxai.ops import mask_blend
+from pyxai.ops import _mask_native, mask_blend, mask_penalty, mask_step_, reference
 
 # masks, side of the masks, side of the photo
 SHAPES = [(1, 7, 224), (32, 7, 224), (32, 14, 224), (16, 25, 800)]
@@ -40,6 +45,74 @@ def blend_sides(shape, dtype, layout, background):
     }
 
 
+# masks, photos, side of the masks, side of the photos
+GRADIENT_SHAPES = [(1, 1, 28, 224), (32, 1, 28, 224), (32, 32, 28, 224), (32, 32, 224, 224)]
+# masks, side of the masks
+CELL_SHAPES = [(1, 28), (32, 28), (256, 28), (1, 224), (32, 224)]
+PENALTIES = [(2.0, True), (3.0, True), (2.5, True), (2.0, False), (3.0, False)]
+
+
+def gradient_sides(shape, dtype, layout):
+    """Forward and backward through blending."""
+    count, photos, low, size = shape
+    masks = torch.rand(count, low, low, requires_grad=True)
+    images, behind = (
+        torch.randn(photos, 3, size, size).to(dtype).contiguous(memory_format=layout)
+        for _ in range(2)
+    )
+    gradients = torch.randn(count, 3, size, size).to(dtype).contiguous(memory_format=layout)
+
+    def both_ways(blend):
+        return lambda: torch.autograd.grad(blend(), masks, gradients)
+
+    return {
+        "pyxai": both_ways(lambda: mask_blend(images, masks, behind, memory_format=layout)),
+        "eager": both_ways(lambda: workloads.eager_blend(images, masks, behind)),
+    }
+
+
+def penalty_sides(shape, beta, root):
+    """The penalty of each mask, and the gradient of their sum."""
+    count, side = shape
+    masks = torch.rand(count, side, side, requires_grad=True)
+    ones = torch.ones(count)
+    numbers = {"tv_weight": 1.7, "l1_weight": 3.0, "beta": beta, "root": root, "mean": True}
+    return {
+        "pyxai": lambda: torch.autograd.grad(mask_penalty(masks, **numbers), masks, ones),
+        "eager": lambda: torch.autograd.grad(reference.mask_penalty(masks, **numbers), masks, ones),
+    }
+
+
+def slopes_sides(shape, beta, root):
+    """The same, but ours is the operator that autograd calls."""
+    masks = torch.rand(*shape, shape[-1])
+    operator, numbers = _mask_native.penalty, (1.7, 3.0, beta, root, True)
+    return {
+        "kernel": lambda: operator(masks, *numbers),
+        "eager": penalty_sides(shape, beta, root)["eager"],
+    }
+
+
+def step_sides(shape):
+    """Adam, then a clamp."""
+    count, side = shape
+    start, gradients = torch.rand(2, count, side, side)
+    masks, first, second = start.clone(), *torch.zeros(2, count, side, side)
+    theirs = torch.nn.Parameter(start.clone())
+    theirs.grad = gradients
+    optimizer = torch.optim.Adam([theirs], lr=0.1, fused=True)
+
+    @torch.no_grad()
+    def fused():
+        optimizer.step()
+        theirs.clamp_(0, 1)
+
+    return {
+        "pyxai": lambda: mask_step_(masks, gradients, first, second, 1, learning_rate=0.1),
+        "fused": fused,
+    }
+
+
 # ---- pytest-benchmark ----
 
 
@@ -53,33 +126,68 @@ def bench_blend(benchmark, threads, shape, dtype, layout, background, side):
     benchmark(blend_sides(shape, DTYPES[dtype], FORMATS[layout], background)[side])
 
 
+@pytest.mark.parametrize("shape", GRADIENT_SHAPES, ids=str)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("side", ["pyxai", "eager"])
+def bench_gradient(benchmark, threads, shape, dtype, layout, side):
+    benchmark.group = f"gradient {shape} {dtype} {layout} threads={threads}"
+    benchmark(gradient_sides(shape, DTYPES[dtype], FORMATS[layout])[side])
+
+
+@pytest.mark.parametrize("shape", CELL_SHAPES, ids=str)
+@pytest.mark.parametrize(("beta", "root"), PENALTIES)
+@pytest.mark.parametrize("side", ["pyxai", "eager"])
+def bench_penalty(benchmark, threads, shape, beta, root, side):
+    benchmark.group = f"penalty {shape} {beta} {root} threads={threads}"
+    benchmark(penalty_sides(shape, beta, root)[side])
+
+
+@pytest.mark.parametrize("shape", CELL_SHAPES, ids=str)
+@pytest.mark.parametrize("side", ["pyxai", "fused"])
+def bench_step(benchmark, threads, shape, side):
+    benchmark.group = f"step {shape} threads={threads}"
+    benchmark(step_sides(shape)[side])
+
+
 # ---- ratios ----
 
 
+def cases():
+    """(name of the work, a function that makes its two sides)."""
+    for shape in SHAPES:
+        for dtype, layout, background in itertools.product(DTYPES, FORMATS, BACKGROUNDS):
+            name = "blend M{} {}->{}".format(*shape) + f" {dtype} {layout} {background}"
+            arguments = (shape, DTYPES[dtype], FORMATS[layout], background)
+            yield name, functools.partial(blend_sides, *arguments)
+    for shape, dtype, layout in itertools.product(GRADIENT_SHAPES, DTYPES, FORMATS):
+        name = "gradient M{} X{} {}->{}".format(*shape) + f" {dtype} {layout}"
+        yield name, functools.partial(gradient_sides, shape, DTYPES[dtype], FORMATS[layout])
+    for shape, (beta, root) in itertools.product(CELL_SHAPES, PENALTIES):
+        name = "penalty M{} {}".format(*shape) + f" beta {beta:g} {'root' if root else 'no root'}"
+        yield name, functools.partial(penalty_sides, shape, beta, root)
+        yield name.replace("penalty", "slopes"), functools.partial(slopes_sides, shape, beta, root)
+    for shape in CELL_SHAPES:
+        yield "step M{} {}".format(*shape), functools.partial(step_sides, shape)
+
+
 def measure(rounds):
-    """Rows (work, threads, ours in us, eager in us, ratio)."""
+    """Rows (work, threads, ours in us, the other in us, ratio)."""
     rows = []
-    cases = [
-        (shape, dtype, layout, background)
-        for shape in SHAPES
-        for dtype in DTYPES
-        for layout in FORMATS
-        for background in BACKGROUNDS
-    ]
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        for shape, dtype, layout, background in cases:
-            sides = blend_sides(shape, DTYPES[dtype], FORMATS[layout], background)
-            times = workloads.in_turn(sides, rounds=rounds)
+        for name, make in cases():
+            times = workloads.in_turn(make(), rounds=rounds)
+            ours, other = times
             rows.append(
                 {
-                    "work": "blend M{} {}->{}".format(*shape) + f" {dtype} {layout} {background}",
+                    "work": name,
                     "threads": threads,
-                    "ours": "pyxai",
-                    "other": "eager",
-                    "ours_us": 1e6 * statistics.median(times["pyxai"]),
-                    "other_us": 1e6 * statistics.median(times["eager"]),
-                    "ratio": workloads.ratio(times["eager"], times["pyxai"]),
+                    "ours": ours,
+                    "other": other,
+                    "ours_us": 1e6 * statistics.median(times[ours]),
+                    "other_us": 1e6 * statistics.median(times[other]),
+                    "ratio": workloads.ratio(times[other], times[ours]),
                 }
             )
             print(

@@ -15,7 +15,9 @@ namespace {
 
 using pyxai::Address;
 using pyxai::blend_args;
+using pyxai::blend_slopes_args;
 using pyxai::BlendArgs;
+using pyxai::BlendSlopesArgs;
 using pyxai::BlendStrides;
 using pyxai::ChannelNumbers;
 using pyxai::crop_args;
@@ -24,12 +26,17 @@ using pyxai::heatmap_args;
 using pyxai::HeatmapArgs;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::penalty_args;
+using pyxai::PenaltyArgs;
 using pyxai::PhotoSizes;
 using pyxai::PhotoStrides;
 using pyxai::project_args;
 using pyxai::ProjectArgs;
 using pyxai::render_args;
 using pyxai::RenderArgs;
+using pyxai::shown_sum_args;
+using pyxai::ShownSumArgs;
+using pyxai::step_args;
 using pyxai::WindowBox;
 
 constexpr Address kAlignment = 64;
@@ -180,6 +187,87 @@ PYBIND11_MODULE(_cpu, module) {
         py::arg("channels_last"), py::arg("count"), py::arg("channels"), py::arg("mask_height"),
         py::arg("mask_width"), py::arg("height"), py::arg("width"), py::arg("workspace"),
         py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "mask_blend_slopes",
+        [](Address gradients, Address images, const BlendStrides& image_strides,
+           Address backgrounds, const BlendStrides& background_strides, int dtype, Address slopes,
+           bool channels_last, std::int64_t count, std::int64_t channels, std::int64_t mask_height,
+           std::int64_t mask_width, std::int64_t height, std::int64_t width, Address workspace,
+           std::int64_t workspace_bytes, int num_threads) -> std::int64_t {
+            const BlendSlopesArgs args = blend_slopes_args(
+                gradients, images, image_strides, backgrounds, background_strides, dtype, slopes,
+                channels_last, count, channels, mask_height, mask_width, height, width);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::blend_slopes_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::blend_slopes(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("gradients"), py::arg("images"), py::arg("image_strides"), py::arg("backgrounds"),
+        py::arg("background_strides"), py::arg("dtype"), py::arg("slopes"),
+        py::arg("channels_last"), py::arg("count"), py::arg("channels"), py::arg("mask_height"),
+        py::arg("mask_width"), py::arg("height"), py::arg("width"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "mask_sum_shown",
+        [](Address gradients, int dtype, Address masks, Address out, bool channels_last,
+           std::int64_t count, std::int64_t channels, std::int64_t mask_height,
+           std::int64_t mask_width, std::int64_t height, std::int64_t width, Address workspace,
+           std::int64_t workspace_bytes, int num_threads) -> std::int64_t {
+            const ShownSumArgs args =
+                shown_sum_args(gradients, dtype, masks, out, channels_last, count, channels,
+                               mask_height, mask_width, height, width);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::sum_shown_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::sum_shown(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("gradients"), py::arg("dtype"), py::arg("masks"), py::arg("out"),
+        py::arg("channels_last"), py::arg("count"), py::arg("channels"), py::arg("mask_height"),
+        py::arg("mask_width"), py::arg("height"), py::arg("width"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
+        "mask_penalty",
+        [](Address masks, Address costs, Address slopes, std::int64_t count, std::int64_t height,
+           std::int64_t width, float variation_weight, float distance_weight, float beta, bool root,
+           bool mean, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) -> std::int64_t {
+            const PenaltyArgs args =
+                penalty_args(masks, costs, slopes, count, height, width, variation_weight,
+                             distance_weight, beta, root, mean);
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::penalty_workspace(args, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::penalty(args, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("masks"), py::arg("costs"), py::arg("slopes"), py::arg("count"), py::arg("height"),
+        py::arg("width"), py::arg("variation_weight"), py::arg("distance_weight"), py::arg("beta"),
+        py::arg("root"), py::arg("mean"), py::arg("workspace"), py::arg("workspace_bytes"),
+        py::arg("num_threads"), unlocked);
+
+    module.def(
+        "mask_step",
+        [](Address masks, Address gradients, Address first, Address second, std::int64_t count,
+           Address step_address, std::int64_t step, double learning_rate, double beta1,
+           double beta2, double eps, int num_threads) {
+            pyxai::cpu::step(step_args(masks, gradients, first, second, count, step_address, step,
+                                       learning_rate, beta1, beta2, eps),
+                             num_threads);
+        },
+        py::arg("masks"), py::arg("gradients"), py::arg("first"), py::arg("second"),
+        py::arg("count"), py::arg("step_address"), py::arg("step"), py::arg("learning_rate"),
+        py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("num_threads"), unlocked);
 
     module.def(
         "survey_boxes",

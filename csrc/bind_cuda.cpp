@@ -21,6 +21,7 @@ namespace {
 
 using pyxai::Address;
 using pyxai::blend_args;
+using pyxai::blend_slopes_args;
 using pyxai::BlendArgs;
 using pyxai::BlendStrides;
 using pyxai::ChannelNumbers;
@@ -30,12 +31,15 @@ using pyxai::heatmap_args;
 using pyxai::HeatmapArgs;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::penalty_args;
 using pyxai::PhotoSizes;
 using pyxai::PhotoStrides;
 using pyxai::project_args;
 using pyxai::ProjectArgs;
 using pyxai::render_args;
 using pyxai::RenderArgs;
+using pyxai::shown_sum_args;
+using pyxai::step_args;
 
 void* to_stream(Address stream) {
     return reinterpret_cast<void*>(stream);
@@ -88,6 +92,49 @@ void mask_blend(Address images, const BlendStrides& image_strides, Address backg
         blend_args(images, image_strides, backgrounds, background_strides, dtype, masks, out,
                    channels_last, count, channels, mask_height, mask_width, height, width);
     pyxai::cuda::blend(args, device, to_stream(stream));
+}
+
+void mask_blend_slopes(Address gradients, Address images, const BlendStrides& image_strides,
+                       Address backgrounds, const BlendStrides& background_strides, int dtype,
+                       Address slopes, bool channels_last, std::int64_t count,
+                       std::int64_t channels, std::int64_t mask_height, std::int64_t mask_width,
+                       std::int64_t height, std::int64_t width, int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    pyxai::cuda::blend_slopes(blend_slopes_args(gradients, images, image_strides, backgrounds,
+                                                background_strides, dtype, slopes, channels_last,
+                                                count, channels, mask_height, mask_width, height,
+                                                width),
+                              device, to_stream(stream));
+}
+
+void mask_sum_shown(Address gradients, int dtype, Address masks, Address out, bool channels_last,
+                    std::int64_t count, std::int64_t channels, std::int64_t mask_height,
+                    std::int64_t mask_width, std::int64_t height, std::int64_t width, int device,
+                    Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    pyxai::cuda::sum_shown(shown_sum_args(gradients, dtype, masks, out, channels_last, count,
+                                          channels, mask_height, mask_width, height, width),
+                           device, to_stream(stream));
+}
+
+void mask_penalty(Address masks, Address costs, Address slopes, std::int64_t count,
+                  std::int64_t height, std::int64_t width, float variation_weight,
+                  float distance_weight, float beta, bool root, bool mean, Address partials,
+                  int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    PYXAI_CHECK(count == 0 || partials != 0, "partials is null");
+    pyxai::cuda::penalty(penalty_args(masks, costs, slopes, count, height, width, variation_weight,
+                                      distance_weight, beta, root, mean),
+                         reinterpret_cast<float*>(partials), device, to_stream(stream));
+}
+
+void mask_step(Address masks, Address gradients, Address first, Address second, std::int64_t count,
+               Address step_address, std::int64_t step, double learning_rate, double beta1,
+               double beta2, double eps, int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    pyxai::cuda::step(step_args(masks, gradients, first, second, count, step_address, step,
+                                learning_rate, beta1, beta2, eps),
+                      device, to_stream(stream));
 }
 
 void crop_windows(Address photo, int photo_dtype, const PhotoStrides& strides,
@@ -178,6 +225,25 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("channels"), py::arg("mask_height"), py::arg("mask_width"),
                py::arg("height"), py::arg("width"), py::arg("device"), py::arg("stream"),
                Unlocked());
+    module.def("mask_blend_slopes", &mask_blend_slopes, py::arg("gradients"), py::arg("images"),
+               py::arg("image_strides"), py::arg("backgrounds"), py::arg("background_strides"),
+               py::arg("dtype"), py::arg("slopes"), py::arg("channels_last"), py::arg("count"),
+               py::arg("channels"), py::arg("mask_height"), py::arg("mask_width"),
+               py::arg("height"), py::arg("width"), py::arg("device"), py::arg("stream"),
+               Unlocked());
+    module.def("mask_sum_shown", &mask_sum_shown, py::arg("gradients"), py::arg("dtype"),
+               py::arg("masks"), py::arg("out"), py::arg("channels_last"), py::arg("count"),
+               py::arg("channels"), py::arg("mask_height"), py::arg("mask_width"),
+               py::arg("height"), py::arg("width"), py::arg("device"), py::arg("stream"),
+               Unlocked());
+    module.def("mask_penalty", &mask_penalty, py::arg("masks"), py::arg("costs"), py::arg("slopes"),
+               py::arg("count"), py::arg("height"), py::arg("width"), py::arg("variation_weight"),
+               py::arg("distance_weight"), py::arg("beta"), py::arg("root"), py::arg("mean"),
+               py::arg("partials"), py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("mask_step", &mask_step, py::arg("masks"), py::arg("gradients"), py::arg("first"),
+               py::arg("second"), py::arg("count"), py::arg("step_address"), py::arg("step"),
+               py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+               py::arg("device"), py::arg("stream"), Unlocked());
     module.def("crop_windows", &crop_windows, py::arg("photo"), py::arg("photo_dtype"),
                py::arg("strides"), py::arg("sizes"), py::arg("boxes"), py::arg("count"),
                py::arg("scale"), py::arg("shift"), py::arg("out"), py::arg("dtype"),

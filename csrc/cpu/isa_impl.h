@@ -16,7 +16,11 @@ namespace {
 #include "../cam/rows_impl.h"
 #include "../cam/overlay_impl.h"
 #include "../cam/render_impl.h"
+#include "../mask/vector_math_impl.h"
 #include "../mask/blend_impl.h"
+#include "../mask/blend_slopes_impl.h"
+#include "../mask/penalty_impl.h"
+#include "../mask/step_impl.h"
 #include "../windows/crop_impl.h"
 // clang-format on
 } // namespace
@@ -27,7 +31,7 @@ const CamKernels kCamKernels = {
 };
 
 const MaskKernels kMaskKernels = {
-    blend_under_mask,
+    blend_under_mask, blend_slopes, sum_shown, penalize_rows, step_cells,
 };
 
 const WindowKernels kWindowKernels = {

@@ -21,11 +21,9 @@ inline BlendSource blend_source(Address data, const BlendStrides& strides) {
                        strides[3]};
 }
 
-inline BlendArgs blend_args(Address images, const BlendStrides& image_strides, Address backgrounds,
-                            const BlendStrides& background_strides, int dtype, Address masks,
-                            Address out, bool channels_last, std::int64_t count,
-                            std::int64_t channels, std::int64_t mask_height,
-                            std::int64_t mask_width, std::int64_t height, std::int64_t width) {
+inline void check_blend_sizes(int dtype, std::int64_t count, std::int64_t channels,
+                              std::int64_t mask_height, std::int64_t mask_width,
+                              std::int64_t height, std::int64_t width) {
     PYXAI_CHECK(dtype >= 0 && dtype <= 2, "unknown images dtype");
     PYXAI_CHECK(count >= 0 && channels >= 0 && mask_height >= 0 && mask_width >= 0 && height >= 0 &&
                     width >= 0,
@@ -35,6 +33,15 @@ inline BlendArgs blend_args(Address images, const BlendStrides& image_strides, A
                 "mask or image too long");
     const bool has_output = count > 0 && channels > 0 && height > 0 && width > 0;
     PYXAI_CHECK(!has_output || (mask_height > 0 && mask_width > 0), "empty mask");
+}
+
+inline BlendArgs blend_args(Address images, const BlendStrides& image_strides, Address backgrounds,
+                            const BlendStrides& background_strides, int dtype, Address masks,
+                            Address out, bool channels_last, std::int64_t count,
+                            std::int64_t channels, std::int64_t mask_height,
+                            std::int64_t mask_width, std::int64_t height, std::int64_t width) {
+    check_blend_sizes(dtype, count, channels, mask_height, mask_width, height, width);
+    const bool has_output = count > 0 && channels > 0 && height > 0 && width > 0;
     PYXAI_CHECK(!has_output || (images != 0 && masks != 0 && out != 0),
                 "images, masks or out is null");
     return BlendArgs{blend_source(images, image_strides),
@@ -49,6 +56,98 @@ inline BlendArgs blend_args(Address images, const BlendStrides& image_strides, A
                      mask_width,
                      height,
                      width};
+}
+
+inline BlendSlopesArgs blend_slopes_args(Address gradients, Address images,
+                                         const BlendStrides& image_strides, Address backgrounds,
+                                         const BlendStrides& background_strides, int dtype,
+                                         Address slopes, bool channels_last, std::int64_t count,
+                                         std::int64_t channels, std::int64_t mask_height,
+                                         std::int64_t mask_width, std::int64_t height,
+                                         std::int64_t width) {
+    check_blend_sizes(dtype, count, channels, mask_height, mask_width, height, width);
+    const bool has_input = count > 0 && channels > 0 && height > 0 && width > 0;
+    PYXAI_CHECK(!has_input || (gradients != 0 && images != 0), "gradients or images is null");
+    PYXAI_CHECK(slopes != 0 || count * mask_height * mask_width == 0, "slopes is null");
+    const BlendArgs blend{blend_source(images, image_strides),
+                          blend_source(backgrounds, background_strides),
+                          static_cast<DType>(dtype),
+                          nullptr,
+                          nullptr,
+                          channels_last,
+                          count,
+                          channels,
+                          mask_height,
+                          mask_width,
+                          height,
+                          width};
+    return BlendSlopesArgs{blend, reinterpret_cast<const void*>(gradients),
+                           reinterpret_cast<float*>(slopes)};
+}
+
+inline ShownSumArgs shown_sum_args(Address gradients, int dtype, Address masks, Address out,
+                                   bool channels_last, std::int64_t count, std::int64_t channels,
+                                   std::int64_t mask_height, std::int64_t mask_width,
+                                   std::int64_t height, std::int64_t width) {
+    check_blend_sizes(dtype, count, channels, mask_height, mask_width, height, width);
+    const bool has_output = channels > 0 && height > 0 && width > 0;
+    PYXAI_CHECK(!has_output || (mask_height > 0 && mask_width > 0), "empty mask");
+    PYXAI_CHECK(!has_output || out != 0, "out is null");
+    PYXAI_CHECK(!has_output || count == 0 || (gradients != 0 && masks != 0),
+                "gradients or masks is null");
+    const BlendArgs blend{BlendSource{},
+                          BlendSource{},
+                          static_cast<DType>(dtype),
+                          reinterpret_cast<const float*>(masks),
+                          reinterpret_cast<void*>(out),
+                          channels_last,
+                          count,
+                          channels,
+                          mask_height,
+                          mask_width,
+                          height,
+                          width};
+    return ShownSumArgs{blend, reinterpret_cast<const void*>(gradients)};
+}
+
+inline PenaltyArgs penalty_args(Address masks, Address costs, Address slopes, std::int64_t count,
+                                std::int64_t height, std::int64_t width, float variation_weight,
+                                float distance_weight, float beta, bool root, bool mean) {
+    PYXAI_CHECK(count >= 0 && height >= 0 && width >= 0, "negative size");
+    PYXAI_CHECK(height < kLongest && width < kLongest, "mask too long");
+    PYXAI_CHECK(count == 0 || costs != 0, "costs is null");
+    PYXAI_CHECK(count * height * width == 0 || masks != 0, "masks is null");
+    return PenaltyArgs{reinterpret_cast<const float*>(masks),
+                       reinterpret_cast<float*>(costs),
+                       reinterpret_cast<float*>(slopes),
+                       count,
+                       height,
+                       width,
+                       variation_weight,
+                       distance_weight,
+                       beta,
+                       root,
+                       mean};
+}
+
+// `step_address` is 0 where the step is the number `step`.
+inline StepArgs step_args(Address masks, Address gradients, Address first, Address second,
+                          std::int64_t count, Address step_address, std::int64_t step,
+                          double learning_rate, double beta1, double beta2, double eps) {
+    PYXAI_CHECK(count >= 0, "negative size");
+    PYXAI_CHECK(count == 0 || (masks != 0 && gradients != 0 && first != 0 && second != 0),
+                "masks, gradients or moments are null");
+    return StepArgs{reinterpret_cast<float*>(masks),
+                    reinterpret_cast<const float*>(gradients),
+                    reinterpret_cast<float*>(first),
+                    reinterpret_cast<float*>(second),
+                    count,
+                    reinterpret_cast<const std::int64_t*>(step_address),
+                    step,
+                    learning_rate,
+                    beta1,
+                    beta2,
+                    eps};
 }
 
 } // namespace pyxai

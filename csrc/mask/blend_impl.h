@@ -62,6 +62,16 @@ inline Vec read_some(const typename Element<type>::Storage* from, std::int64_t c
     return count >= kLanes ? Element<type>::read(from) : Element<type>::read_part(from, count);
 }
 
+// One row of a mask at full width.
+inline void stretch_safely(const Resize& resize, const float* row, float* scratch, float* out) {
+    if (resize.source_width <= kRegisterTable) {
+        // Whole registers are loaded, so what lies behind the row must be readable.
+        std::memcpy(scratch, row, static_cast<std::size_t>(resize.source_width) * sizeof(float));
+        row = scratch;
+    }
+    stretch(resize, row, out);
+}
+
 // `rows` rows of one plane.
 template <DType type, bool has_background, bool streamed, int rows, class Storage>
 inline void blend_plane(const RowRun& run, std::int64_t first, const SourceRows<Storage>& image,
@@ -100,14 +110,7 @@ void blend_rows_as(const BlendPiece& piece) {
     RowReader<Storage> images(piece, piece.image), backgrounds(piece, piece.background);
     const Resize& resize = piece.resize;
     const auto stretch_row = [&](std::int64_t source_row, float* out) {
-        const float* source = piece.mask + source_row * resize.source_width;
-        if (resize.source_width <= kRegisterTable) {
-            // Whole registers are loaded, so what lies behind the row must be readable.
-            std::memcpy(piece.scratch, source,
-                        static_cast<std::size_t>(resize.source_width) * sizeof(float));
-            source = piece.scratch;
-        }
-        stretch(resize, source, out);
+        stretch_safely(resize, piece.mask + source_row * resize.source_width, piece.scratch, out);
     };
     const std::int64_t planes = piece.channels_last ? 1 : piece.channels;
     const auto blend_run = [&](const RowRun& run, std::int64_t first) {

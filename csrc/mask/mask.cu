@@ -10,6 +10,8 @@
 #include "../common/cuda_check.h"
 #include "../common/cuda_launch.h"
 #include "blend_cuda.h"
+#include "learn_cuda.h"
+#include "slopes_cuda.h"
 
 namespace pyxai::cuda {
 namespace {
@@ -27,6 +29,40 @@ void check_row(const BlendArgs& args, const BlendSource& source) {
     const std::int64_t last =
         (args.width - 1) * source.column_stride + (args.channels - 1) * source.channel_stride;
     PYXAI_CHECK(last <= std::numeric_limits<int>::max(), "images or background too large");
+}
+
+bool has_pixels(const BlendArgs& args) {
+    return args.channels > 0 && args.height > 0 && args.width > 0;
+}
+
+void check_sizes(const BlendArgs& args) {
+    // Half of it, so that the columns of the last block can be counted.
+    constexpr std::int64_t limit = std::numeric_limits<int>::max() / 2;
+    const std::int64_t row_channels = args.channels_last ? args.channels : 1;
+    PYXAI_CHECK(args.mask_height > 0 && args.mask_width > 0, "empty mask");
+    PYXAI_CHECK(args.mask_height <= limit && args.mask_width <= limit && args.height <= limit &&
+                    args.channels <= limit && args.width <= limit / row_channels,
+                "mask or image too wide or high");
+}
+
+void clear(void* to, std::int64_t bytes, void* stream) {
+    check(
+        cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), static_cast<cudaStream_t>(stream)),
+        "cudaMemsetAsync");
+}
+
+template <DType type> void launch_slopes(const SlopeParams& params, void* stream) {
+    const auto kernel =
+        params.backgrounds.data != nullptr ? slopes_kernel<type, true> : slopes_kernel<type, false>;
+    const dim3 grid =
+        make_grid(ceil_divide(params.mask_width, kSlopeThreads), params.mask_height, params.count);
+    launch("slopes_kernel", kernel, grid, dim3(kSlopeThreads), stream, params);
+}
+
+template <DType type> void launch_shown_sum(const ShownSumParams& params, void* stream) {
+    const dim3 grid =
+        make_grid(ceil_divide(params.width, kSlopeThreads), params.height, params.planes);
+    launch("shown_sum_kernel", shown_sum_kernel<type>, grid, dim3(kSlopeThreads), stream, params);
 }
 
 template <DType type> void launch_blend(const BlendArgs& args, BlendParams params, void* stream) {
@@ -48,16 +84,11 @@ template <DType type> void launch_blend(const BlendArgs& args, BlendParams param
 } // namespace
 
 void blend(const BlendArgs& args, int device, void* stream) {
-    if (args.count == 0 || args.channels == 0 || args.height == 0 || args.width == 0) {
+    if (args.count == 0 || !has_pixels(args)) {
         return;
     }
-    // Half of it, so that the columns of the last block can be counted.
-    constexpr std::int64_t limit = std::numeric_limits<int>::max() / 2;
     const std::int64_t row_channels = args.channels_last ? args.channels : 1;
-    PYXAI_CHECK(args.mask_height > 0 && args.mask_width > 0, "empty mask");
-    PYXAI_CHECK(args.mask_height <= limit && args.mask_width <= limit && args.height <= limit &&
-                    args.channels <= limit && args.width <= limit / row_channels,
-                "mask or image too wide or high");
+    check_sizes(args);
     check_row(args, args.images);
     check_row(args, args.backgrounds);
     BlendParams params{};
@@ -86,6 +117,113 @@ void blend(const BlendArgs& args, int device, void* stream) {
         launch_blend<DType::kFloat16>(args, params, stream);
         break;
     }
+}
+
+void blend_slopes(const BlendSlopesArgs& args, int device, void* stream) {
+    const BlendArgs& blend = args.blend;
+    const std::int64_t cells = blend.count * blend.mask_height * blend.mask_width;
+    if (cells == 0) {
+        return;
+    }
+    const DeviceGuard guard(device);
+    if (!has_pixels(blend)) {
+        clear(args.slopes, cells * std::int64_t{sizeof(float)}, stream);
+        return;
+    }
+    check_sizes(blend);
+    SlopeParams params{};
+    const std::int64_t plane = blend.height * blend.width, image = blend.channels * plane;
+    params.gradients =
+        blend.channels_last
+            ? BlendSource{args.gradients, image, 1, blend.width * blend.channels, blend.channels}
+            : BlendSource{args.gradients, image, plane, blend.width, 1};
+    params.images = blend.images;
+    params.backgrounds = blend.backgrounds;
+    params.slopes = args.slopes;
+    params.count = blend.count;
+    params.channels = static_cast<int>(blend.channels);
+    params.mask_height = static_cast<int>(blend.mask_height);
+    params.mask_width = static_cast<int>(blend.mask_width);
+    params.height = static_cast<int>(blend.height);
+    params.width = static_cast<int>(blend.width);
+    params.scale_y = static_cast<float>(blend.mask_height) / static_cast<float>(blend.height);
+    params.scale_x = static_cast<float>(blend.mask_width) / static_cast<float>(blend.width);
+    params.inverse_y = static_cast<double>(blend.height) / static_cast<double>(blend.mask_height);
+    params.inverse_x = static_cast<double>(blend.width) / static_cast<double>(blend.mask_width);
+    switch (blend.dtype) {
+    case DType::kFloat32:
+        return launch_slopes<DType::kFloat32>(params, stream);
+    case DType::kBFloat16:
+        return launch_slopes<DType::kBFloat16>(params, stream);
+    case DType::kFloat16:
+        return launch_slopes<DType::kFloat16>(params, stream);
+    }
+}
+
+void sum_shown(const ShownSumArgs& args, int device, void* stream) {
+    const BlendArgs& blend = args.blend;
+    if (!has_pixels(blend)) {
+        return;
+    }
+    check_sizes(blend);
+    const std::int64_t row_channels = blend.channels_last ? blend.channels : 1;
+    ShownSumParams params{};
+    params.gradients = args.gradients;
+    params.masks = blend.masks;
+    params.out = blend.out;
+    params.count = blend.count;
+    params.planes = static_cast<int>(blend.channels / row_channels);
+    params.row_channels = static_cast<int>(row_channels);
+    params.mask_height = static_cast<int>(blend.mask_height);
+    params.mask_width = static_cast<int>(blend.mask_width);
+    params.height = static_cast<int>(blend.height);
+    params.width = static_cast<int>(blend.width * row_channels);
+    params.scale_y = static_cast<float>(blend.mask_height) / static_cast<float>(blend.height);
+    params.scale_x = static_cast<float>(blend.mask_width) / static_cast<float>(blend.width);
+    const DeviceGuard guard(device);
+    switch (blend.dtype) {
+    case DType::kFloat32:
+        return launch_shown_sum<DType::kFloat32>(params, stream);
+    case DType::kBFloat16:
+        return launch_shown_sum<DType::kBFloat16>(params, stream);
+    case DType::kFloat16:
+        return launch_shown_sum<DType::kFloat16>(params, stream);
+    }
+}
+
+void penalty(const PenaltyArgs& args, float* partials, int device, void* stream) {
+    if (args.count == 0) {
+        return;
+    }
+    const std::int64_t cells = args.height * args.width;
+    const float divisor = args.mean && cells > 0 ? static_cast<float>(cells) : 1.0f;
+    PenaltyParams params{};
+    params.masks = args.masks;
+    params.slopes = args.slopes;
+    params.partials = partials;
+    params.count = args.count;
+    params.height = static_cast<int>(args.height);
+    params.width = static_cast<int>(args.width);
+    params.rough = args.variation_weight / divisor;
+    params.far = args.distance_weight / divisor;
+    params.beta = args.beta;
+    params.root = args.root;
+    const DeviceGuard guard(device);
+    launch("penalty_kernel", penalty_kernel, make_grid(kPenaltyParts, 1, args.count),
+           dim3(kCellThreads), stream, params);
+    launch("penalty_sum_kernel", penalty_sum_kernel,
+           make_grid(ceil_divide(args.count, kCellThreads), 1, 1), dim3(kCellThreads), stream,
+           static_cast<const float*>(partials), args.costs, args.count);
+}
+
+void step(const StepArgs& args, int device, void* stream) {
+    if (args.count == 0) {
+        return;
+    }
+    constexpr std::int64_t most_blocks = 4096; // beyond, a thread steps several cells
+    const std::int64_t blocks = std::min(ceil_divide(args.count, kCellThreads), most_blocks);
+    const DeviceGuard guard(device);
+    launch("step_kernel", step_kernel, make_grid(blocks, 1, 1), dim3(kCellThreads), stream, args);
 }
 
 } // namespace pyxai::cuda

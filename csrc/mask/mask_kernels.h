@@ -35,8 +35,59 @@ struct BlendPiece {
     bool streamed;  // past the cache; then rows are aligned to 64 bytes
 };
 
+// Rows of a mask whose slopes are gathered at a time, at most: one in each lane.
+constexpr int kSlopeRows = 16;
+
+// The slopes of one mask by some rows of the result. Rows that lie between the same two rows of the
+// mask belong to one piece.
+struct BlendSlopesPiece {
+    BlendPiece blend;      // without what is written; scratch for slope_scratch(...) floats
+    const void* gradients; // of the result, of this mask, all of it
+    float* slopes;         // of this mask, all of it
+    std::int64_t owned_begin, owned_end; // rows of the mask that this piece writes, all of them
+    float* carry;      // what it adds to the row of the mask before those; null: there is none
+    bool same_columns; // the mask is as wide as the result
+};
+
+static inline std::int64_t slope_scratch(std::int64_t mask_width, std::int64_t width) {
+    return kSlopeRows * (padded(width) + padded(mask_width));
+}
+
+// Some rows of gradients of the result, summed over all masks.
+struct ShownSumPiece {
+    BlendPiece blend;      // mask: the first one; out: all of it; scratch for a resize and `sums`
+    const void* gradients; // [M, ...], the first one
+    std::int64_t count;    // M
+    float* sums;           // room for the rows, in all channels, each padded
+};
+
+struct PenaltyPiece {
+    const float* mask; // [height, width]
+    float* slopes;     // of this mask, or null
+    std::int64_t height, width, row_begin, row_end;
+    float variation, distance; // weights
+    float beta;
+    bool root;
+    float* above; // padded(width) floats
+};
+
+struct StepPiece {
+    float* masks;
+    const float* gradients;
+    float *first, *second;
+    std::int64_t count;
+    float rest1, beta2, rest2; // 1 - beta1, beta2, 1 - beta2
+    float rate;                // learning rate / (1 - beta1^step)
+    float second_scale;        // 1 / sqrt(1 - beta2^step)
+    float eps;
+};
+
 struct MaskKernels {
     void (*blend_under_mask)(const BlendPiece&);
+    void (*blend_slopes)(const BlendSlopesPiece&);
+    void (*sum_shown)(const ShownSumPiece&);
+    float (*penalize_rows)(const PenaltyPiece&); // the costs of the rows
+    void (*step_cells)(const StepPiece&);
 };
 
 namespace baseline {

@@ -20,6 +20,19 @@ _SCHEMAS = {
     "mask_blend": (
         "(Tensor images, Tensor masks, Tensor? background, bool channels_last) -> Tensor"
     ),
+    "mask_blend_backward": (
+        "(Tensor gradients, Tensor images, Tensor masks, Tensor? background, bool channels_last, "
+        "bool[3] wanted) -> (Tensor, Tensor, Tensor)"
+    ),
+    "mask_penalty": (
+        "(Tensor masks, float tv_weight, float l1_weight, float beta, bool root, bool mean) "
+        "-> (Tensor, Tensor)"
+    ),
+    "mask_step_": (
+        "(Tensor(a!) masks, Tensor gradients, Tensor(b!) first_moment, Tensor(c!) second_moment, "
+        "SymInt step, Tensor? step_tensor, float learning_rate, float beta1, float beta2, "
+        "float eps) -> ()"
+    ),
     "crop_windows": (
         "(Tensor photo, Tensor boxes, SymInt[2] size, float[] mean, float[] std, "
         "ScalarType dtype, bool channels_last) -> Tensor"
@@ -43,6 +56,9 @@ _KERNELS = {
     "cam_render": (_cam_native.render, reference.cam_render),
     "cam_overlay": (_cam_native.overlay, reference.cam_overlay),
     "mask_blend": (_mask_native.blend, reference.mask_blend),
+    "mask_blend_backward": (_mask_native.blend_backward, reference.mask_blend_backward),
+    "mask_penalty": (_mask_native.penalty, reference.mask_penalty_and_slopes),
+    "mask_step_": (_mask_native.step_, reference.mask_step_),
     "crop_windows": (_windows_native.crop, reference.crop_windows),
     "window_heatmap": (_windows_native.heatmap, reference.window_heatmap),
 }
@@ -89,6 +105,34 @@ def _fake_blend(
     )
 
 
+def _fake_blend_backward(
+    gradients: torch.Tensor,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    background: torch.Tensor | None,
+    channels_last: bool,
+    wanted: list[bool],
+) -> tuple[torch.Tensor, ...]:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    found = [images.new_empty(0) for _ in range(3)]
+    if wanted[0]:
+        found[0] = torch.empty_like(images, memory_format=layout)
+    if wanted[1]:
+        found[1] = torch.empty_like(masks, memory_format=torch.contiguous_format)
+    if wanted[2] and background is not None:
+        found[2] = torch.empty_like(background, memory_format=layout)
+    return tuple(found)
+
+
+def _fake_penalty(masks: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    slopes = torch.empty_like(masks, memory_format=torch.contiguous_format)
+    return masks.new_empty(masks.shape[0]), slopes
+
+
+def _fake_step(*_: Any) -> None:
+    """Changes values only."""
+
+
 def _fake_crop(
     photo: torch.Tensor,
     boxes: torch.Tensor,
@@ -115,6 +159,9 @@ _FAKES: dict[str, Any] = {
     "cam_render": _fake_render,
     "cam_overlay": _fake_overlay,
     "mask_blend": _fake_blend,
+    "mask_blend_backward": _fake_blend_backward,
+    "mask_penalty": _fake_penalty,
+    "mask_step_": _fake_step,
     "crop_windows": _fake_crop,
     "window_heatmap": _fake_heatmap,
 }
@@ -162,29 +209,29 @@ def _render_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | N
 
 def _save_blend(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:3])
+    ctx.channels_last = inputs[3]
 
 
 def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     images, masks, background = ctx.saved_tensors
-    dtype = _maps_dtype(images.dtype)
-    grad_out = grad_out.to(dtype)
-    with torch.enable_grad():
-        leaf = masks.detach().to(dtype).requires_grad_()
-        tracked = reference._resize_masks(leaf, images.shape[2:])
-    resized = tracked.detach()
-    grad_images = grad_masks = grad_background = None
-    if ctx.needs_input_grad[0]:
-        grad_images = (grad_out * resized).sum_to_size(images.shape).to(images.dtype)
-    if ctx.needs_input_grad[1]:
-        change = images.to(dtype)
-        if background is not None:
-            change = change - background.to(dtype)
-        pixels = (grad_out * change).sum(1, keepdim=True)
-        grad_masks = torch.autograd.grad(tracked, leaf, pixels)[0].to(masks.dtype)
-    if ctx.needs_input_grad[2]:
-        shown = (grad_out * (1 - resized)).sum_to_size(background.shape)
-        grad_background = shown.to(background.dtype)
-    return grad_images, grad_masks, grad_background, None
+    wanted = list(ctx.needs_input_grad[:3])
+    found = torch.ops.pyxai.mask_blend_backward(
+        grad_out, images, masks, background, ctx.channels_last, wanted
+    )
+    return *(each if want else None for each, want in zip(found, wanted, strict=True)), None
+
+
+def _save_penalty(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    slopes = output[1]
+    ctx.save_for_backward(slopes)
+    ctx.mark_non_differentiable(slopes)
+
+
+def _penalty_backward(
+    ctx: Any, grad_costs: torch.Tensor, grad_slopes: torch.Tensor
+) -> tuple[torch.Tensor | None, ...]:
+    (slopes,) = ctx.saved_tensors
+    return grad_costs[:, None, None] * slopes, *(None,) * 5
 
 
 def _save_crop(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -223,6 +270,9 @@ torch.library.register_autograd(
 )
 torch.library.register_autograd(
     "pyxai::mask_blend", _blend_backward, setup_context=_save_blend, lib=_library
+)
+torch.library.register_autograd(
+    "pyxai::mask_penalty", _penalty_backward, setup_context=_save_penalty, lib=_library
 )
 torch.library.register_autograd(
     "pyxai::crop_windows", _crop_backward, setup_context=_save_crop, lib=_library

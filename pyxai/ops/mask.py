@@ -1,16 +1,21 @@
 """Operators of masks over photos: check, then call the kernel of the tensor's device.
 
-Plain tensors that need no gradient go straight to the kernel; everything else (autograd,
-torch.compile, torch.export, fake tensors, devices without a kernel, float64) goes through the
-operators that `pyxai.ops._library` registers with torch.
+Plain tensors go straight to the kernel, with their gradient by a `torch.autograd.Function`, which
+takes half the time of a registered operator; everything else (torch.compile, torch.export, fake
+tensors, function transforms, devices without a kernel, float64) goes through the operators that
+`pyxai.ops._library` registers with torch.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+from torch.autograd.function import once_differentiable
 
 from pyxai._errors import argument_error
-from pyxai.ops import _mask_native, _native
+from pyxai.ops import _mask_native, _native, reference
 from pyxai.ops._checks import check_out, check_same_device, is_direct, operators
 
 
@@ -62,8 +67,59 @@ def mask_blend(
             raise ValueError("out: expected memory of its own, got that of another argument")
     if is_direct(*inputs):
         return _mask_native.blend(images, masks, background, channels_last, out)
+    if out is None and _is_direct_but_for_gradients(*inputs):
+        blended: torch.Tensor = _Blend.apply(  # type: ignore[no-untyped-call]
+            images, masks, background, channels_last
+        )
+        return blended
     result: torch.Tensor = operators().mask_blend(images, masks, background, channels_last)
     return result if out is None else out.copy_(result)
+
+
+def _is_direct_but_for_gradients(*tensors: torch.Tensor) -> bool:
+    """Whether the kernel may be called by address if somebody else looks after the gradient."""
+    if not torch.is_grad_enabled():
+        return is_direct(*tensors)
+    with torch.no_grad():
+        return is_direct(*tensors)
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        background: torch.Tensor | None,
+        channels_last: bool,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(images, masks, background)
+        ctx.channels_last = channels_last
+        return _mask_native.blend(images, masks, background, channels_last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[:3]
+        images, masks, background = ctx.saved_tensors
+        found = _mask_native.blend_backward(
+            gradients, images, masks, background, ctx.channels_last, wanted
+        )
+        return *(each if want else None for each, want in zip(found, wanted, strict=True)), None
+
+
+class _Penalty(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, masks: torch.Tensor, *numbers: Any) -> torch.Tensor:
+        costs, slopes = _mask_native.penalty(masks, *numbers)
+        ctx.save_for_backward(slopes)
+        return costs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return gradients[:, None, None] * slopes, *(None,) * 5
 
 
 def _check_blend(
@@ -101,3 +157,144 @@ def _check_blend(
             check_same_device(images=images, background=background)
     if masks.device != images.device:
         check_same_device(images=images, masks=masks)
+
+
+def mask_penalty(
+    masks: torch.Tensor,
+    *,
+    tv_weight: float,
+    l1_weight: float,
+    beta: float = 2.0,
+    root: bool = True,
+    mean: bool = True,
+) -> torch.Tensor:
+    """What rough masks and masks that hide much cost; its gradient is made in the same pass.
+
+    With `dy`, `dx` the differences of a cell to the one below and to the one on the right (0 past
+    the border), the sum over the cells of `tv_weight * V + l1_weight * |1 - M|`, where
+    `V = |dy|^beta + |dx|^beta` (Fong & Vedaldi 2017, arXiv:1704.03296), or with `root`
+    `V = (|dy|^beta + |dx|^beta + e^beta)^(1/beta) - e`. The small `e = 1e-4` makes the root smooth
+    where neighbours are equal: its gradient there is 0. Where functions have a corner, the slope
+    of `|1 - M|` at M = 1 is -1, that inside [0, 1], and for `beta=1` that of `|dx|` at 0 is 0.
+
+    Args:
+        masks: `[M, h, w]` float32 (float64 runs the plain PyTorch form), h, w >= 1.
+        tv_weight: of the total variation.
+        l1_weight: of the distance from 1.
+        beta: the exponent, at least 1; 1, 2 and 3 are fastest.
+        root: whether the total variation has the root.
+        mean: divide by the number of cells, h * w.
+
+    Returns:
+        `[M]` in the dtype of the masks, summed in a fixed order: the same for any number of
+        threads and any batch. Not finite for a mask that is not. Differentiable in the masks,
+        once.
+
+    Raises:
+        ValueError: a shape, dtype or number does not fit; the message names it.
+    """
+    if masks.ndim != 3 or 0 in masks.shape[1:]:
+        raise argument_error("masks", "a tensor [M, h, w] with h, w >= 1", masks)
+    if masks.dtype not in (torch.float32, torch.float64):
+        raise argument_error("masks", "dtype float32 or float64", masks)
+    if not 1 <= beta < math.inf:
+        raise argument_error("beta", "a number of at least 1", beta)
+    for name, weight in (("tv_weight", tv_weight), ("l1_weight", l1_weight)):
+        if not 0 <= weight < math.inf:
+            raise argument_error(name, "a number of at least 0", weight)
+    numbers = (float(tv_weight), float(l1_weight), float(beta), root, mean)
+    if is_direct(masks):
+        return _mask_native.penalty(masks, *numbers, with_slopes=False)[0]
+    if _is_direct_but_for_gradients(masks):
+        tracked: torch.Tensor = _Penalty.apply(masks, *numbers)  # type: ignore[no-untyped-call]
+        return tracked
+    chosen = operators()
+    if chosen is reference:
+        return reference.mask_penalty(masks, *numbers)
+    costs: torch.Tensor = chosen.mask_penalty(masks, *numbers)[0]
+    return costs
+
+
+def mask_step_(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int | torch.Tensor,
+    *,
+    learning_rate: float = 0.1,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> None:
+    """One step of Adam, then a clamp to [0, 1]; in place, in one pass, without autograd.
+
+    As `torch.optim.Adam` (Kingma & Ba 2015, arXiv:1412.6980) with `clamp_(0, 1)` after it:
+    `m += (1 - beta1) (g - m)`, `v = beta2 v + (1 - beta2) g^2` and
+    `M -= learning_rate / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps)`.
+
+    Args:
+        masks: float32 of any shape (float64 runs the plain PyTorch form); changed. Those of no
+            memory gap are fastest, as are moments.
+        gradients: of the loss by the masks, like them.
+        first_moment: `m`, like the masks, 0 before the first step; changed.
+        second_moment: `v`, like the masks, 0 before the first step; changed.
+        step: the number of this step, from 1. For CUDA graphs an int64 tensor of one element on
+            the device of the masks: it is read when the step runs, and not changed, so add 1 to it
+            in the graph as well.
+        learning_rate: how far a cell moves at most, or nearly so.
+        beta1: how much of `m` is kept.
+        beta2: how much of `v` is kept.
+        eps: added to the root.
+
+    Raises:
+        ValueError: a shape, dtype, device or number does not fit; the message names it.
+    """
+    _check_step(masks, gradients, first_moment, second_moment, step)
+    for name, beta in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= beta < 1:
+            raise argument_error(name, "a number from 0 to below 1", beta)
+    for name, number in (("learning_rate", learning_rate), ("eps", eps)):
+        if not 0 <= number < math.inf:
+            raise argument_error(name, "a number of at least 0", number)
+    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
+    tensors = (masks, gradients, first_moment, second_moment)
+    numbers = (float(learning_rate), float(beta1), float(beta2), float(eps))
+    given = tensors if held is None else (*tensors, held)
+    if is_direct(*given) or _is_direct_but_for_gradients(*given):
+        _mask_native.step_(*tensors, at, held, *numbers)
+        for each in (masks, first_moment, second_moment):
+            if not each.is_inference():  # autograd must notice that what it may have saved changed
+                torch.autograd.graph.increment_version(each)
+        return
+    with torch.no_grad():
+        operators().mask_step_(*tensors, at, held, *numbers)
+
+
+def _check_step(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int | torch.Tensor,
+) -> None:
+    if masks.dtype not in (torch.float32, torch.float64):
+        raise argument_error("masks", "dtype float32 or float64", masks)
+    others = {
+        "gradients": gradients,
+        "first_moment": first_moment,
+        "second_moment": second_moment,
+    }
+    for name, other in others.items():
+        if other.shape != masks.shape or other.dtype != masks.dtype:
+            dtype = str(masks.dtype).removeprefix("torch.")
+            raise argument_error(name, f"a {dtype} tensor {list(masks.shape)}", other)
+        if other.device != masks.device:
+            check_same_device(**{"masks": masks, name: other})
+    if isinstance(step, torch.Tensor):
+        if step.dtype != torch.int64 or step.numel() != 1:
+            raise argument_error("step", "an int, or an int64 tensor of one element", step)
+        if step.device != masks.device:
+            check_same_device(masks=masks, step=step)
+    elif step < 1:
+        raise argument_error("step", "a count from 1", step)

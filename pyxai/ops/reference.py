@@ -89,6 +89,108 @@ def mask_blend(
     return blended.contiguous()
 
 
+def mask_blend_backward(
+    gradients: torch.Tensor,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    background: torch.Tensor | None,
+    channels_last: bool,
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a blend by images, masks and background; empty where not wanted."""
+    dtype = _accumulation_dtype(images.dtype)
+    gradients = gradients.to(dtype)
+    with torch.enable_grad():
+        leaf = masks.detach().to(dtype).requires_grad_()
+        tracked = _resize_masks(leaf, (images.shape[2], images.shape[3]))
+    resized = tracked.detach()
+    grad_images, grad_masks, grad_background = (images.new_empty(0) for _ in range(3))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def gathered(shown: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return shown.sum_to_size(like.shape).to(like.dtype).contiguous(memory_format=layout)
+
+    if wanted[0]:
+        grad_images = gathered(gradients * resized, images)
+    if wanted[1]:
+        change = images.to(dtype)
+        if background is not None:
+            change = change - background.to(dtype)
+        pixels = (gradients * change).sum(1, keepdim=True)
+        grad_masks = torch.autograd.grad(tracked, leaf, pixels)[0].to(masks.dtype)
+    if wanted[2] and background is not None:
+        grad_background = gathered(gradients * (1 - resized), background)
+    return grad_images, grad_masks, grad_background
+
+
+# Differences between neighbouring cells that are small beside this count as none: there the root
+# of their powers is smooth. kPenaltySmooth of csrc/mask/mask.h.
+PENALTY_SMOOTH = 1e-4
+
+
+def _differences(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From each cell to the one below and to the one on the right; 0 past the border."""
+    down = functional.pad(masks[:, 1:] - masks[:, :-1], (0, 0, 0, 1))
+    return down, functional.pad(masks[:, :, 1:] - masks[:, :, :-1], (0, 1))
+
+
+def mask_penalty(
+    masks: torch.Tensor, tv_weight: float, l1_weight: float, beta: float, root: bool, mean: bool
+) -> torch.Tensor:
+    """See `pyxai.ops.mask_penalty`."""
+    down, across = _differences(masks)
+    variation = down.abs() ** beta + across.abs() ** beta
+    if root:
+        variation = (variation + PENALTY_SMOOTH**beta) ** (1 / beta) - PENALTY_SMOOTH
+    hidden = torch.where(masks > 1, masks - 1, 1 - masks)
+    cost = (tv_weight * variation + l1_weight * hidden).flatten(1)
+    return cost.mean(dim=1) if mean else cost.sum(dim=1)
+
+
+def mask_penalty_and_slopes(
+    masks: torch.Tensor, tv_weight: float, l1_weight: float, beta: float, root: bool, mean: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The penalty, and its derivatives by the cells."""
+    down, across = _differences(masks)
+    by_down, by_across = (beta * d.sign() * d.abs() ** (beta - 1) for d in (down, across))
+    if root:
+        sums = down.abs() ** beta + across.abs() ** beta + PENALTY_SMOOTH**beta
+        inner = sums ** (1 / beta - 1) / beta
+        by_down, by_across = by_down * inner, by_across * inner
+    # A cell is the end of two differences and the start of two others.
+    ends = functional.pad(by_down[:, :-1], (0, 0, 1, 0))
+    ends = ends + functional.pad(by_across[:, :, :-1], (1, 0))
+    distance = torch.ones_like(masks).where(masks > 1, -1)
+    slopes = tv_weight * (ends - by_down - by_across) + l1_weight * distance
+    costs = mask_penalty(masks, tv_weight, l1_weight, beta, root, mean)
+    return costs, slopes / masks.shape[1:].numel() if mean else slopes
+
+
+def mask_step_(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int,
+    step_tensor: torch.Tensor | None,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """See `pyxai.ops.mask_step_`; `step_tensor`, where there is one, is the step."""
+    if step_tensor is None:
+        number = torch.tensor(step, dtype=torch.float64, device=masks.device)
+    else:
+        number = step_tensor.to(torch.float64).reshape(())
+    rate = (learning_rate / (1 - beta1**number)).to(masks.dtype)
+    correction = (1 - beta2**number).to(masks.dtype)
+    first_moment.lerp_(gradients, 1 - beta1)
+    second_moment.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
+    scale = (second_moment / correction).sqrt_().add_(eps)
+    masks.sub_(rate * first_moment / scale).clamp_(0, 1)
+
+
 def _edges(
     boxes: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,167 @@
+// Gradients of blending by the masks, and by photos that masks share, the device side; included by
+// mask.cu alone.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include "../common/bilinear.h"
+#include "../common/cuda_launch.h"
+#include "../common/element_cuda.h"
+#include "mask.h"
+
+namespace pyxai::cuda {
+namespace {
+
+constexpr int kSlopeThreads = 128;
+
+struct SlopeParams {
+    BlendSource gradients, images, backgrounds;
+    float* slopes; // [M, h, w]
+    std::int64_t count;
+    int channels, mask_height, mask_width, height, width;
+    float scale_y, scale_x;      // source size / target size
+    double inverse_y, inverse_x; // the other way round
+};
+
+// Targets that may lie on either side of source `index`: [begin, end), with room for rounding.
+__device__ inline void find_targets(int index, int sources, int targets, double inverse, int& begin,
+                                    int& end) {
+    const double low = (index - 0.5) * inverse - 0.5, high = (index + 1.5) * inverse - 0.5;
+    const double margin = 2.0 + 1e-6 * targets;
+    begin = index == 0 ? 0 : static_cast<int>(fmax(0.0, floor(low - margin)));
+    end = index == sources - 1
+              ? targets
+              : static_cast<int>(fmin(static_cast<double>(targets), ceil(high + margin)));
+}
+
+// What target `tap` gets from source `index`.
+__device__ inline float share(const Tap& tap, int index) {
+    return (tap.low == index ? 1.0f - tap.weight : 0.0f) + (tap.high == index ? tap.weight : 0.0f);
+}
+
+template <DType type>
+__device__ inline float read_at(const BlendSource& source, std::int64_t m, int c, int y, int x) {
+    using E = Element<type>;
+    const auto* const data = static_cast<const typename E::Storage*>(source.data);
+    return E::widen(__ldg(data + m * source.image_stride + c * source.channel_stride +
+                          y * source.row_stride + x * source.column_stride));
+}
+
+// One column of the result, summed over channels and over the rows that reach a row of the mask.
+template <DType type, bool has_background>
+__device__ inline float column_sum(const SlopeParams& params, std::int64_t m, int row, int begin,
+                                   int end, int x) {
+    float sum = 0.0f;
+    for (int y = begin; y < end; ++y) {
+        const float weight = share(bilinear_tap(y, params.mask_height, params.scale_y), row);
+        if (weight == 0.0f) {
+            continue;
+        }
+        float pixel = 0.0f;
+        for (int c = 0; c < params.channels; ++c) {
+            float change = read_at<type>(params.images, m, c, y, x);
+            if constexpr (has_background) {
+                change -= read_at<type>(params.backgrounds, m, c, y, x);
+            }
+            pixel = fmaf(read_at<type>(params.gradients, m, c, y, x), change, pixel);
+        }
+        sum = fmaf(weight, pixel, sum);
+    }
+    return sum;
+}
+
+// grid: (tiles of columns, rows, M) of the masks. A block adds up first down, columns of the result
+// side by side, then across.
+template <DType type, bool has_background>
+__global__ void __launch_bounds__(kSlopeThreads) slopes_kernel(const SlopeParams params) {
+    __shared__ float sums[kSlopeThreads];
+    const int first = blockIdx.x * kSlopeThreads;
+    const int column = first + threadIdx.x;
+    const int last = min(first + kSlopeThreads, params.mask_width) - 1;
+    int column_begin, column_end, unused;
+    find_targets(first, params.mask_width, params.width, params.inverse_x, column_begin, unused);
+    find_targets(last, params.mask_width, params.width, params.inverse_x, unused, column_end);
+    int own_begin = 0, own_end = 0;
+    if (column < params.mask_width) {
+        find_targets(column, params.mask_width, params.width, params.inverse_x, own_begin, own_end);
+    }
+    for (std::int64_t m = blockIdx.z; m < params.count; m += gridDim.z) {
+        for (int row = blockIdx.y; row < params.mask_height; row += gridDim.y) {
+            int row_begin, row_end;
+            find_targets(row, params.mask_height, params.height, params.inverse_y, row_begin,
+                         row_end);
+            float slope = 0.0f;
+            for (int start = column_begin; start < column_end; start += kSlopeThreads) {
+                const int x = start + threadIdx.x;
+                sums[threadIdx.x] =
+                    x < column_end
+                        ? column_sum<type, has_background>(params, m, row, row_begin, row_end, x)
+                        : 0.0f;
+                __syncthreads();
+                const int end = min(own_end, start + kSlopeThreads);
+                for (int i = max(own_begin, start); i < end; ++i) {
+                    const float weight =
+                        share(bilinear_tap(i, params.mask_width, params.scale_x), column);
+                    if (weight != 0.0f) {
+                        slope = fmaf(weight, sums[i - start], slope);
+                    }
+                }
+                __syncthreads();
+            }
+            if (column < params.mask_width) {
+                params.slopes[(m * params.mask_height + row) * params.mask_width + column] = slope;
+            }
+        }
+    }
+}
+
+// ---- sums over masks ----
+
+struct ShownSumParams {
+    const void* gradients; // [M, planes, height, width], elements of a row as in BlendParams
+    const float* masks;
+    void* out; // [planes, height, width]
+    std::int64_t count;
+    int planes, row_channels, mask_height, mask_width, height, width;
+    float scale_y, scale_x;
+};
+
+// grid: (blocks of a row, rows, planes).
+template <DType type>
+__global__ void __launch_bounds__(kSlopeThreads) shown_sum_kernel(const ShownSumParams params) {
+    using E = Element<type>;
+    using Storage = typename E::Storage;
+    const int x = blockIdx.x * kSlopeThreads + threadIdx.x;
+    if (x >= params.width) {
+        return;
+    }
+    const Tap across = bilinear_tap(x / params.row_channels, params.mask_width, params.scale_x);
+    const std::int64_t mask_size = std::int64_t{params.mask_height} * params.mask_width;
+    const std::int64_t plane_size = std::int64_t{params.height} * params.width;
+    for (int plane = blockIdx.z; plane < params.planes; plane += gridDim.z) {
+        for (int y = blockIdx.y; y < params.height; y += gridDim.y) {
+            const Tap down = bilinear_tap(y, params.mask_height, params.scale_y);
+            const std::int64_t at = plane * plane_size + std::int64_t{y} * params.width + x;
+            const Storage* gradient = static_cast<const Storage*>(params.gradients) + at;
+            const float* upper = params.masks + std::int64_t{down.low} * params.mask_width;
+            const float* lower = params.masks + std::int64_t{down.high} * params.mask_width;
+            float sum = 0.0f;
+            for (std::int64_t m = 0; m < params.count; ++m) {
+                const float high =
+                    fmaf(across.weight, upper[across.high] - upper[across.low], upper[across.low]);
+                const float low =
+                    fmaf(across.weight, lower[across.high] - lower[across.low], lower[across.low]);
+                sum = fmaf(E::widen(__ldg(gradient)), fmaf(down.weight, low - high, high), sum);
+                gradient += params.planes * plane_size;
+                upper += mask_size;
+                lower += mask_size;
+            }
+            static_cast<Storage*>(params.out)[at] = E::narrow(sum);
+        }
+    }
+}
+
+} // namespace
+} // namespace pyxai::cuda

@@ -7,6 +7,11 @@ from pyxai.explain.cam import cam
 from pyxai.explain.cam_methods import cam_method
 from pyxai.explain.cam_model import CamModel
 from pyxai.explain.sliding_window import sliding_window
+from pyxai.explain.undesirable import (
+    extremal_perturbation,
+    meaningful_perturbation,
+    undesirable_pixels,
+)
 from pyxai.images import Preprocessing
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
@@ -22,7 +27,10 @@ __all__ = [
     "accelerate",
     "cam",
     "cam_method",
+    "extremal_perturbation",
     "fine_tune",
     "load_classifier",
+    "meaningful_perturbation",
     "sliding_window",
+    "undesirable_pixels",
 ]

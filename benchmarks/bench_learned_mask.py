@@ -1,0 +1,95 @@
+"""A learned mask against the straightforward PyTorch loop.
+
+    python benchmarks/bench_learned_mask.py [--json FILE] [--rounds N]
+
+Both sides learn masks of F-TC for the same images on a network of ResNet-18's size, and both start
+from the same masks. The straightforward loop is as people write it: interpolate, multiply, softmax,
+`loss.backward()` through a model whose parameters need gradients, torch's Adam, clamp.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+import workloads
+from resnet import ResNet18
+from torch.nn import functional
+
+import pyxai
+from pyxai.explain.blur import gaussian_blur
+from pyxai.explain.undesirable import undesirable_pixels
+
+STEPS = 10
+
+
+def straightforward(model, images, target, start, steps, gamma=0.3):
+    """Masks `[N, 28, 28]` of F-TC."""
+    background = gaussian_blur(images, 5.0, 11)
+    rows = torch.arange(len(images))
+    with torch.no_grad():
+        original = model(images)
+    mask = start.repeat(len(images), 1, 1, 1).requires_grad_()
+    optimizer = torch.optim.Adam([mask], lr=0.1)
+    for _ in range(steps):
+        resized = functional.interpolate(mask, images.shape[2:], mode="bilinear")
+        logits = model(images * resized + background * (1 - resized))
+        change = logits - original
+        others = (change.sum(1) - change[rows, target]) / (change.shape[1] - 1)
+        down = functional.pad(mask[:, :, 1:] - mask[:, :, :-1], (0, 0, 0, 1))
+        across = functional.pad(mask[:, :, :, 1:] - mask[:, :, :, :-1], (0, 1))
+        rough = ((down**2 + across**2 + 1e-8).sqrt() - 1e-4).mean((1, 2, 3))
+        penalty = 1.7 * rough + 3.0 * (1 - mask).mean((1, 2, 3))
+        kept = gamma * others.abs()
+        loss = (-logits.softmax(1)[rows, target] + penalty + kept).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            mask.clamp_(0, 1)
+    return mask.detach()[:, 0]
+
+
+def sides(batch, steps=STEPS):
+    """The ways to learn masks of so many images."""
+    model = ResNet18().eval()
+    images = torch.randn(batch, 3, 224, 224)
+    start = torch.rand(28, 28)
+    with torch.no_grad():
+        target = model(images).argmax(1)
+    calls = {"straightforward": lambda: straightforward(model, images, target, start, steps)}
+    networks = {
+        "pyxai": model,
+        "pyxai, accelerated": pyxai.accelerate(model),
+        "pyxai, accelerated bfloat16": pyxai.accelerate(model, dtype=torch.bfloat16),
+    }
+    for name, network in networks.items():
+        calls[name] = lambda network=network: undesirable_pixels(
+            network, images, target, steps=steps, start=start
+        )
+    return calls
+
+
+def measure(rounds):
+    rows = []
+    for batch in (1, 8):
+        times = workloads.in_turn(sides(batch), rounds=rounds)
+        slow = times["straightforward"]
+        for name, seconds in times.items():
+            row = {
+                "batch": batch,
+                "side": name,
+                "seconds_a_step": statistics.median(seconds) / STEPS / batch,
+                "speedup": workloads.ratio(slow, seconds),
+            }
+            print(
+                f"batch {batch}  {name:28s} {1000 * row['seconds_a_step']:7.1f} ms a step and mask"
+                f"  {row['speedup']:.2f} x",
+                flush=True,
+            )
+            rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    workloads.command_line(__doc__, measure, rounds=3)

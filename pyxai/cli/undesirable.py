@@ -1,0 +1,131 @@
+"""`pyxai undesirable`: photos in; figures of what stands in a class's way, and JSON files, out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+
+import pyxai
+from pyxai._text import text_table
+from pyxai.classifier import Classifier
+from pyxai.cli._photos import Result, class_of, process
+from pyxai.draw.masks import mask_figure, to_pictures
+from pyxai.explain.undesirable import Factor, undesirable_pixels
+from pyxai.zoo import load_classifier
+
+_FACTORS: dict[str, Factor | None] = {
+    "target": "target",
+    "non-target": "non_target",
+    "none": None,
+}
+
+
+def undesirable(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos or folders; without any, two sample photos of scikit-learn."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
+    ] = "demo",
+    architecture: Annotated[
+        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Class name or index; by default each photo's top class.")
+    ] = None,
+    factor: Annotated[
+        str, typer.Option(help="target (F-TC), non-target (F-NTC) or none (Eq. 3).")
+    ] = "target",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimisation.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first mask.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "pyxai-undesirable"
+    ),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Show which pixels stand in the way of a class: a figure and a JSON file for each photo."""
+    if factor not in _FACTORS:
+        raise ValueError(f"--factor: expected target, non-target or none, got {factor!r}")
+    classifier = load_classifier(model, architecture=architecture, device=device)
+    wanted = class_of(target, classifier)
+    process(
+        "undesirable",
+        photos,
+        output,
+        lambda photo: learn_photo(classifier, photo, wanted, factor, steps, seed),
+        as_json=as_json,
+        summary=lambda found: f"{_table(found)}\n{len(found)} figures and JSON files in {output}/",
+    )
+
+
+def learn_photo(
+    classifier: Classifier,
+    photo: Image.Image,
+    target: int | str | None,
+    factor: str,
+    steps: int,
+    seed: int,
+) -> Result:
+    """One photo: what goes into its JSON file, and its figure."""
+    start = time.perf_counter()
+    inputs = classifier.to_input(photo)
+    found = undesirable_pixels(
+        classifier,
+        inputs,
+        target,
+        factor=_FACTORS[factor],
+        steps=steps,
+        seed=seed,
+    )
+    seconds = time.perf_counter() - start
+    index = int(found.classes[0])
+    before, after = float(found.before[0]), float(found.after[0])
+    preprocessing = classifier.preprocessing
+    (perturbed,) = to_pictures(found.perturbed(inputs), preprocessing.mean, preprocessing.std)
+    name = classifier.class_name(index)
+    area = float(found.area()[0])
+    figure = mask_figure(
+        [(preprocessing.view(photo), [(found.heatmap[0], perturbed)])],
+        [[f"{name} {before:.1%}", f"hidden: {area:.1%}", f"{name} {after:.1%}"]],
+        cell=320,
+    )
+    return {
+        "model": classifier.name,
+        "target": {"index": index, "name": name},
+        "factor": factor,
+        "before": round(before, 6),
+        "after": round(after, 6),
+        "improvement_percent": round(float(found.improvement()[0]), 4),
+        "area": round(area, 6),
+        "loss": round(float(found.losses[found.steps[0] - 1, 0]), 6),
+        "steps": int(found.steps[0]),
+        "seed": seed,
+        "region": dict(
+            zip(("x0", "y0", "x1", "y1"), preprocessing.region(photo.size), strict=True)
+        ),
+        "mask": [[round(value, 4) for value in row] for row in found.mask[0].tolist()],
+        "seconds": round(seconds, 3),
+        "pyxai": pyxai.__version__,
+    }, {"figure": figure}
+
+
+def _table(results: list[dict[str, Any]]) -> str:
+    rows = [("photo", "target", "before", "after", "area", "factor")]
+    for result in results:
+        rows.append(
+            (
+                Path(result["photo"]).name,
+                result["target"]["name"],
+                f"{result['before']:.3f}",
+                f"{result['after']:.3f}",
+                f"{result['area']:.4f}",
+                result["factor"],
+            )
+        )
+    return text_table(rows)

@@ -308,7 +308,7 @@ def test_a_task_of_ones_own(net, images):
 
 
 def test_nan_names_step_and_term(images):
-    net = Breaks(random_net(), calls=4, nan=True)
+    net = Breaks(random_net(), calls=6, nan=True)  # two of which try a memory layout
     with pytest.raises(ValueError, match=r"losses: .*'target probability' at step 4, in masks \[0"):
         undesirable_pixels(net, images, **SMALL)
 

@@ -12,6 +12,7 @@ from pyxai.classifier import Classifier, Target
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.outputs import logits_of
 from pyxai.explain.cam_forward import images_at_once
+from pyxai.explain.formats import best_format
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
 from pyxai.explain.mask_result import LearnedMasks, chances
 from pyxai.explain.mask_settings import MaskSettings
@@ -67,6 +68,7 @@ def learn_masks(
         many = classes.shape[1]
         rows = torch.arange(classes.numel(), device=inputs.device)
         found = _Found(len(rows), settings, like=logits)
+        layout = best_format(classifier.network, inputs[:1])
         chunk = settings.batch_size or images_at_once(inputs)
         for start in range(0, len(rows), chunk):
             some = rows[start : start + chunk]
@@ -74,9 +76,10 @@ def learn_masks(
             known = logits[some // many]
             background = settings.background.of(images, some // many)
             cells = _start(settings, single, classes.shape, some).to(inputs.device)
-            _Run(classifier, images, background, known, classes.flatten()[some], some).learn(
-                cells, task, settings, found
-            )
+            images = images.contiguous(memory_format=layout)
+            background = background.contiguous(memory_format=layout)
+            run = _Run(classifier, images, background, known, classes.flatten()[some], some, layout)
+            run.learn(cells, task, settings, found)
         shape = classes.shape[:1] if single else classes.shape
         before, left_before = chances(logits.repeat_interleave(many, dim=0), classes.flatten())
         return LearnedMasks(
@@ -114,6 +117,7 @@ class _Run:
     original: torch.Tensor
     classes: torch.Tensor
     rows: torch.Tensor
+    layout: torch.memory_format
 
     def learn(
         self, cells: torch.Tensor, task: MaskTask, settings: MaskSettings, found: _Found
@@ -149,7 +153,7 @@ class _Run:
         images, background = jitter(self.images, self.background)
         with torch.enable_grad():
             shown = task.shown(leaf)
-            logits = self._call(mask_blend(images, shown, background))
+            logits = self._call(self._blend(images, shown, background))
             if not logits.requires_grad:
                 raise ValueError(
                     "model: expected logits that depend on the images through differentiable "
@@ -161,6 +165,11 @@ class _Run:
             total = torch.stack(list(terms.values())).sum()
         (gradients,) = torch.autograd.grad(total, leaf)
         return {name: term.detach() for name, term in terms.items()}, gradients
+
+    def _blend(
+        self, images: torch.Tensor, masks: torch.Tensor, background: torch.Tensor
+    ) -> torch.Tensor:
+        return mask_blend(images, masks, background, memory_format=self.layout)
 
     def _call(self, images: torch.Tensor) -> torch.Tensor:
         return logits_of(call(self.classifier.model, images)).to(torch.float32)
@@ -187,7 +196,7 @@ class _Run:
     ) -> None:
         rows = self.rows[done]
         masks = task.shown(cells[done])
-        logits = self._call(mask_blend(self.images[done], masks, self.background[done]))
+        logits = self._call(self._blend(self.images[done], masks, self.background[done]))
         found.masks[rows] = masks
         found.steps[rows] = step
         after, found.left_after[rows] = chances(logits, self.classes[done])

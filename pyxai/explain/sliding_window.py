@@ -12,9 +12,9 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, as_classifier
+from pyxai.explain.formats import best_format
 from pyxai.explain.windows.dense import DenseMode
 from pyxai.explain.windows.exhaustive import ExhaustiveMode
-from pyxai.explain.windows.formats import best_format
 from pyxai.explain.windows.grid import Grid, make_grid
 from pyxai.explain.windows.pixels import open_pixels
 from pyxai.explain.windows.result import WindowScores

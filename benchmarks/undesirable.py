@@ -1,7 +1,7 @@
 """The tables of the paper on undesirable pixels, on trained networks, and readings of its formulas.
 
     python -m benchmarks.undesirable --weights DIR --photos DIR [--count 100] [--network NAME ...]
-        [--part tables|consistency|readings ...] [--state DIR] [--minutes M] [--json FILE]
+        [--part tables|consistency|readings|same ...] [--state DIR] [--minutes M] [--json FILE]
         [--sheet FILE]
 
 Needs torchvision, but for `--network demo`. `--weights` holds the .npz files of NETWORKS,
@@ -14,6 +14,8 @@ consistency  mean pairwise IoU of the masks (heat map > 0.6) of 5 random starts,
              maps, which needs no threshold. Photos where no mask has such pixels do not count.
              `--reading` takes other ones.
 readings     φ and area of other readings of the formulas; see mask_readings.py.
+same         whether F-TC masks are those of the straightforward loop of bench_learned_mask.py, in
+             float32 and with the network in bfloat16: IoU of the thresholded masks (20 photos).
 
 Every interval is a bootstrap over photos (95 %, 2000 draws). Groups of photos are kept in `--state`
 as they are done, so that a run that was stopped, or that `--minutes` ended, goes on from there.
@@ -35,6 +37,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 import workloads
+from bench_learned_mask import straightforward
 from mask_readings import MAIN, READINGS
 
 import pyxai
@@ -267,6 +270,31 @@ def measure_consistency(study, names, seeds):
         yield row
 
 
+def measure_same(study, count=20):
+    """Overlap with the masks of the straightforward loop, in float32 and in bfloat16."""
+    groups = range(-(-min(count, len(study.photos)) // GROUP))
+    inputs = torch.cat([study.inputs(group) for group in groups])[:count]
+    target = study.classifier(inputs).argmax(dim=1)
+    first = torch.rand(CELLS, CELLS, generator=torch.Generator().manual_seed(0))
+    plain = straightforward(study.classifier.model, inputs, target, first, study.steps)
+    half = pyxai.accelerate(study.classifier, dtype=torch.bfloat16)
+    for name, network in (("float32", study.classifier), ("bfloat16", half)):
+        found = pyxai.undesirable_pixels(
+            network, inputs.to(network.dtype), target, start=first, steps=study.steps
+        )
+        hard, soft = agreement([plain.numpy(), found.mask.numpy()], side=inputs.shape[-1])
+        row = {
+            "network": study.network,
+            "reading": f"F-TC, {name}, against the straightforward loop",
+            "photos_with_masks": int(np.isfinite(hard).sum()),
+            "iou": interval(hard),
+            "soft_iou": interval(soft),
+            "phi": interval(found.improvement().numpy()),
+        }
+        print(f"{row}", flush=True)
+        yield row
+
+
 def draw_sheet(study, path, count=12):
     """F-TC and F-NTC beside each other."""
     rows, captions = [], []
@@ -326,6 +354,8 @@ def main():
             rows += measure_rows(study, MAIN)
         if "readings" in arguments.part:
             rows += measure_rows(study, arguments.reading or READINGS)
+        if "same" in arguments.part:
+            rows += measure_same(study)
         if "consistency" in arguments.part:
             rows += measure_consistency(study, arguments.reading or MAIN, arguments.seeds)
         if arguments.sheet:

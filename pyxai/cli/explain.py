@@ -13,6 +13,7 @@ from PIL import Image
 import pyxai
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
 from pyxai.explain.cam_methods import METHODS, cam_method
@@ -27,28 +28,17 @@ _NO_STATEMENT = "none: this method, on this head, does not claim to add up to th
 
 
 def explain(
-    photos: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Photos or folders; without any, two sample photos of scikit-learn."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
-    ] = "demo",
-    architecture: Annotated[
-        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Class name or index; by default each photo's top class.")
-    ] = None,
+    photos: Photos = None,
+    model: ModelName = "demo",
+    architecture: Architecture = None,
+    target: Target = None,
     method: Annotated[str, typer.Option(help=f"auto or one of: {', '.join(METHODS)}.")] = "auto",
     layer: Annotated[str | None, typer.Option(help="Layer to explain, by its dotted name.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "pyxai-explain"
-    ),
+    output: Output = Path("pyxai-explain"),
     top: Annotated[int, typer.Option(min=1, help="How many classes to report.")] = 5,
     colormap: Annotated[str, typer.Option(help="Colours of the overlay.")] = "ember",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show where a classifier looked: an overlay picture and a JSON file for each photo."""
     color_table(colormap)  # a wrong name should not surface after the model has been loaded

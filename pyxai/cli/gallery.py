@@ -13,6 +13,7 @@ from pyxai._text import text_table
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classes.page import share
 from pyxai.classes.storage import folder_names
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.images import ImageError, find_photos, open_photo
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
@@ -24,12 +25,8 @@ _SHOWN = 20  # photos that could not be read
 
 def gallery(
     photos: Annotated[list[Path], typer.Argument(help="Folders of photos, or photos.")],
-    model: Annotated[
-        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
-    ] = "demo",
-    architecture: Annotated[
-        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
-    ] = None,
+    model: ModelName = "demo",
+    architecture: Architecture = None,
     crop: Annotated[
         int | None,
         typer.Option(help="Side of the crops in pixels; 160, or half a side of small photos."),
@@ -47,14 +44,12 @@ def gallery(
         str | None,
         typer.Option(help="folder: only photos in a folder named after a class stand for it."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "pyxai-gallery"
-    ),
+    output: Output = Path("pyxai-gallery"),
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what each class looks like to a classifier: its best crops out of many photos."""
     chosen, why = (crop, "") if crop is not None else choose_crop(photos)

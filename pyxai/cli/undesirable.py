@@ -12,6 +12,7 @@ from PIL import Image
 import pyxai
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.explain.undesirable import Factor, undesirable_pixels
@@ -25,29 +26,18 @@ _FACTORS: dict[str, Factor | None] = {
 
 
 def undesirable(
-    photos: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Photos or folders; without any, two sample photos of scikit-learn."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
-    ] = "demo",
-    architecture: Annotated[
-        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Class name or index; by default each photo's top class.")
-    ] = None,
+    photos: Photos = None,
+    model: ModelName = "demo",
+    architecture: Architecture = None,
+    target: Target = None,
     factor: Annotated[
         str, typer.Option(help="target (F-TC), non-target (F-NTC) or none (Eq. 3).")
     ] = "target",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimisation.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the first mask.")] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "pyxai-undesirable"
-    ),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    output: Output = Path("pyxai-undesirable"),
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show which pixels stand in the way of a class: a figure and a JSON file for each photo."""
     if factor not in _FACTORS:

@@ -14,6 +14,7 @@ from PIL import Image
 import pyxai
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import overlay, window_sheet
 from pyxai.explain.windows.result import WindowScores
@@ -24,16 +25,9 @@ _LENGTHS = "pixels, one number or HEIGHTxWIDTH"
 
 
 def windows(
-    photos: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Photos or folders; without any, two sample photos of scikit-learn."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file.")
-    ] = "demo",
-    architecture: Annotated[
-        str | None, typer.Option(help="For a file of weights: torchvision:NAME, timm:NAME.")
-    ] = None,
+    photos: Photos = None,
+    model: ModelName = "demo",
+    architecture: Architecture = None,
     window: Annotated[str, typer.Option(help=f"Size of a window: {_LENGTHS}.")] = "160",
     stride: Annotated[
         str | None, typer.Option(help="Step, one number or DOWNxACROSS; a quarter of the window.")
@@ -45,12 +39,10 @@ def windows(
         str | None, typer.Option(help="Class name or index; by default each photo's most probable.")
     ] = None,
     mode: Annotated[str, typer.Option(help="exhaustive, shared or dense.")] = "exhaustive",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "pyxai-windows"
-    ),
+    output: Output = Path("pyxai-windows"),
     top: Annotated[int, typer.Option(min=1, help="How many of the best windows to report.")] = 5,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show which pieces of a photo look like a class: a sheet, an overlay and a JSON file each."""
     size = _lengths("window", window)

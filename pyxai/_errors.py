@@ -25,24 +25,25 @@ def argument_error(argument: str, expected: str, got: object) -> ValueError:
     return ValueError(f"{argument}: expected {expected}, got {describe(got)}")
 
 
-def check_count(argument: str, value: object, *, or_none: bool = False) -> int:
-    """A number of things, at least 1, as an int; integers of NumPy and torch will do.
+def check_count(argument: str, value: object, *, least: int = 1, or_none: bool = False) -> int:
+    """A number of things, at least `least`, as an int; integers of NumPy and torch will do.
 
     Args:
         argument: its name.
         value: the number.
+        least: what it may be at least, 0 or more.
         or_none: whether the error is to say that None would have been fine.
 
     Raises:
         ValueError: it is something else.
     """
     try:
-        count = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        count = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        count = 0
-    if count < 1:
-        expected = "None or an int of at least 1" if or_none else "an int of at least 1"
-        raise argument_error(argument, expected, value)
+        count = -1
+    if count < least:
+        expected = f"an int of at least {least}"
+        raise argument_error(argument, f"None or {expected}" if or_none else expected, value)
     return int(count)
 
 

@@ -185,7 +185,7 @@ BAD = {
     "start": (torch.full((28, 28), 2.0), r"start: expected values in \[0, 1\]"),
     "seed": (-1, "seed: expected an int of at least 0"),
     "tolerance": (-1, "tolerance: expected a number of at least 0"),
-    "batch_size": (0, "batch_size: expected an int of at least 1"),
+    "batch_size": (0, "batch_size: expected None or an int of at least 1"),
     "target": (7, "target: expected class indices below 7"),
 }
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.explain.mask_result import Background
 
 Start: TypeAlias = "Literal['random', 'ones'] | float | torch.Tensor"
@@ -61,10 +61,10 @@ def mask_settings(
     """
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
-    _count("steps", steps, 1)
-    _count("jitter", jitter, 0)
+    check_count("steps", steps)
+    check_count("jitter", jitter, least=0)
     if batch_size is not None:
-        _count("batch_size", batch_size, 1)
+        check_count("batch_size", batch_size, or_none=True)
     if not (isinstance(learning_rate, (int, float)) and 0 < learning_rate < math.inf):
         raise argument_error("learning_rate", "a number greater than 0", learning_rate)
     if tolerance is not None:
@@ -98,7 +98,7 @@ def _first(start: Any, size: tuple[int, int], seed: int) -> torch.Tensor:
             raise argument_error("start", expected, start)
         return start.detach().to("cpu", torch.float32)
     if isinstance(start, str) and start == "random":
-        _count("seed", seed, 0)
+        check_count("seed", seed, least=0)
         return torch.rand(size, generator=torch.Generator().manual_seed(seed))
     value = 1.0 if isinstance(start, str) and start == "ones" else start
     if not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -136,8 +136,3 @@ def at_least_zero(name: str, value: Any) -> float:
     if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
         raise argument_error(name, "a number of at least 0", value)
     return float(value)
-
-
-def _count(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise argument_error(name, f"an int of at least {least}", value)

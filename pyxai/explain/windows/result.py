@@ -166,8 +166,7 @@ class WindowScores:
         Raises:
             ValueError: a sample below 2.
         """
-        if not isinstance(sample, int) or sample < 2:
-            raise argument_error("sample", "an int of at least 2", sample)
+        check_count("sample", sample, least=2)
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.boxes), generator=generator)[:sample].sort().values
         ours = self.logits[chosen.to(self.logits.device)]

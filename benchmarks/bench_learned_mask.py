@@ -20,7 +20,7 @@ import pyxai
 from pyxai.explain.blur import gaussian_blur
 from pyxai.explain.undesirable import undesirable_pixels
 
-STEPS = 30
+STEPS = 10
 
 
 def straightforward(model, images, target, start, steps, gamma=0.3):

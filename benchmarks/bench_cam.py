@@ -9,8 +9,6 @@ address, without the Python around it. Results of former runs: benchmarks/result
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 import torch
 import workloads
@@ -156,22 +154,7 @@ def measure(rounds):
     def add(work, sides, pairs, count=rounds):
         times = workloads.in_turn(sides, rounds=count)
         for ours, other in pairs:
-            rows.append(
-                {
-                    "work": work,
-                    "threads": torch.get_num_threads(),
-                    "ours": ours,
-                    "other": other,
-                    "ours_us": 1e6 * statistics.median(times[ours]),
-                    "other_us": 1e6 * statistics.median(times[other]),
-                    "ratio": workloads.ratio(times[other], times[ours]),
-                }
-            )
-            print(
-                "{work:40} {threads} thr  {ours:18} {ours_us:10.1f} us  "
-                "{other:18} {other_us:11.1f} us  {ratio:6.2f} x".format(**rows[-1]),
-                flush=True,
-            )
+            rows.append(workloads.compared(work, times, ours, other))
 
     for count in (1, 2):
         torch.set_num_threads(count)

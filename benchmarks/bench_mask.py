@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import statistics
 
 import pytest
 import torch
@@ -179,22 +178,7 @@ def measure(rounds):
         for name, make in cases():
             times = workloads.in_turn(make(), rounds=rounds)
             ours, other = times
-            rows.append(
-                {
-                    "work": name,
-                    "threads": threads,
-                    "ours": ours,
-                    "other": other,
-                    "ours_us": 1e6 * statistics.median(times[ours]),
-                    "other_us": 1e6 * statistics.median(times[other]),
-                    "ratio": workloads.ratio(times[other], times[ours]),
-                }
-            )
-            print(
-                "{work:52} {threads} thr  {ours:6} {ours_us:9.1f} us  "
-                "{other:6} {other_us:10.1f} us  {ratio:6.2f} x".format(**rows[-1]),
-                flush=True,
-            )
+            rows.append(workloads.compared(name, times, ours, other))
     return rows
 
 

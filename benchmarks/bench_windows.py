@@ -10,8 +10,6 @@ time in the same memory.
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 import torch
 import workloads
@@ -148,22 +146,7 @@ def measure(rounds):
         for work, sides in comparisons():
             times = workloads.in_turn(sides, rounds=rounds)
             ours, other = sides
-            rows.append(
-                {
-                    "work": work,
-                    "threads": threads,
-                    "ours": ours,
-                    "other": other,
-                    "ours_us": 1e6 * statistics.median(times[ours]),
-                    "other_us": 1e6 * statistics.median(times[other]),
-                    "ratio": workloads.ratio(times[other], times[ours]),
-                }
-            )
-            print(
-                "{work:34} {threads} thr  {ours:10} {ours_us:9.1f} us  "
-                "{other:9} {other_us:10.1f} us  {ratio:6.2f} x".format(**rows[-1]),
-                flush=True,
-            )
+            rows.append(workloads.compared(work, times, ours, other))
     return rows
 
 

@@ -112,6 +112,25 @@ def ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
+def compared(work: str, times: dict[str, list[float]], ours: str, other: str) -> dict[str, object]:
+    """The row of two sides of `in_turn`, in microseconds; printed as well."""
+    row: dict[str, object] = {
+        "work": work,
+        "threads": torch.get_num_threads(),
+        "ours": ours,
+        "other": other,
+        "ours_us": 1e6 * statistics.median(times[ours]),
+        "other_us": 1e6 * statistics.median(times[other]),
+        "ratio": ratio(times[other], times[ours]),
+    }
+    print(
+        "{work:52} {threads} thr  {ours:18} {ours_us:10.1f} us  "
+        "{other:18} {other_us:11.1f} us  {ratio:6.2f} x".format(**row),
+        flush=True,
+    )
+    return row
+
+
 def command_line(
     description: str, measure: Callable[[int], list[dict[str, object]]], rounds: int
 ) -> None:

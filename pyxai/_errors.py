@@ -47,6 +47,22 @@ def check_count(argument: str, value: object, *, least: int = 1, or_none: bool =
     return int(count)
 
 
+def check_lengths(argument: str, value: object, meaning: str) -> tuple[int, int]:
+    """Two lengths, given as one for both or as a pair.
+
+    Raises:
+        ValueError: they are something else, or below 1.
+    """
+    given = value if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]  # type: ignore[arg-type]
+    except TypeError:
+        lengths = []
+    if len(lengths) != 2 or min(lengths) < 1:
+        raise argument_error(argument, f"an int or a pair {meaning} of at least 1", value)
+    return lengths[0], lengths[1]
+
+
 def describe(value: object) -> str:
     """What a value is, in a few words: "a float32 tensor [3, 224, 224]", "-3", "a dict"."""
     if isinstance(value, torch.Tensor):

@@ -17,8 +17,8 @@ from sklearn.cluster import DBSCAN
 
 from pyxai import ClassGallery, Classifier, Preprocessing
 from pyxai.classes import checkpoint as checkpoint_module
-from pyxai.classes.checkpoint import fingerprint
 from pyxai.classes.storage import folder_names
+from pyxai.classifier.fingerprint import fingerprint
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from torch import nn
 
 from pyxai.classes.contents import Tally
 from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memory
 from pyxai.classes.storage import box_of, write_json
 from pyxai.classifier import Classifier
+from pyxai.classifier.fingerprint import fingerprint
 
 _FORMAT = "pyxai gallery run 1"
 _STEM = "gallery-run"  # of the files' names, so that they meet no others
@@ -159,17 +158,6 @@ def _key(name: str) -> int:
     """Eight bytes that stand for a name: a million photos take 8 MB."""
     data = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A digest of all weights and buffers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        if isinstance(tensor, torch.Tensor):
-            plain = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
-            digest.update(plain.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _arrays(pools: dict[int, list[Candidate]]) -> dict[str, NDArray[np.uint8]]:

@@ -18,7 +18,7 @@ _runs: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 def best_format(network: nn.Module, image: torch.Tensor) -> torch.memory_format:
     """Channels last where the weights are laid out so, and on the CPU where the network takes it.
 
-    Plain networks run 1.1 to 1.8 times as fast on the CPU with their input in channels_last
+    Plain networks run faster on the CPU with their input in channels_last, ResNet-18 1.2 times
     (docs/sliding_window.md). One that reshapes feature maps with `view` refuses it; so each network
     is tried once on one image, and must give the same logits.
 

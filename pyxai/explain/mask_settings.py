@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error, check_count, check_lengths
 from pyxai.explain.mask_result import Background
 
 Start: TypeAlias = "Literal['random', 'ones'] | float | torch.Tensor"
@@ -78,15 +78,12 @@ def mask_settings(
 
 
 def _mask_size(mask_size: Any, inputs: torch.Tensor) -> tuple[int, int]:
-    lengths = [mask_size, mask_size] if isinstance(mask_size, int) else mask_size
-    if not isinstance(lengths, (tuple, list)) or len(lengths) != 2:
-        raise argument_error("mask_size", "an int or (height, width)", mask_size)
-    for length, most in zip(lengths, inputs.shape[2:], strict=True):
-        if not isinstance(length, int) or not 1 <= length <= most:
-            height, width = inputs.shape[2:]
-            expected = f"cells from 1 to the image's {height} × {width} pixels"
-            raise argument_error("mask_size", expected, mask_size)
-    return lengths[0], lengths[1]
+    rows, columns = check_lengths("mask_size", mask_size, "(height, width)")
+    height, width = inputs.shape[2:]
+    if rows > height or columns > width:
+        expected = f"cells from 1 to the image's {height} × {width} pixels"
+        raise argument_error("mask_size", expected, mask_size)
+    return rows, columns
 
 
 def _first(start: Any, size: tuple[int, int], seed: int) -> torch.Tensor:

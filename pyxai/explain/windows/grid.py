@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pyxai._errors import argument_error
+from pyxai._errors import check_lengths
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def make_grid(size: tuple[int, int], window: Any, stride: Any, resize: Any, *, c
     Raises:
         ValueError: a length below 1, or a window that is larger than the photo.
     """
-    rows, columns = pair("window", window, "(height, width)")
+    rows, columns = check_lengths("window", window, "(height, width)")
     if rows > size[0] or columns > size[1]:
         raise ValueError(
             f"window: expected at most the size of the photo, {size[0]} × {size[1]} "
@@ -68,8 +67,10 @@ def make_grid(size: tuple[int, int], window: Any, stride: Any, resize: Any, *, c
     if stride is None:
         down, across = max(1, rows // 4), max(1, columns // 4)
     else:
-        down, across = pair("stride", stride, "(down, across)")
-    input_size = (rows, columns) if resize is None else pair("resize", resize, "(height, width)")
+        down, across = check_lengths("stride", stride, "(down, across)")
+    input_size = (
+        (rows, columns) if resize is None else check_lengths("resize", resize, "(height, width)")
+    )
     tops = _starts(size[0], rows, down, cover)
     return Grid(size, (rows, columns), tops, _starts(size[1], columns, across, cover), input_size)
 
@@ -79,19 +80,3 @@ def _starts(length: int, window: int, stride: int, cover: bool) -> tuple[int, ..
     if cover and starts[-1] != length - window:
         starts.append(length - window)
     return tuple(starts)
-
-
-def pair(argument: str, value: Any, meaning: str) -> tuple[int, int]:
-    """Two lengths, given as one for both or as a pair.
-
-    Raises:
-        ValueError: they are something else, or below 1.
-    """
-    given = value if isinstance(value, (tuple, list)) else (value, value)
-    try:
-        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]
-    except TypeError:
-        lengths = []
-    if len(lengths) != 2 or min(lengths) < 1:
-        raise argument_error(argument, f"an int or a pair {meaning} of at least 1", value)
-    return lengths[0], lengths[1]

@@ -27,7 +27,7 @@ import workloads
 from resnet import ResNet18
 
 import pyxai
-from pyxai.explain.cam_forward import images_at_once
+from pyxai.classifier.batches import images_at_once
 
 SIZE, WINDOW, STRIDE = 800, 160, 40
 MODES = ("exhaustive", "shared", "dense")

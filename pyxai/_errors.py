@@ -55,7 +55,7 @@ def check_lengths(argument: str, value: object, meaning: str) -> tuple[int, int]
     """
     given = value if isinstance(value, (tuple, list)) else (value, value)
     try:
-        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]  # type: ignore[arg-type]
+        lengths = [0 if isinstance(each, bool) else operator.index(each) for each in given]
     except TypeError:
         lengths = []
     if len(lengths) != 2 or min(lengths) < 1:

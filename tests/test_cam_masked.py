@@ -208,7 +208,7 @@ def test_ablationcam_of_networks_that_need_their_images(kind, channels_at_once, 
     assert scores.abs().min() > 0.5
     if channels_at_once:
         pixels = {"cpu": 32 * 32 // 4, "other": 32 * 32 // 4}
-        monkeypatch.setattr("pyxai.explain.cam_forward._PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr("pyxai.classifier.batches._PIXELS_AT_ONCE", pixels)
     seen = watched(model)
     close(weights_of(model, images, 4, "ablationcam"), weights)
     close(explain(model, images, 4, "ablationcam"), maps)
@@ -255,7 +255,7 @@ def test_the_score_family_holds_few_masked_images(monkeypatch):
     methods.append(cam_method("scorecam", channels=6))
     expected = explain(model, images, [[3, 4]], methods)
     pixels = {"cpu": 5 * 32 * 32, "other": 5 * 32 * 32}
-    monkeypatch.setattr("pyxai.explain.cam_forward._PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr("pyxai.classifier.batches._PIXELS_AT_ONCE", pixels)
     seen = watched(model)
     found = explain(model, images, [[3, 4]], methods)
     assert max(seen) == 5

@@ -13,8 +13,9 @@ from PIL import Image
 from pyxai._errors import argument_error
 from pyxai.classes.contents import ClassCrops, GalleryCrop, cut, folder_label
 from pyxai.classes.selection import Candidate, Selection
-from pyxai.classifier import Classifier, anatomy
-from pyxai.explain.cam_forward import images_at_once
+from pyxai.classifier import Classifier
+from pyxai.classifier.batches import images_at_once
+from pyxai.classifier.features import pooled_features
 from pyxai.explain.windows.pixels import open_pixels
 from pyxai.images import ImageError, open_photo
 
@@ -119,15 +120,11 @@ class _Describer:
         Raises:
             ValueError: the layer has no features of images, or they are not finite.
         """
-        network = self._classifier.network
         if self.layer is None:
             self.layer = self._classifier.last_spatial_layer(inputs)
-        raw = self._classifier.activations(inputs, self.layer)[self.layer]
-        if raw.ndim != 2 or len(raw) != len(inputs):
-            raw = anatomy.layout_of(network, inputs, self.layer, raw).features(raw)
-            raw = raw.float().mean(dim=(2, 3))
+        raw = pooled_features(self._classifier, inputs, self.layer)[self.layer]
         if not bool(torch.isfinite(raw).all()):
             raise argument_error("layer", "a layer whose features are finite", self.layer)
-        unit = torch.nn.functional.normalize(raw.float(), dim=1)
+        unit = torch.nn.functional.normalize(raw, dim=1)
         found: NDArray[np.float32] = unit.cpu().numpy()
         return found

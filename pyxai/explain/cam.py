@@ -11,9 +11,9 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count, describe
 from pyxai.classifier import Classifier, Target, anatomy, as_classifier
+from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
 from pyxai.explain.cam_engine import CamEvidence, gather
-from pyxai.explain.cam_forward import images_at_once
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
 from pyxai.ops import cam_project, cam_project_render, cam_render

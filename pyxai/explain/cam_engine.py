@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from pyxai.classifier import Classifier, LinearHead, Target, anatomy
+from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call, record
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.rest import RestOfNetwork
-from pyxai.explain.cam_forward import Forward, graph_of, images_at_once, sums_of
+from pyxai.explain.cam_forward import Forward, graph_of, sums_of
 from pyxai.explain.cam_methods import CamMethod
 from pyxai.ops import cam_project
 

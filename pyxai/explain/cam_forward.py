@@ -14,16 +14,6 @@ from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
 from pyxai.classifier.outputs import logits_of
 
-# Pixels of the images of one forward pass. More do not fit the cache on a CPU, and larger blocks of
-# memory go back to the system after each layer; on a GPU it bounds the memory.
-_PIXELS_AT_ONCE = {"cpu": 16 * 224 * 224, "other": 256 * 224 * 224}
-
-
-def images_at_once(images: torch.Tensor) -> int:
-    """How many images `[N, C, H, W]` suit one forward pass."""
-    budget = _PIXELS_AT_ONCE["cpu" if images.device.type == "cpu" else "other"]
-    return max(1, budget // max(1, images.shape[-2] * images.shape[-1]))
-
 
 @dataclass(eq=False)
 class Forward:

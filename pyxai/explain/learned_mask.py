@@ -9,9 +9,9 @@ import torch
 
 from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target
+from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.outputs import logits_of
-from pyxai.explain.cam_forward import images_at_once
 from pyxai.explain.formats import best_format
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
 from pyxai.explain.mask_result import LearnedMasks, chances

@@ -8,9 +8,9 @@ import torch
 
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
+from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.outputs import logits_of
-from pyxai.explain.cam_forward import images_at_once
 from pyxai.explain.windows.grid import Grid
 from pyxai.explain.windows.pixels import Pixels
 from pyxai.explain.windows.refusals import taking_windows

@@ -9,6 +9,7 @@ from the same masks. The straightforward loop is as people write it: interpolate
 
 from __future__ import annotations
 
+import itertools
 import statistics
 
 import torch
@@ -72,19 +73,21 @@ def sides(batch, steps=STEPS):
 
 def measure(rounds):
     rows = []
-    for batch in (1, 8):
+    for threads, batch in itertools.product((1, 2), (1, 8)):
+        torch.set_num_threads(threads)
         times = workloads.in_turn(sides(batch), rounds=rounds)
         slow = times["straightforward"]
         for name, seconds in times.items():
             row = {
+                "threads": threads,
                 "batch": batch,
                 "side": name,
                 "seconds_a_step": statistics.median(seconds) / STEPS / batch,
                 "speedup": workloads.ratio(slow, seconds),
             }
             print(
-                f"batch {batch}  {name:28s} {1000 * row['seconds_a_step']:7.1f} ms a step and mask"
-                f"  {row['speedup']:.2f} x",
+                f"{threads} thr  batch {batch}  {name:28s} "
+                f"{1000 * row['seconds_a_step']:7.1f} ms a step and mask  {row['speedup']:.2f} x",
                 flush=True,
             )
             rows.append(row)
@@ -92,4 +95,4 @@ def measure(rounds):
 
 
 if __name__ == "__main__":
-    workloads.command_line(__doc__, measure, rounds=3)
+    workloads.command_line(__doc__, measure, rounds=5)

@@ -16,6 +16,8 @@ consistency  mean pairwise IoU of the masks (heat map > 0.6) of 5 random starts,
 readings     φ and area of other readings of the formulas; see mask_readings.py.
 same         whether F-TC masks are those of the straightforward loop of bench_learned_mask.py, in
              float32 and with the network in bfloat16: IoU of the thresholded masks (20 photos).
+             How far the loop agrees with itself, fed with the channels last, says what to expect:
+             that changes nothing but the order in which torch adds.
 
 Every interval is a bootstrap over photos (95 %, 2000 draws). Groups of photos are kept in `--state`
 as they are done, so that a run that was stopped, or that `--minutes` ended, goes on from there.
@@ -277,22 +279,30 @@ def measure_same(study, count=20):
     target = study.classifier(inputs).argmax(dim=1)
     first = torch.rand(CELLS, CELLS, generator=torch.Generator().manual_seed(0))
     plain = straightforward(study.classifier.model, inputs, target, first, study.steps)
+    last = inputs.contiguous(memory_format=torch.channels_last)
+    again = straightforward(study.classifier.model, last, target, first, study.steps)
+    yield same_row(study, "the loop itself, channels last", plain, again)
     half = pyxai.accelerate(study.classifier, dtype=torch.bfloat16)
     for name, network in (("float32", study.classifier), ("bfloat16", half)):
         found = pyxai.undesirable_pixels(
             network, inputs.to(network.dtype), target, start=first, steps=study.steps
         )
-        hard, soft = agreement([plain.numpy(), found.mask.numpy()], side=inputs.shape[-1])
-        row = {
-            "network": study.network,
-            "reading": f"F-TC, {name}, against the straightforward loop",
-            "photos_with_masks": int(np.isfinite(hard).sum()),
-            "iou": interval(hard),
-            "soft_iou": interval(soft),
-            "phi": interval(found.improvement().numpy()),
-        }
-        print(f"{row}", flush=True)
-        yield row
+        row = same_row(study, name, plain, found.mask)
+        yield {**row, "phi": interval(found.improvement().numpy())}
+
+
+def same_row(study, name, plain, masks):
+    side = study.inputs(0).shape[-1]
+    hard, soft = agreement([plain.numpy(), masks.numpy()], side=side)
+    row = {
+        "network": study.network,
+        "reading": f"F-TC, {name}, against the straightforward loop",
+        "photos_with_masks": int(np.isfinite(hard).sum()),
+        "iou": interval(hard),
+        "soft_iou": interval(soft),
+    }
+    print(f"{row}", flush=True)
+    return row
 
 
 def draw_sheet(study, path, count=12):

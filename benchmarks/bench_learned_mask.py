@@ -2,6 +2,9 @@
 
     python benchmarks/bench_learned_mask.py [--json FILE] [--rounds N]
 
+The last rows are the peak memory of learning masks above that of the model and the images, each in
+a process of its own where large blocks go back to the system once they are freed.
+
 Both sides learn masks of F-TC for the same images on a network of ResNet-18's size, and both start
 from the same masks. The straightforward loop is as people write it: interpolate, multiply, softmax,
 `loss.backward()` through a model whose parameters need gradients, torch's Adam, clamp.
@@ -9,8 +12,15 @@ from the same masks. The straightforward loop is as people write it: interpolate
 
 from __future__ import annotations
 
+import gc
 import itertools
+import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 import workloads
@@ -94,5 +104,39 @@ def measure(rounds):
     return rows
 
 
+def peak(steps, count):
+    """Prints the peak memory of learning so many masks here, in MB, above what was held before."""
+    torch.set_num_threads(1)
+    model, images = ResNet18().eval(), torch.randn(count, 3, 224, 224)
+    undesirable_pixels(model, images[:1], steps=1)  # imports, first looks
+    gc.collect()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    undesirable_pixels(model, images, steps=steps, batch_size=4)
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            print(json.dumps(int(line.split()[1]) * 1024 / 1e6 - before / 1e6))
+
+
+def memory():
+    """Rows (steps, images, MB): four masks at a time."""
+    rows = []
+    others = {name: os.environ[name] for name in os.environ if not name.startswith("MALLOC")}
+    for steps, count in ((5, 4), (50, 4), (5, 40)):
+        code = f"import bench_learned_mask as b; b.peak({steps}, {count})"
+        output = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**others, "MALLOC_MMAP_THRESHOLD_": "65536"},
+            cwd=Path(__file__).parent,
+        ).stdout
+        row = {"work": "peak memory", "steps": steps, "images": count, "mb": float(output)}
+        print("peak memory, {steps:3} steps, {images:3} images: {mb:6.0f} MB".format(**row))
+        rows.append(row)
+    return rows
+
+
 if __name__ == "__main__":
-    workloads.command_line(__doc__, measure, rounds=5)
+    workloads.command_line(__doc__, lambda rounds: measure(rounds) + memory(), rounds=5)

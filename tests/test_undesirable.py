@@ -322,11 +322,16 @@ def test_command(tmp_path):
     assert "1 figures and JSON files" in result.output
     written = json.loads((out / "photo.json").read_text())
     assert written["target"]["name"] == "sea"
-    assert written["factor"] == "non-target"
+    assert written["factor"] == "non_target"
+    assert written["l1_weight"] == 3.0
     assert len(written["mask"]) == 28
     assert 0 <= written["before"] <= 1
     with Image.open(out / "photo.figure.png") as figure:
-        assert figure.size == (3 * 328 + 8, 320 + 16 + 8 + 8)
+        assert figure.size == (3 * 328 + 8, 16 + 320 + 16 + 8 + 8)
+    costly = CliRunner().invoke(
+        app, [str(photo), *arguments, "--l1-weight", "1e6", "--steps", "20"]
+    )
+    assert "try a smaller --l1-weight" in costly.output
     bad = CliRunner().invoke(app, [str(photo), "--factor", "both"])
     assert isinstance(bad.exception, ValueError)
     assert "--factor: expected target, non-target or none" in str(bad.exception)

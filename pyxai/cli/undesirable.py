@@ -35,6 +35,8 @@ def undesirable(
     ] = "target",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimisation.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the first mask.")] = 0,
+    tv_weight: Annotated[float, typer.Option(min=0, help="What rough masks cost.")] = 1.7,
+    l1_weight: Annotated[float, typer.Option(min=0, help="What hiding costs.")] = 3.0,
     output: Output = Path("pyxai-undesirable"),
     device: Device = None,
     as_json: AsJson = False,
@@ -48,31 +50,35 @@ def undesirable(
         "undesirable",
         photos,
         output,
-        lambda photo: learn_photo(classifier, photo, wanted, factor, steps, seed),
+        lambda photo: learn_photo(
+            classifier,
+            photo,
+            wanted,
+            factor=_FACTORS[factor],
+            steps=steps,
+            seed=seed,
+            tv_weight=tv_weight,
+            l1_weight=l1_weight,
+        ),
         as_json=as_json,
         summary=lambda found: f"{_table(found)}\n{len(found)} figures and JSON files in {output}/",
     )
 
 
 def learn_photo(
-    classifier: Classifier,
-    photo: Image.Image,
-    target: int | str | None,
-    factor: str,
-    steps: int,
-    seed: int,
+    classifier: Classifier, photo: Image.Image, target: int | str | None, **settings: Any
 ) -> Result:
-    """One photo: what goes into its JSON file, and its figure."""
+    """One photo: what goes into its JSON file, and its figure.
+
+    Args:
+        classifier: the model.
+        photo: the photo.
+        target: the class; None, the photo's top class.
+        settings: of `pyxai.undesirable_pixels`.
+    """
     start = time.perf_counter()
     inputs = classifier.to_input(photo)
-    found = undesirable_pixels(
-        classifier,
-        inputs,
-        target,
-        factor=_FACTORS[factor],
-        steps=steps,
-        seed=seed,
-    )
+    found = undesirable_pixels(classifier, inputs, target, **settings)
     seconds = time.perf_counter() - start
     index = int(found.classes[0])
     before, after = float(found.before[0]), float(found.after[0])
@@ -83,19 +89,19 @@ def learn_photo(
     figure = mask_figure(
         [(preprocessing.view(photo), [(found.heatmap[0], perturbed)])],
         [[f"{name} {before:.1%}", f"hidden: {area:.1%}", f"{name} {after:.1%}"]],
+        column_titles=["photo", "what is hidden", "what it sees then"],
         cell=320,
     )
     return {
         "model": classifier.name,
         "target": {"index": index, "name": name},
-        "factor": factor,
+        **settings,
         "before": round(before, 6),
         "after": round(after, 6),
         "improvement_percent": round(float(found.improvement()[0]), 4),
         "area": round(area, 6),
         "loss": round(float(found.losses[found.steps[0] - 1, 0]), 6),
         "steps": int(found.steps[0]),
-        "seed": seed,
         "region": dict(
             zip(("x0", "y0", "x1", "y1"), preprocessing.region(photo.size), strict=True)
         ),
@@ -115,7 +121,12 @@ def _table(results: list[dict[str, Any]]) -> str:
                 f"{result['before']:.3f}",
                 f"{result['after']:.3f}",
                 f"{result['area']:.4f}",
-                result["factor"],
+                result["factor"] or "none",
             )
         )
-    return text_table(rows)
+    table = text_table(rows)
+    if any(not result["area"] for result in results):
+        table += (
+            "\nWhere the area is 0, hiding costs more than it gains: try a smaller --l1-weight."
+        )
+    return table

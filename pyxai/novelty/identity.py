@@ -67,8 +67,8 @@ def identity_of(clf: Classifier | nn.Module | LinearHead | None, layer: str | No
 def weights_token(classifier: Classifier | None) -> tuple[Any, ...]:
     """Changes whenever weights are written to or replaced; costs microseconds, no hashing.
 
-    It may change without need (another copy of the same numbers), never stay when it should not,
-    but for tensors of inference mode, which do not count their changes.
+    It may change without need (another copy of the same numbers). Two ways of writing go unseen, as
+    torch does not count them: through `.data`, and into tensors of inference mode.
     """
     if classifier is None:
         return ()

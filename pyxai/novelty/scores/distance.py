@@ -23,7 +23,8 @@ class KNN(Score):
     """Minus the distance to the k-th nearest known neighbour, of vectors of length 1.
 
     -|x/|x| - n_k/|n_k||, from -2 to 0. Exact search, block by block: at no time more than 1,024 ×
-    4,096 distances. Known images that are scored again find themselves at distance 0.
+    4,096 distances. Known images that are scored again find themselves, at a distance of 0 but for
+    rounding (5e-4, as distances come from float32 cosines).
 
     Source: Sun et al., "Out-of-distribution detection with deep nearest neighbors" (2022).
 
@@ -199,9 +200,8 @@ def _whitening(covariance: np.ndarray[Any, Any], shrinkage: float) -> np.ndarray
     from scipy.linalg import eigh
 
     if shrinkage:
-        width = len(covariance)
-        covariance = (1 - shrinkage) * covariance
-        covariance = covariance + np.eye(width) * (shrinkage * np.trace(covariance) / width)
+        sphere = np.eye(len(covariance)) * (np.trace(covariance) / len(covariance))
+        covariance = (1 - shrinkage) * covariance + shrinkage * sphere
     values, vectors = eigh(covariance)
     # As scipy.linalg.pinvh: what is left of rounding counts as 0.
     kept = values > max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps

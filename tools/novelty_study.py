@@ -24,10 +24,20 @@ from pathlib import Path
 
 import cifar_resnet
 import numpy as np
+import torch
 
 import pyxai
 from pyxai.images import find_photos
-from pyxai.novelty import METHODS, Logistic, NoveltyDetector, active_share, compare, holdout
+from pyxai.novelty import (
+    KNN,
+    METHODS,
+    Logistic,
+    NoveltyDetector,
+    active_share,
+    compare,
+    evaluate_scores,
+    holdout,
+)
 from pyxai.novelty.activations import join
 
 
@@ -69,6 +79,37 @@ def halves(rows, random: np.random.Generator):
     return rows.rows(np.sort(order[::2])), rows.rows(np.sort(order[1::2]))
 
 
+def peer_aurocs(head, fit_on, known, novel) -> dict[str, float]:
+    """AUROC of the same methods by pytorch-ood, on the same activations."""
+    from pytorch_ood import detector as ood
+
+    train, labels = fit_on.features.float(), fit_on.logits.argmax(1)
+    width = train.shape[1]
+    dim = 1000 if width >= 2048 else 512 if width >= 768 else width // 2
+
+    def unit(rows):
+        return torch.nn.functional.normalize(rows, dim=1)
+
+    def linear(rows):
+        return rows @ head.weight.T + head.bias
+
+    def nothing(rows):
+        return rows
+
+    peers = {
+        "knn": ood.KNN(unit, k=50).fit_features(unit(train), labels),
+        "mahalanobis": ood.Mahalanobis(nothing).fit_features(train, labels),
+        "vim": ood.ViM(nothing, dim, head.weight, head.bias).fit([(train, labels)]),
+        "energy": ood.EnergyBased(linear),
+        "msp": ood.MaxSoftmax(linear),
+    }
+    found = {}
+    for name, peer in peers.items():
+        scores = [-np.asarray(peer.predict(rows.features.float())) for rows in (known, novel)]
+        found[name] = evaluate_scores(*scores, bootstrap=0).auroc.value
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", help="a name of torchvision, or cifar_resnet20, ...")
@@ -86,6 +127,8 @@ def main() -> None:
     parser.add_argument("--known", type=Path, required=True)
     parser.add_argument("--novel", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--k", type=int, nargs="*", default=[], help="more neighbours for knn")
+    parser.add_argument("--peers", action="store_true", help="compare with pytorch-ood")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--histogram", type=Path, help="picture of the active shares")
@@ -129,13 +172,19 @@ def main() -> None:
         known,
         novel,
         novel_fit=novel_fit,
-        methods=arguments.methods,
+        methods=[*arguments.methods, *map(KNN, arguments.k)],
         layer=arguments.layer,
         seed=arguments.seed,
     )
     print(f"\nfitted on {len(fit_on)}, judged on {len(known)} known and {len(novel)} novel photos")
     print(table)
     found["methods"] = table.as_dict()
+
+    if arguments.peers:
+        print("\nAUROC, pyxai and pytorch-ood:")
+        for name, other in peer_aurocs(reader.head(), fit_on, known, novel).items():
+            mine = table.results[name].auroc.value
+            print(f"{name:12} {mine:.5f}  {other:.5f}  {abs(mine - other):.1e}")
 
     both = (read["known"], read["novel"])
     found["holdout"] = {}

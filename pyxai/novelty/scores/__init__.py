@@ -81,7 +81,10 @@ def score_for(method: Any) -> Score:
 
 
 def name_of(score: Score) -> str:
-    """What a score is called in tables: of an estimator, its class."""
+    """What a score is called in tables: "knn", "knn(k=5)"; of an estimator, its class."""
     if isinstance(score, OutlierEstimator):
         return type(score.estimator).__name__
-    return score.name
+    usual = type(score)().get_params()
+    other = {name: each for name, each in score.get_params().items() if each != usual[name]}
+    inside = ", ".join(f"{name}={each}" for name, each in other.items())
+    return f"{score.name}({inside})" if inside else score.name

@@ -550,6 +550,17 @@ class Distance:
         return -np.linalg.norm(rows - self.mean_, axis=1)
 
 
+def test_a_network_of_one_input_size(tmp_path):
+    """It is examined with an input that it takes, also when it is loaded."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 9), nn.ReLU(), nn.Linear(9, 4))
+    images = torch.randn(40, 3, 12, 12)
+    detector = NoveltyDetector(network, method="vim").fit(images)
+    assert detector.input_shape_ == (3, 12, 12)
+    detector.save(tmp_path / "head")
+    again = NoveltyDetector.load(tmp_path / "head", network)
+    np.testing.assert_allclose(again.score_samples(images), detector.score_samples(images))
+
+
 def test_files_that_are_no_detectors(tmp_path, images):
     clf = classifier_of(SmallNet())
     NoveltyDetector(clf, method="energy").fit(images).save(tmp_path / "good")

@@ -136,7 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     random = np.random.default_rng(arguments.seed)
     classifier = classifier_of(arguments)
-    reader = NoveltyDetector(classifier, arguments.layer)._source()
+    reader = NoveltyDetector(classifier, arguments.layer)._source(None)
     start = time.perf_counter()
     read = {
         name: join(reader.chunks(photos_of(source), progress=name))

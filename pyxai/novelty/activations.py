@@ -90,13 +90,19 @@ class Source:
     Attributes:
         classifier: None where only ready activations are taken.
         layer: the layer asked for, None for the penultimate features.
+        shape: `[C, H, W]` of the first image, or of one that the network is known to take.
     """
 
     def __init__(
-        self, classifier: Classifier | None, layer: str | None, head: LinearHead | None = None
+        self,
+        classifier: Classifier | None,
+        layer: str | None,
+        head: LinearHead | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         self.classifier = classifier
         self.layer = layer
+        self.shape = shape
         self._head = head
         self._examined = classifier is None
         self._readout: Readout | None = None
@@ -121,6 +127,8 @@ class Source:
     def read(self, inputs: torch.Tensor) -> Activations:
         """Features and logits of a batch, on the model's device, from one forward pass."""
         assert self.classifier is not None
+        if self.shape is None:
+            self.shape = tuple(inputs.shape[1:])
         self._examine(inputs)
         if self._layer_read is None:
             assert self._readout is not None
@@ -201,7 +209,8 @@ class Source:
         classifier = self.classifier
         assert classifier is not None
         if inputs is None or not len(inputs):
-            shape = typical_input_shape(classifier.network, classifier.preprocessing)
+            typical = typical_input_shape(classifier.network, classifier.preprocessing)
+            shape = typical if self.shape is None else self.shape
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn((2, *shape), generator=generator)
             inputs = noise.to(classifier.device, classifier.dtype)

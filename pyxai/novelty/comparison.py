@@ -90,7 +90,7 @@ def compare(
             network or layer is listed in `skipped`.
     """
     detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
-    source, labeller = detector._source(), Labeller(labels, detector._classifier())
+    source, labeller = detector._source(None), Labeller(labels, detector._classifier())
     wanted: list[tuple[str, Score]] = []
     for each in methods:
         score = score_for(each)
@@ -249,7 +249,7 @@ def holdout(
         raise argument_error("share", "a number between 0 and 1", share)
     head = Logistic() if method is None else method
     detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
-    source = detector._source()
+    source = detector._source(None)
     parts: list[Activations] = []
     for what, images in (("known", known), ("novel", novel)):
         found = join(detector._chunks(source, images, None, what))

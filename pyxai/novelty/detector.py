@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pyxai._errors import argument_error, describe
+from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, LinearHead, as_classifier
 from pyxai.images import ImageError
 from pyxai.novelty.activations import Activations, Known, Source
+from pyxai.novelty.conventions import OutlierDetector
 from pyxai.novelty.identity import identity_of, weights_token
 from pyxai.novelty.labels import Labeller, Labels
 from pyxai.novelty.metrics import Evaluation, evaluate_scores
-from pyxai.novelty.moments import Reservoir
 from pyxai.novelty.scores import Logistic, Score, Setting, score_for
-from pyxai.novelty.scores.base import SAMPLE
+from pyxai.novelty.thresholds import Held, threshold_for
 
 _RATE = 0.05
 
 
-class NoveltyDetector:
+class NoveltyDetector(OutlierDetector):
     """Tells images of the kind that a classifier knows from everything else.
 
     By the conventions of scikit-learn's outlier detectors: `score_samples` is higher for more
@@ -40,6 +40,7 @@ class NoveltyDetector:
         method_: the fitted score, with its parameters and what it found.
         threshold_: images that score below it are novel.
         layer_: the layer that was read; "fc (input)" stands for what enters the last linear layer.
+        input_shape_: `[C, H, W]` of the first image; None if there were only activations.
         n_features_in_: d.
         n_known_: known images that the score was fitted on.
         n_threshold_: known images that the threshold was chosen on.
@@ -88,59 +89,6 @@ class NoveltyDetector:
         self.seed = seed
         self.progress = progress
 
-    # ---- scikit-learn ----
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters of the constructor; with `deep` also those of a score, method__NAME."""
-        names = ("clf", "layer", "method", "false_alarm_rate", "holdout")
-        found = {name: getattr(self, name) for name in (*names, "batch_size", "seed", "progress")}
-        if deep and hasattr(self.method, "get_params"):
-            inner = self.method.get_params(deep=True)
-            found.update({f"method__{name}": value for name, value in inner.items()})
-        return found
-
-    def set_params(self, **params: Any) -> NoveltyDetector:
-        """Sets parameters by name; method__NAME reaches those of a score."""
-        known = self.get_params(deep=False)
-        for name, value in params.items():
-            if name.startswith("method__") and hasattr(self.method, "set_params"):
-                self.method.set_params(**{name.removeprefix("method__"): value})
-            elif name in known:
-                setattr(self, name, value)
-            else:
-                raise argument_error("params", f"one of {[*known]}", name)
-        return self
-
-    def __sklearn_clone__(self) -> NoveltyDetector:
-        """An unfitted detector of the same network, which is borrowed and not copied."""
-        params = self.get_params(deep=False)
-        method = params.pop("method")
-        if isinstance(method, Score):
-            method = method.fresh()
-        elif hasattr(method, "get_params"):
-            from sklearn.base import clone
-
-            method = clone(method)
-        return type(self)(method=method, **params)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "threshold_")
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="outlier_detector",
-            target_tags=TargetTags(required=False),
-            input_tags=InputTags(two_d_array=True),
-            no_validation=True,
-        )
-
-    def __repr__(self) -> str:
-        method = self.method if isinstance(self.method, str) else describe(self.method)
-        state = "fitted" if self.__sklearn_is_fitted__() else "not fitted"
-        return f"NoveltyDetector({method}, layer={self.layer!r}, {state})"
-
     # ---- fitting ----
 
     def fit(
@@ -176,26 +124,64 @@ class NoveltyDetector:
         """
         score = score_for(self._method_for(novel))
         rate = self._rate(score)
-        source, labeller = self._source(), Labeller(labels, self._classifier())
+        source, held = self._source(None), Held(self.seed)
         failures: list[ImageError] = []
-        held_out = validation is None and rate is not None and self.holdout > 0
-        held = _Held(self.seed)
+        sharing = "none" if validation is not None or rate is None else "all"
+        if sharing == "all" and self.holdout:
+            sharing = "apart"
+        width, fitted_on = self._add_known(score, source, known, labels, failures, held, sharing)
+        if score.needs_novel:
+            self._add_novel(score, source, novel, failures, width)
+        score.finish()
+        if validation is not None and rate is not None:
+            for chunk in self._chunks(source, validation, failures, "validation"):
+                held.add(chunk)
+        if rate is not None and not len(held):
+            expected = f"enough images to hold some out (holdout={self.holdout})"
+            raise ValueError(
+                f"known: expected {expected}, got {fitted_on}; pass validation= or holdout=0"
+            )
+        self.method_ = score
+        self.threshold_ = 0.0 if rate is None else threshold_for(held.scores(score), rate)
+        self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
+        self.layer_, self.input_shape_ = source.layer_name(), source.shape
+        self.failures_ = failures
+        self.identity_ = identity_of(self.clf, self.layer_)
+        self._fitted_source, self._token = source, weights_token(self._classifier())
+        return self
+
+    def _add_known(
+        self,
+        score: Score,
+        source: Source,
+        known: Known,
+        labels: Labels,
+        failures: list[ImageError],
+        held: Held,
+        sharing: str,
+    ) -> tuple[int, int]:
+        """Shows known images to the score and, "apart" from these or "all" of them, to `held`.
+
+        Returns:
+            How many numbers an image has, and how many images the score has seen.
+        """
+        labeller = Labeller(labels, self._classifier())
         random = np.random.default_rng([self.seed, 1])
-        fitted_on, begun = 0, False
-        chunks = self._chunks(source, known, failures if labels is None else None, "known")
-        for chunk in chunks:
+        fitted_on, width = 0, 0
+        # With labels a photo that is left out would shift those of the others.
+        skipped = failures if labels is None else None
+        for chunk in self._chunks(source, known, skipped, "known"):
             classes = labeller.classes(chunk)
-            if not begun:
+            if not width:
                 width = chunk.features.shape[1]
                 logits = None if chunk.logits is None else chunk.logits.shape[1]
                 count = labeller.count(chunk)
                 score.begin(Setting(width, logits, count, source.head(), self.seed))
-                begun = True
-            if held_out:
+            if sharing == "apart":
                 apart = random.random(len(chunk)) < self.holdout
                 held.add(chunk.rows(apart))
                 chunk, classes = chunk.rows(~apart), None if classes is None else classes[~apart]
-            elif validation is None and rate is not None:
+            elif sharing == "all":
                 held.add(chunk)
             if len(chunk):
                 score.update(chunk, classes)
@@ -204,27 +190,7 @@ class NoveltyDetector:
         if not fitted_on:
             reason = f"; {failures[0]}" if failures else ""
             raise ValueError(f"known: expected at least one image to fit on, got none{reason}")
-        if score.needs_novel:
-            self._add_novel(score, source, novel, failures, width)
-        score.finish()
-        if validation is not None and rate is not None:
-            for chunk in self._chunks(source, validation, failures, "validation"):
-                held.add(chunk)
-        threshold = 0.0
-        if rate is not None:
-            if not len(held):
-                expected = f"enough images to hold some out (holdout={self.holdout})"
-                raise ValueError(
-                    f"known: expected {expected}, got {fitted_on}; pass validation= or holdout=0"
-                )
-            threshold = threshold_for(held.scores(score), rate)
-        self.method_, self.threshold_ = score, threshold
-        self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
-        self.layer_ = source.layer_name()
-        self.failures_ = failures
-        self.identity_ = identity_of(self.clf, self.layer_)
-        self._fitted_source, self._token = source, weights_token(self._classifier())
-        return self
+        return width, fitted_on
 
     def _method_for(self, novel: object) -> Any:
         method = self.method
@@ -399,9 +365,9 @@ class NoveltyDetector:
             raise argument_error("clf", expected, clf)
         return as_classifier(clf)
 
-    def _source(self) -> Source:
+    def _source(self, shape: tuple[int, ...] | None) -> Source:
         head = self.clf if isinstance(self.clf, LinearHead) else None
-        return Source(self._classifier(), self.layer, head)
+        return Source(self._classifier(), self.layer, head, shape)
 
     def _chunks(
         self, source: Source, images: Known, failures: list[ImageError] | None, progress: str
@@ -428,7 +394,7 @@ class NoveltyDetector:
                 "NoveltyDetector: expected the weights that it was fitted on, got others; the "
                 "network has changed, so fit again"
             )
-        self._fitted_source, self._token = self._source(), token
+        self._fitted_source, self._token = self._source(self.input_shape_), token
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -438,41 +404,5 @@ class NoveltyDetector:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.__sklearn_is_fitted__():
-            self._fitted_source = self._source()
+            self._fitted_source = self._source(self.input_shape_)
             self._token = ()  # checked at the next call
-
-
-class _Held:
-    """Known activations for the threshold: a sample of at most 10,000."""
-
-    def __init__(self, seed: int) -> None:
-        # The same draws, so that rows stay together.
-        self._features, self._logits = (Reservoir(SAMPLE, seed) for _ in range(2))
-
-    def __len__(self) -> int:
-        return len(self._features)
-
-    def add(self, chunk: Activations) -> None:
-        if len(chunk):
-            self._features.add(chunk.features.float().cpu())
-            if chunk.logits is not None:
-                self._logits.add(chunk.logits.float().cpu())
-
-    def scores(self, score: Score) -> NDArray[np.float64]:
-        logits: Iterable[Any] = self._logits.parts() or [None] * len(self._features.parts())
-        parts = zip(self._features.parts(), logits, strict=True)
-        return np.concatenate([score(Activations(*part)).numpy() for part in parts])
-
-
-def threshold_for(scores: NDArray[np.float64], rate: float) -> float:
-    """The threshold below which a share of at most `rate` of known images will fall.
-
-    The k-th smallest of n scores with k = ⌊rate · (n + 1)⌋: another known image falls below it with
-    probability k / (n + 1), if it is drawn as these were. With fewer than 1 / rate - 1 scores no
-    threshold does as well, and the smallest score is taken.
-
-    Source: Vovk, Gammerman and Shafer, "Algorithmic learning in a random world" (2005), conformal
-    p-values.
-    """
-    place = max(int(np.floor(rate * (len(scores) + 1) + 1e-9)), 1)
-    return float(np.partition(scores, place - 1)[place - 1])

@@ -44,6 +44,7 @@ def save_detector(detector: Any, path: Path) -> None:
         "report": getattr(score, "report", None),
         "threshold": detector.threshold_,
         "features": detector.n_features_in_,
+        "input_shape": detector.input_shape_,
         "known": detector.n_known_,
         "threshold_on": detector.n_threshold_,
         "identity": asdict(detector.identity_),
@@ -73,6 +74,8 @@ def load_detector(
         detector = cls(clf, **record["detector"])
         detector.threshold_ = float(record["threshold"])
         detector.n_features_in_ = int(record["features"])
+        shape = record["input_shape"]
+        detector.input_shape_ = None if shape is None else tuple(map(int, shape))
         detector.n_known_ = int(record["known"])
         detector.n_threshold_ = int(record["threshold_on"])
         if record["method"] != OutlierEstimator.name:
@@ -89,7 +92,7 @@ def load_detector(
         score = _estimator(tensors[_ESTIMATOR], record["params"], trusted)
     detector.method = score.fresh()
     detector.method_, detector.failures_ = score, []
-    detector._fitted_source = detector._source()
+    detector._fitted_source = detector._source(detector.input_shape_)
     detector.layer_ = detector._fitted_source.layer_name()
     detector.identity_ = identity_of(clf, detector.layer_)
     detector._token = weights_token(detector._classifier())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from networks import SmallNet
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.base import clone, is_outlier_detector
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -22,7 +24,8 @@ from pyxai.classifier import LinearHead
 from pyxai.classifier.readout import find_readout
 from pyxai.images import ImageError
 from pyxai.novelty import KNN, Activations, Mahalanobis, OutlierEstimator
-from pyxai.novelty.detector import threshold_for
+from pyxai.novelty.scores import score_for
+from pyxai.novelty.thresholds import threshold_for
 
 FEW = {"method": KNN(k=1), "holdout": 0}
 
@@ -304,9 +307,61 @@ def test_contract_of_scikit_learn(images):
     )
 
 
+def test_at_the_end_of_a_pipeline():
+    from sklearn.neighbors import LocalOutlierFactor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = np.random.default_rng(0).normal(size=(100, 5)) * [1, 10, 100, 1, 1]
+    detector = NoveltyDetector(method=LocalOutlierFactor(novelty=True))
+    pipeline = make_pipeline(StandardScaler(), detector).fit(rows)
+    far = rows + np.array([20, 0, 0, 0, 0])
+    assert (pipeline.predict(far) == -1).mean() > 0.9
+    assert (pipeline.predict(rows) == 1).mean() > 0.8
+    clone(pipeline).fit(rows)
+
+
+def test_several_threads_at_once(images):
+    clf = classifier_of(SmallNet())
+    detector = NoveltyDetector(clf, method="vim", holdout=0, progress=False).fit(images)
+    expected = [detector.score_samples(images[start : start + 10]) for start in range(0, 60, 10)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [
+            *pool.map(lambda i: detector.score_samples(images[10 * (i % 6) :][:10]), range(24))
+        ]
+    for i, scores in enumerate(found):
+        np.testing.assert_allclose(scores, expected[i % 6], rtol=1e-5)
+    assert not any(module._forward_hooks for module in clf.network.modules())
+
+
+def test_on_each_device(device, images):
+    clf = classifier_of(SmallNet().to(device))
+    labels = np.arange(60) % 7
+    for method in ("knn", "mahalanobis", "vim", "react", "fdbd", "gen"):
+        detector = NoveltyDetector(clf, method=method).fit(images, labels=labels)
+        (chunk,) = detector.activations(images)
+        assert chunk.features.device.type == device.type
+        on_cpu = Activations(chunk.features.cpu(), chunk.logits.cpu())
+        np.testing.assert_allclose(
+            detector.score_samples(images), detector.score_samples(on_cpu), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_an_accelerated_copy_gives_the_same_scores(images, tmp_path):
+    clf = classifier_of(SmallNet().eval())
+    detector = NoveltyDetector(clf, method="mahalanobis").fit(images, labels=np.arange(60) % 7)
+    detector.save(tmp_path / "head")
+    fast = pyxai.accelerate(clf)
+    with pytest.raises(ValueError, match="weights"):
+        NoveltyDetector.load(tmp_path / "head", fast)
+    again = NoveltyDetector.load(tmp_path / "head", fast, other_network=True)
+    np.testing.assert_allclose(
+        again.score_samples(images), detector.score_samples(images), rtol=1e-2, atol=1e-3
+    )
+
+
 def test_any_outlier_detector_of_scikit_learn(images):
     from sklearn.covariance import EllipticEnvelope
-    from sklearn.ensemble import IsolationForest
 
     rows = torch.randn(200, 5)
     forest = IsolationForest(n_estimators=20)
@@ -516,6 +571,8 @@ def test_loading_with_another_network_is_refused(images, tmp_path):
 @pytest.mark.parametrize("method", ["iforest", "ocsvm", "lof"])
 def test_estimators_are_saved_by_skops(tmp_path, method):
     pytest.importorskip("skops")
+    if method == "iforest":  # the same with fewer trees
+        method = score_for(method).set_params(estimator=IsolationForest(n_estimators=5))
     rows = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     detector = NoveltyDetector(method=method).fit(rows)
     detector.save(tmp_path / "head")

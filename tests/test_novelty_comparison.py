@@ -27,13 +27,9 @@ def clf():
 
 @pytest.fixture
 def sets():
-    known = torch.randn(150, 3, 32, 32)
-    return (
-        known[:100],
-        known[100:],
-        torch.randn(40, 3, 32, 32) * 2 + 1,
-        torch.randn(20, 3, 32, 32) + 1,
-    )
+    known = torch.randn(100, 3, 16, 16)
+    novel = torch.randn(25, 3, 16, 16) * 2 + 1
+    return known[:70], known[70:], novel, torch.randn(15, 3, 16, 16) + 1
 
 
 # ---- compare ----
@@ -43,12 +39,12 @@ def test_all_methods_from_one_forward_pass(clf, sets):
     fit_on, known, novel, novel_fit = sets
     passed = []
     handle = clf.network.register_forward_hook(lambda *given: passed.append(len(given[1][0])))
-    labels = np.arange(100) % 7  # untrained, it takes all for one class
+    labels = np.arange(70) % 7  # untrained, it takes all for one class
     found = compare(clf, fit_on, known, novel, novel_fit=novel_fit, labels=labels, bootstrap=20)
     handle.remove()
     assert set(found.results) == set(METHODS)
     assert not found.skipped
-    assert sum(passed) == 100 + 50 + 40 + 20 + 2  # two find the last linear layer
+    assert sum(passed) == 70 + 30 + 25 + 15 + 2  # two find the last linear layer
     aurocs = [each.auroc.value for each in found.results.values()]
     assert aurocs == sorted(aurocs, reverse=True)
     # The same numbers as one detector by itself.
@@ -199,7 +195,7 @@ def run(monkeypatch, capsys, tmp_path):
         return stopped.value.code or 0, captured.out, captured.err
 
     random = np.random.default_rng(0)
-    for number in range(24):
+    for number in range(12):
         pixels = random.integers(0, 256, (40, 40, 3))
         for name, shift in (("known", 0), ("novel", 1)):
             place = tmp_path / name / ("sea" if number % 2 else "street")
@@ -215,10 +211,10 @@ def test_fit_score_evaluate(run, tmp_path):
     assert "mahalanobis" in out
     assert (tmp_path / "novelty.safetensors").is_file()
     (tmp_path / "known" / "sea" / "broken.png").write_bytes(b"")
-    code, out, err = run("score", "known/sea", "novel/sea", "-o", "out", "--shown", "7")
+    code, out, err = run("score", "known/sea", "novel/sea", "-o", "out", "--shown", "4")
     assert code == 1
     assert "broken.png" in err
-    assert "24 photos" in out
+    assert "12 photos" in out
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     record = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -229,12 +225,12 @@ def test_fit_score_evaluate(run, tmp_path):
     )
     assert [each["photo"] for each in record["failures"]] == ["known/sea/broken.png"]
     with Image.open(tmp_path / "out" / "sheet.png") as picture:
-        assert picture.size == (6 * 166 + 6, 4 * 182 + 6)
+        assert picture.size == (4 * 166 + 6, 2 * 182 + 6)
     (tmp_path / "known" / "sea" / "broken.png").unlink()
     code, out, _ = run("evaluate", "--known", "known", "--novel", "novel", "--json")
     assert code == 0
     found = json.loads(out)
-    assert (found["known"], found["novel"]) == (24, 24)
+    assert (found["known"], found["novel"]) == (12, 12)
     assert found["auroc"]["low"] <= found["auroc"]["value"]
     code, out, _ = run("evaluate", "--known", "known", "--novel", "novel", "--bootstrap", "0")
     assert "novel accepted when 95 % of known are accepted" in out

@@ -41,12 +41,14 @@ from pyxai.novelty import (
 from pyxai.novelty.activations import join
 
 
-def photos_of(source: Path) -> list[Path]:
-    """The photos of a folder, or those that a table lists."""
+def photos_of(source: Path, where: str | None = None) -> list[Path]:
+    """The photos of a folder, or those that a table lists, `where` being a column=value of it."""
     if source.suffix != ".csv":
         return find_photos(source)
+    column, _, value = (where or "").partition("=")
     with source.open(newline="") as file:
-        return [source.parents[1] / row["file"] for row in csv.DictReader(file)]
+        rows = [row for row in csv.DictReader(file) if not column or row[column] == value]
+    return [source.parents[1] / row["file"] for row in rows]
 
 
 def classifier_of(arguments: argparse.Namespace) -> pyxai.Classifier:
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--fit-on", type=Path)
     parser.add_argument("--known", type=Path, required=True)
     parser.add_argument("--novel", type=Path, required=True)
+    parser.add_argument("--where", help="column=value: rows of the table of novel photos")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--k", type=int, nargs="*", default=[], help="more neighbours for knn")
     parser.add_argument("--peers", action="store_true", help="compare with pytorch-ood")
@@ -139,7 +142,7 @@ def main() -> None:
     reader = NoveltyDetector(classifier, arguments.layer)._source(None)
     start = time.perf_counter()
     read = {
-        name: join(reader.chunks(photos_of(source), progress=name))
+        name: join(reader.chunks(photos_of(source, arguments.where), progress=name))
         for name, source in (
             ("fit on", arguments.fit_on),
             ("known", arguments.known),
@@ -210,7 +213,10 @@ def main() -> None:
         groups = dict(
             zip(
                 ("fit on", "known", "novel"),
-                (None if source is None else photos_of(source) for source in sources),
+                (
+                    None if source is None else photos_of(source, arguments.where)
+                    for source in sources
+                ),
                 strict=True,
             )
         )

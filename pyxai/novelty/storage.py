@@ -121,14 +121,13 @@ def _estimator(
     """
     skops = _skops()
     data = written.numpy().tobytes()
-    allowed = {*TRUSTED, *trusted}
-    unknown = sorted(set(skops.get_untrusted_types(data=data)) - allowed)
-    if unknown:
+    asked = set(skops.get_untrusted_types(data=data))
+    if unknown := sorted(asked - {*TRUSTED, *trusted}):
         raise ValueError(
             f"path: expected an estimator of trusted types, got one with {', '.join(unknown)}; if "
             "you trust where the file comes from, pass these names as trusted="
         )
-    fitted = skops.loads(data, trusted=sorted(allowed & set(skops.get_untrusted_types(data=data))))
+    fitted = skops.loads(data, trusted=sorted(asked))
     from sklearn.base import clone
 
     score = OutlierEstimator(clone(fitted), **params)

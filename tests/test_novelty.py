@@ -452,6 +452,10 @@ def test_one_class_only(images):
         ({"holdout": 1}, "holdout"),
         ({"layer": "stage9"}, "closest: 'stage"),
         ({"layer": "unused"}, "did not run"),
+        ({"layer": 5}, "layer: expected the name"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+        ({"batch_size": 0}, "batch_size"),
     ],
 )
 def test_bad_arguments(images, options, words):
@@ -633,6 +637,8 @@ def test_files_that_are_no_detectors(tmp_path, images):
             NoveltyDetector.load(tmp_path / name, clf)
     with pytest.raises(NotFittedError):
         NoveltyDetector(clf).save(tmp_path / "never")
+    with pytest.raises(ValueError, match="path: expected a file in a folder that exists"):
+        NoveltyDetector.load(tmp_path / "good", clf).save(tmp_path / "no" / "folder")
 
 
 def test_pickling_in_a_users_own_process_works(images):

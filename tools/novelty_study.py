@@ -85,7 +85,8 @@ def peer_aurocs(head, fit_on, known, novel) -> dict[str, float]:
     """AUROC of the same methods by pytorch-ood, on the same activations."""
     from pytorch_ood import detector as ood
 
-    train, labels = fit_on.features.float(), fit_on.logits.argmax(1)
+    train = fit_on.features.float()
+    labels = fit_on.logits.argmax(1).unique(return_inverse=True)[1]  # it wants no gaps
     width = train.shape[1]
     dim = 1000 if width >= 2048 else 512 if width >= 768 else width // 2
 

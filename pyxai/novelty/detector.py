@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, LinearHead, as_classifier
 from pyxai.images import ImageError
 from pyxai.novelty.activations import Activations, Known, Source
@@ -20,9 +20,7 @@ from pyxai.novelty.identity import identity_of, weights_token
 from pyxai.novelty.labels import Labeller, Labels
 from pyxai.novelty.metrics import Evaluation, evaluate_scores
 from pyxai.novelty.scores import Logistic, Score, Setting, score_for
-from pyxai.novelty.thresholds import Held, threshold_for
-
-_RATE = 0.05
+from pyxai.novelty.thresholds import Held, check_rates, threshold_for
 
 
 class NoveltyDetector(OutlierDetector):
@@ -122,8 +120,14 @@ class NoveltyDetector(OutlierDetector):
             ValueError: a bad argument; too few images; activations that are not finite; labels that
                 the network does not have; a method that cannot be had with this layer or network.
         """
-        score = score_for(self._method_for(novel))
-        rate = self._rate(score)
+        score = score_for(self.method, learns=novel is not None)
+        if novel is not None and not score.needs_novel:
+            expected = "None, as this method learns from known images alone (see evaluate)"
+            raise argument_error("novel", expected, novel)
+        if novel is None and score.needs_novel:
+            raise argument_error("novel", "novel examples, which logistic learns from", None)
+        rate = check_rates(self.false_alarm_rate, self.holdout, own=isinstance(score, Logistic))
+        check_count("seed", self.seed, least=0)
         source, held = self._source(None), Held(self.seed)
         failures: list[ImageError] = []
         sharing = "none" if validation is not None or rate is None else "all"
@@ -191,32 +195,6 @@ class NoveltyDetector(OutlierDetector):
             reason = f"; {failures[0]}" if failures else ""
             raise ValueError(f"known: expected at least one image to fit on, got none{reason}")
         return width, fitted_on
-
-    def _method_for(self, novel: object) -> Any:
-        method = self.method
-        if isinstance(method, str) and method == "auto":
-            method = "knn" if novel is None else "logistic"
-        wants = method == "logistic" if isinstance(method, str) else isinstance(method, Logistic)
-        if wants and novel is None:
-            raise argument_error("novel", "novel examples, which logistic learns from", None)
-        if not wants and novel is not None:
-            expected = "None, as this method learns from known images alone (see evaluate)"
-            raise argument_error("novel", expected, novel)
-        return method
-
-    def _rate(self, score: Score) -> float | None:
-        """The false-alarm rate asked for; None where the threshold is that of the score itself."""
-        rate = self.false_alarm_rate
-        for argument, value, least in (
-            ("false_alarm_rate", _RATE if rate is None else rate, "above"),
-            ("holdout", self.holdout, "from"),
-        ):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not (0 < value < 1 or (least == "from" and value == 0)):
-                raise argument_error(argument, f"a share {least} 0 and below 1", value)
-        if rate is None and isinstance(score, Logistic):
-            return None
-        return _RATE if rate is None else float(rate)
 
     def _add_novel(
         self,
@@ -317,7 +295,7 @@ class NoveltyDetector(OutlierDetector):
         Estimators of scikit-learn go into the file by skops, which the extra `novelty` brings.
 
         Raises:
-            ValueError: the detector is not fitted.
+            ValueError: the detector is not fitted, or the folder does not exist.
             pyxai.MissingExtraError: skops is needed and missing.
         """
         from pyxai.novelty.storage import save_detector
@@ -367,6 +345,11 @@ class NoveltyDetector(OutlierDetector):
 
     def _source(self, shape: tuple[int, ...] | None) -> Source:
         head = self.clf if isinstance(self.clf, LinearHead) else None
+        layer: Any = self.layer
+        if layer is not None and not isinstance(layer, str):
+            raise argument_error("layer", "the name of a layer or None", layer)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size, or_none=True)
         return Source(self._classifier(), self.layer, head, shape)
 
     def _chunks(

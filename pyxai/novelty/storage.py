@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pyxai._errors import MissingExtraError
+from pyxai._errors import MissingExtraError, argument_error
 from pyxai.novelty.identity import Identity, identity_of, weights_token
 from pyxai.novelty.scores import SCORES, OutlierEstimator, Score
 
@@ -30,6 +30,8 @@ TRUSTED = (
 
 def save_detector(detector: Any, path: Path) -> None:
     """Writes a fitted detector; see `NoveltyDetector.save`."""
+    if not path.absolute().parent.is_dir():
+        raise argument_error("path", "a file in a folder that exists", str(path))
     score: Score = detector.method_
     params = score.get_params(deep=False)
     tensors = {name: each.cpu().contiguous() for name, each in score.state.items()}

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyxai._errors import argument_error
 from pyxai.novelty.activations import Activations
 from pyxai.novelty.moments import Reservoir
 from pyxai.novelty.scores import Score
 from pyxai.novelty.scores.base import SAMPLE
+
+_RATE = 0.05
 
 
 class Held:
@@ -34,6 +37,24 @@ class Held:
         logits: Iterable[Any] = self._logits.parts() or [None] * len(self._features.parts())
         parts = zip(self._features.parts(), logits, strict=True)
         return np.concatenate([score(Activations(*part)).numpy() for part in parts])
+
+
+def check_rates(rate: float | None, holdout: float, *, own: bool) -> float | None:
+    """The rate of false alarms to aim at; None where the score has a threshold of its `own`.
+
+    Raises:
+        ValueError: rate or holdout is no share.
+    """
+    for argument, value, least in (
+        ("false_alarm_rate", _RATE if rate is None else rate, "above"),
+        ("holdout", holdout, "from"),
+    ):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not (0 < value < 1 or (least == "from" and value == 0)):
+            raise argument_error(argument, f"a share {least} 0 and below 1", value)
+    if rate is None:
+        return None if own else _RATE
+    return float(rate)
 
 
 def threshold_for(scores: NDArray[np.float64], rate: float) -> float:

@@ -59,8 +59,12 @@ METHODS = (*SCORES, *ESTIMATORS)
 """All methods that have a name."""
 
 
-def score_for(method: Any) -> Score:
+def score_for(method: Any, *, learns: bool = False) -> Score:
     """An unfitted score for a name, a `Score` or an outlier detector of scikit-learn.
+
+    Args:
+        method: one of these; "auto" is logistic where there are novel examples, else knn.
+        learns: whether there are novel examples.
 
     Raises:
         ValueError: it is none of these, with the closest names.
@@ -68,6 +72,8 @@ def score_for(method: Any) -> Score:
     if isinstance(method, Score):
         return method.fresh()
     if isinstance(method, str):
+        if method == "auto":
+            method = Logistic.name if learns else KNN.name
         if method in SCORES:
             return SCORES[method]()
         if method in ESTIMATORS:

@@ -20,7 +20,8 @@ class ViM(Score):
 
     o = -W⁺ b is where the logits vanish. R are the eigenvectors of the mean of (x - o)(x - o)ᵀ over
     known activations but for the `dim` largest. a makes the norm as large as the largest logit on
-    average over known images (over at most 10,000 of them, a sample decided by the seed).
+    average over known images (over at most 10,000 of them, a sample decided by the seed). With no
+    more known images than `dim` that norm is rounding error, and the score is the residual's alone.
 
     Source: Wang et al., "ViM: Out-of-distribution with virtual-logit matching" (2022).
 

@@ -13,6 +13,7 @@ from pyxai.explain.undesirable import (
     undesirable_pixels,
 )
 from pyxai.images import Preprocessing
+from pyxai.novelty import NoveltyDetector, active_share
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -22,9 +23,11 @@ __all__ = [
     "CamModel",
     "ClassGallery",
     "Classifier",
+    "NoveltyDetector",
     "Preprocessing",
     "__version__",
     "accelerate",
+    "active_share",
     "cam",
     "cam_method",
     "extremal_perturbation",

@@ -27,12 +27,13 @@ def pooled_features(
         ValueError: a layer does not exist, or has neither vectors nor positions of these images.
     """
     found = classifier.activations(inputs, layers)
-    return {layer: _pooled(classifier, inputs, layer, raw) for layer, raw in found.items()}
+    return {layer: pooled(classifier, inputs, layer, raw) for layer, raw in found.items()}
 
 
-def _pooled(
+def pooled(
     classifier: Classifier, inputs: torch.Tensor, layer: str, raw: torch.Tensor
 ) -> torch.Tensor:
+    """One vector for each image from a layer's raw output; see `pooled_features`."""
     if raw.ndim == 2 and len(raw) == len(inputs):
         return raw.float()
     if raw.ndim == 4 and raw.shape[2:] == (1, 1) and len(raw) == len(inputs):

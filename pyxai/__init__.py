@@ -13,6 +13,7 @@ from pyxai.explain.undesirable import (
     undesirable_pixels,
 )
 from pyxai.images import Preprocessing
+from pyxai.train.audit import audit
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -25,6 +26,7 @@ __all__ = [
     "Preprocessing",
     "__version__",
     "accelerate",
+    "audit",
     "cam",
     "cam_method",
     "extremal_perturbation",

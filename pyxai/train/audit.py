@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.classifier.batches import iterate_batches
-from pyxai.images import SUFFIXES, ImageError, find_photos, iterate_photos
+from pyxai.images import SUFFIXES, find_photos
 from pyxai.train.audit_result import ISSUES, Audit, Finding
-from pyxai.train.described import Features
 from pyxai.train.label_errors import confident_learning, out_of_fold_probabilities
-from pyxai.train.quality import CHECKS, Quality, measure
+from pyxai.train.photo_pass import Seen, look_at
+from pyxai.train.quality import CHECKS
 from pyxai.train.unusual import distance_ratios
 
 ODD_SIZE = 4.0
@@ -76,7 +72,7 @@ def audit(
     if not root.is_dir():
         raise argument_error("folder", "a folder of photos", str(root))
     files = [str(path) for path in find_photos(root)]
-    seen = _look_at(files, classifier, layer, batch_size, progress)
+    seen = look_at(files, classifier, layer, batch_size=batch_size, progress=progress)
     if not seen.paths:
         name, reason = seen.unreadable[0]
         expected = "a folder with at least one photo that can be read"
@@ -106,58 +102,6 @@ def audit(
         model=None if classifier is None else classifier.name,
         layer=seen.features.layer if seen.features else None,
         notes=tuple(notes),
-    )
-
-
-@dataclass
-class _Seen:
-    """What one pass over the photos has brought."""
-
-    paths: list[str]
-    measures: dict[str, NDArray[np.float32]]
-    unreadable: list[tuple[str, str]]
-    features: Features | None
-
-
-def _look_at(
-    files: list[str],
-    classifier: Classifier | None,
-    layer: str | None,
-    batch_size: int | None,
-    progress: bool,
-) -> _Seen:
-    """Decodes each photo once; measures it, and runs the network on it."""
-    paths: list[str] = []
-    measured: list[Quality] = []
-    failures: list[ImageError] = []
-    bar = tqdm(total=len(files), desc="audit", unit="photo", disable=None if progress else True)
-
-    def look(name: str, photo: Image.Image) -> None:
-        paths.append(name)
-        measured.append(measure(photo))
-        bar.update()
-
-    features = None
-    with bar:
-        if classifier is None:
-            for name, photo in iterate_photos(files):
-                if isinstance(photo, ImageError):
-                    failures.append(photo)
-                else:
-                    look(name, photo)
-        else:
-            features = Features(classifier, layer, len(files))
-            for batch in iterate_batches(
-                classifier, files, batch_size=batch_size, failures=failures, look=look
-            ):
-                features.add(batch)
-    known = set(paths)
-    columns = np.array(measured, np.float32).reshape(len(paths), len(Quality._fields))
-    return _Seen(
-        paths,
-        {name: columns[:, place] for place, name in enumerate(Quality._fields)},
-        [(error.name, error.reason) for error in failures if error.name not in known],
-        features,
     )
 
 
@@ -217,7 +161,7 @@ def _check_pictures(findings: _Findings, measures: dict[str, NDArray[np.float32]
 
 def _check_features(
     findings: _Findings,
-    seen: _Seen,
+    seen: Seen,
     measures: dict[str, NDArray[np.float32]],
     notes: list[str],
     settings: tuple[int, int, int, int],

@@ -1,15 +1,20 @@
-"""One vector for each of many photos, in bounded memory."""
+"""One pass over many photos: each is decoded once, measured, and described by a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
 from pyxai.classifier import Classifier
-from pyxai.classifier.batches import Batch
+from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.features import pooled_features
+from pyxai.images import ImageError, iterate_photos
+from pyxai.train.quality import Quality, measure
 
 MAX_BYTES = 1 << 30
 """What the features of all photos may take; beyond it they are projected to fewer dimensions."""
@@ -79,3 +84,63 @@ class Features:
             self._projection = matrix / np.float32(np.sqrt(affordable))
             width = affordable
         return np.zeros((self._photos, width), np.float32)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over the photos has brought.
+
+    Attributes:
+        paths: of the photos that could be read.
+        measures: of each, by the names of the fields of `Quality`, float32 `[n]`.
+        unreadable: (path, reason) of the others.
+        features: the network's; None without one.
+    """
+
+    paths: list[str]
+    measures: dict[str, NDArray[np.float32]]
+    unreadable: list[tuple[str, str]]
+    features: Features | None
+
+
+def look_at(
+    files: list[str],
+    classifier: Classifier | None,
+    layer: str | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Seen:
+    """Decodes each photo once; measures it, and runs the network on it where there is one."""
+    paths: list[str] = []
+    measured: list[Quality] = []
+    failures: list[ImageError] = []
+    bar = tqdm(total=len(files), desc="audit", unit="photo", disable=None if progress else True)
+
+    def look(name: str, photo: Image.Image) -> None:
+        paths.append(name)
+        measured.append(measure(photo))
+        bar.update()
+
+    features = None
+    with bar:
+        if classifier is None:
+            for name, photo in iterate_photos(files):
+                if isinstance(photo, ImageError):
+                    failures.append(photo)
+                else:
+                    look(name, photo)
+        else:
+            features = Features(classifier, layer, len(files))
+            for batch in iterate_batches(
+                classifier, files, batch_size=batch_size, failures=failures, look=look
+            ):
+                features.add(batch)
+    known = set(paths)
+    columns = np.array(measured, np.float32).reshape(len(paths), len(Quality._fields))
+    return Seen(
+        paths,
+        {name: columns[:, place] for place, name in enumerate(Quality._fields)},
+        [(error.name, error.reason) for error in failures if error.name not in known],
+        features,
+    )

@@ -12,7 +12,7 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.images import SUFFIXES, find_photos
+from pyxai.images import SUFFIXES, ImageError, find_photos
 from pyxai.train.audit_result import ISSUES, Audit, Finding
 from pyxai.train.label_errors import confident_learning, out_of_fold_probabilities
 from pyxai.train.photo_pass import Seen, look_at
@@ -58,9 +58,8 @@ def audit(
         progress: False shows no bar, nor does an output that is no terminal.
 
     Raises:
-        ValueError: no such folder, no photo in it, none that can be read, or an argument that does
-            not fit.
-        ImageError: a folder cannot be listed, or has no photos (also a ValueError).
+        ValueError: there is no such folder, or an argument does not fit.
+        ImageError: a folder cannot be listed, or has no photo that can be read; a ValueError too.
     """
     for name, value, least in (("unusual", unusual, 0), ("neighbours", neighbours, 1)):
         check_count(name, value, least=least)
@@ -75,8 +74,8 @@ def audit(
     seen = look_at(files, classifier, layer, batch_size=batch_size, progress=progress)
     if not seen.paths:
         name, reason = seen.unreadable[0]
-        expected = "a folder with at least one photo that can be read"
-        raise argument_error("folder", expected, f"{len(files)}, such as {name}: {reason}")
+        found = f"found {len(files)}, the first {name}: {reason}"
+        raise ImageError(str(root), f"expected a photo that can be read, {found}")
 
     labels = [_class_of(Path(path), root) for path in seen.paths]
     findings = _Findings(seen.paths, labels)

@@ -213,12 +213,12 @@ def finding_record(finding: Finding) -> dict[str, Any]:
 
 def caption(finding: Finding) -> str:
     """A few words below a photo: class, what it looks like, score."""
-    parts = [finding.label or ""]
+    words = finding.label or ""
     if finding.suggested is not None:
-        parts.append(f"→ {finding.suggested}")
-    if finding.score is not None:
-        parts.append(f"{finding.score:.3g}")
-    return " ".join(part for part in parts if part)
+        words = f"{words}, like {finding.suggested}"
+    if finding.score is None:
+        return words
+    return f"{words}: {finding.score:.3g}" if words else f"{finding.score:.3g}"
 
 
 def _thumbnail(path: str, cell: int) -> Image.Image | None:

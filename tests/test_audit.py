@@ -381,11 +381,29 @@ def test_arguments_that_do_not_fit(folder, options, message):
 # ---- sheets and files ----
 
 
+def test_sheets_of_many_classes_stay_small(tmp_path):
+    for index in range(70):
+        (tmp_path / f"{index:02d}").mkdir()
+        for number in range(2):
+            photo(index, "red", size=32, side=8 + number, corner=(0, 0)).save(
+                tmp_path / f"{index:02d}" / f"{number}.png"
+            )
+    found = pyxai.audit(color_classifier(), tmp_path)
+    assert len(found["unusual"]) == 140
+    assert found.sheet("unusual", cell=8).height < 61 * (8 + 6 + 16)
+
+
 def test_sheets(folder):
     found = pyxai.audit(color_classifier(), folder)
     sheet = found.sheet("unusual", cell=64)
     assert sheet.height > 3 * 64  # a row for each class
     assert np.asarray(sheet).std() > 10
+    one = found.sheet("unusual", label="red", cell=64)
+    assert 64 < one.height < sheet.height
+    with pytest.raises(ValueError, match=r"label: expected one of .*, got 'purple'"):
+        found.sheet("unusual", label="purple")
+    ratios = [each.score for each in found["unusual"]]
+    assert ratios[0] == max(ratios)
     with pytest.raises(ValueError, match=r"issue: expected one of .*closest: 'unusual'"):
         found.sheet("unusal")
     with pytest.raises(ValueError, match=r"at least one photo, got .*odd_size.*empty"):

@@ -5,9 +5,10 @@
 FOLDER has a sub-folder for each class. In memory, by a fixed seed, 5 % of the labels are changed,
 three times; printed is how the ranking of labels fares. Of some photos blurred, dark, pale and grey
 copies are made in memory; printed is how many of them are listed, and how many of the originals.
-Nothing is written. Networks other than the embedded one need torchvision and their parameters as an
-.npz file (see method_sheet.py). Where cleanlab is installed, its label issues from the same
-probabilities are a row of their own.
+Nothing is written but, with `--save`, an audit of the unchanged folder by each network. Networks
+other than the embedded one need torchvision and their parameters as an .npz file (see
+method_sheet.py). Where cleanlab is installed, its label issues from the same probabilities are a
+row of their own.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--networks", nargs="*", default=["demo"])
     parser.add_argument("--photos", type=int, help="so many for the labels; all by default")
+    parser.add_argument("--save", type=Path, help="folder for an audit of the photos as they are")
     parser.add_argument("--copies", type=int, default=300, help="photos that are spoilt")
     arguments = parser.parse_args()
     listing = list_photos(arguments.folder)
@@ -149,6 +151,8 @@ def main() -> None:
             classifier = pyxai.Classifier(
                 classifier.network, preprocessing=preprocessing, name=name
             )
+        if arguments.save is not None:
+            pyxai.audit(classifier, arguments.folder).save(arguments.save / name)
         seen = look_at([path for path, _ in pairs], classifier)
         features, described = seen.features.of(seen.paths)
         by_path = dict(pairs)

@@ -187,11 +187,16 @@ def _check_features(
     ratios = np.full(len(codes), np.nan, np.float32)
     ratios[places] = distance_ratios(rows[places], codes[places], neighbours=neighbours)
     measures["distance_ratio"] = ratios
-    for code in range(len(names)) if names else (-1,):
-        members = (codes == code) & np.isfinite(ratios)
-        for place in _ranked(-ratios, members)[:unusual]:
-            far = f"{ratios[place]:.2f} times as far from its neighbours as the median"
-            findings.add_photo("unusual", place, float(ratios[place]), far)
+    best = [
+        _ranked(-ratios, (codes == code) & np.isfinite(ratios))[:unusual]
+        for code in (range(len(names)) if names else (-1,))
+    ]
+    listed = [group for group in best if len(group)]
+    for place in (
+        place for group in sorted(listed, key=lambda g: -ratios[g[0]]) for place in group
+    ):
+        far = f"{ratios[place]:.2f} times as far from its neighbours as the median"
+        findings.add_photo("unusual", place, float(ratios[place]), far)
 
     margins = np.full(len(codes), np.nan, np.float32)
     measures["label_margin"] = margins

@@ -35,6 +35,8 @@ ISSUES = {
 }
 """The names of the lists, in the order of a report, and what is in each."""
 
+_MOST_ROWS = 60  # JPEG files hold 65,535 pixels each way
+
 WITHOUT_PICTURE = ("unreadable", "no_photo")
 
 
@@ -63,7 +65,8 @@ class Audit:
 
     Attributes:
         folder: that was read.
-        findings: for each name of `ISSUES` what was found, the worst first.
+        findings: for each name of `ISSUES` what was found, the worst first; "unusual" class by
+            class, that of the most unusual photo first.
         classes: photos that could be read, by class, the rarest last; empty without classes.
         paths: these photos.
         labels: the class of each; None without one.
@@ -132,15 +135,22 @@ class Audit:
             return path
 
     def sheet(
-        self, issue: str, *, count: int = 40, columns: int = 8, cell: int = 160
+        self,
+        issue: str,
+        *,
+        label: str | None = None,
+        count: int = 40,
+        columns: int = 8,
+        cell: int = 160,
     ) -> Image.Image:
         """The first photos of a list, to be looked at; "unusual" has rows for each class.
 
         Below each photo stand its class (for probable label errors also what it looks like) and
-        its score.
+        its score. A sheet has 60 rows at most.
 
         Args:
             issue: a name of `ISSUES`.
+            label: only photos of this class; None, of all.
             count: how many photos at most; of "unusual", of each class.
             columns: of the sheet.
             cell: side of a photo's place in pixels.
@@ -150,6 +160,10 @@ class Audit:
                 argument does not fit.
         """
         found = self[issue]
+        if label is not None:
+            if label not in self.classes:
+                raise argument_error("label", f"one of {[*self.classes]}", label)
+            found = tuple(each for each in found if each.label == label)
         check_count("count", count)
         check_count("columns", columns)
         if issue in WITHOUT_PICTURE:
@@ -164,6 +178,8 @@ class Audit:
         for group in groups.values():
             shown = group[:count]
             for start in range(0, len(shown), columns):
+                if len(pictures) == _MOST_ROWS:
+                    break
                 row = shown[start : start + columns]
                 empty = columns - len(row) if len(found) > columns else 0
                 pictures.append([*(_thumbnail(each.path, cell) for each in row), *[None] * empty])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -447,6 +449,20 @@ def test_files(folder, tmp_path):
     assert list((page.parent / "pictures").iterdir())
     found.save(tmp_path / "out")  # again, over itself
     assert len(list(folder.rglob("*.png"))) == 25  # nothing was moved
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+def test_names_that_are_no_text(folder, tmp_path):
+    strange = os.fsdecode(b"r\xffd")
+    (folder / "red").rename(folder / strange)
+    (folder / strange / os.fsdecode(b"\xfe.jpg")).write_bytes(b"no picture")
+    found = pyxai.audit(color_classifier(), folder)
+    assert strange in found.classes
+    found.summary().encode()
+    page = found.save(tmp_path / "out")
+    page.read_text(encoding="utf-8")
+    record = json.loads((page.parent / "audit.json").read_text())
+    assert record["findings"]["unreadable"][0]["path"] == found["unreadable"][0].path
 
 
 # ---- the command ----

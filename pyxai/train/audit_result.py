@@ -219,7 +219,7 @@ def finding_record(finding: Finding) -> dict[str, Any]:
     """A finding as JSON takes it."""
     score = finding.score
     return {
-        "path": printable(finding.path) if not _is_text(finding.path) else finding.path,
+        "path": finding.path,
         "label": finding.label,
         "score": None if score is None or not math.isfinite(score) else round(score, 6),
         "reason": finding.reason,
@@ -229,9 +229,9 @@ def finding_record(finding: Finding) -> dict[str, Any]:
 
 def caption(finding: Finding) -> str:
     """A few words below a photo: class, what it looks like, score."""
-    words = finding.label or ""
+    words = printable(finding.label) if finding.label else ""
     if finding.suggested is not None:
-        words = f"{words}, like {finding.suggested}"
+        words = f"{words}, like {printable(finding.suggested)}"
     if finding.score is None:
         return words
     return f"{words}: {finding.score:.3g}" if words else f"{finding.score:.3g}"
@@ -245,12 +245,3 @@ def _thumbnail(path: str, cell: int) -> Image.Image | None:
         return None
     photo.thumbnail((cell, cell))
     return photo
-
-
-def _is_text(name: str) -> bool:
-    """Whether it can be written as UTF-8; file names need not be text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -64,7 +64,7 @@ class Check:
         return values < self.limit if self.side == "below" else values > self.limit
 
 
-# From the tails of 4,400 ordinary photos and from blurred, dark, pale and grey copies of them:
+# Chosen between ordinary photos and their blurred, dark, pale and grey copies:
 # tools/audit_study.py, docs/audit.md.
 CHECKS = (
     Check("odd_aspect", "aspect", "above", 3.0, "one side is {:.1f} times as long as the other"),

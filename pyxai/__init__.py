@@ -14,6 +14,7 @@ from pyxai.explain.undesirable import (
 )
 from pyxai.images import Preprocessing
 from pyxai.novelty import NoveltyDetector, active_share
+from pyxai.train.audit import audit
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "active_share",
+    "audit",
     "cam",
     "cam_method",
     "extremal_perturbation",

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyxai._errors import argument_error
 from pyxai._text import text_table
-from pyxai.classes.page import page, share, text
+from pyxai.classes.page import share
 from pyxai.classes.storage import write_json
+from pyxai.draw.page import page, text
 
 if TYPE_CHECKING:
     from pyxai.classes.gallery import ClassGallery

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from pyxai._errors import MissingExtraError
+from pyxai.cli.audit import audit
 from pyxai.cli.explain import explain
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(audit)
 app.command()(explain)
 app.command()(gallery)
 app.command()(info)

@@ -45,7 +45,8 @@ def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
     """Runs a network once on noise of a size (height, width), and says what it is made of.
 
     The head is the last layer with weights that runs, if it is linear and gives what the network
-    returns, or a 1 × 1 convolution with a bias and as many channels as the network returns numbers.
+    returns, or a 1 × 1 convolution with a bias whose maps (or their positive part) have what the
+    network returns as their means.
     Any other network that returns vectors or maps has none.
 
     Raises:
@@ -68,8 +69,8 @@ def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
     features, layers = vectors(output), tuple(names)
     count = features.shape[1]
     name, module, given = last[0] if last else ("", None, None)
-    if isinstance(module, nn.Linear) and given is not None and given.shape == features.shape:
-        if not torch.allclose(given, features):
+    if isinstance(module, nn.Linear) and given is not None and given.numel() == count:
+        if not torch.allclose(given.reshape(1, count), features):
             expected = f"a network that returns what its last layer {name!r} gives"
             raise argument_error("model", expected, "other numbers, such as probabilities")
         parent = name.rpartition(".")[0]
@@ -81,7 +82,9 @@ def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
         isinstance(module, nn.Conv2d)
         and (module.kernel_size, module.out_channels) == ((1, 1), count)
         and module.bias is not None
+        and given is not None
         and output.ndim == 2  # pooled: not maps, which a network without a head may return
+        and any(torch.allclose(each.mean((2, 3)), features) for each in (given, given.relu()))
     ):
         return Anatomy(layers, name, module.in_channels, count, convolutional=True)
     return Anatomy(layers, None, count, 0)

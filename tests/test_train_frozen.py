@@ -30,10 +30,18 @@ def classifier(network=None):
     return pyxai.Classifier(network or Counting(), preprocessing=SQUARE)
 
 
+def dropout_in_front():
+    """As in MobileNetV2: the head and a dropout in one module."""
+    network = Counting()
+    network.drop, network.fc = nn.Identity(), nn.Sequential(nn.Dropout(0.5), nn.Linear(24, 7))
+    return network
+
+
+@pytest.mark.parametrize("make", [Counting, dropout_in_front])
 @pytest.mark.parametrize("augment", ["none", "mirror"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_kept_features_give_what_the_whole_network_gives(squares, monkeypatch, augment, head):
-    model, options = classifier(), {**HEAD, "augment": augment, "head": head, "hidden": 10}
+def test_kept_features_give_what_the_whole_network_gives(squares, monkeypatch, make, augment, head):
+    model, options = classifier(make()), {**HEAD, "augment": augment, "head": head, "hidden": 10}
     kept = quick(model, squares, **options)
     monkeypatch.setattr(frozen, "FEATURE_BYTES", 0)
     plain = quick(model, squares, **options)

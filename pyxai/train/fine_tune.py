@@ -144,7 +144,14 @@ def fine_tune(
         preprocessing = classifier.preprocessing
         features = frozen_features(network, place, train, held_out, preprocessing, plan, progress)
         run = Training(
-            network, train, held_out, preprocessing, plan, features=features, progress=progress
+            network,
+            train,
+            held_out,
+            preprocessing,
+            plan,
+            head=place,
+            features=features,
+            progress=progress,
         )
         store = None
         if checkpoint is not None:

@@ -26,15 +26,13 @@ class _NotAlone(Exception):
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """Features of whole photos, and the head that makes logits of them.
+    """What enters the head for whole photos.
 
     Attributes:
-        head: part of the network in training.
         train: `[1 or 2, n, F]`; the second are those of the mirrored photos.
         held_out: `[m, F]`.
     """
 
-    head: nn.Module
     train: torch.Tensor
     held_out: torch.Tensor
 
@@ -100,7 +98,7 @@ def frozen_features(
     handle = module.register_forward_pre_hook(keep)
     try:
         found = [of(train, mirrored) for mirrored in (False, True)[:versions]]
-        return FrozenFeatures(module, torch.stack(found), of(held_out, False))
+        return FrozenFeatures(torch.stack(found), of(held_out, False))
     except _NotAlone:
         return None
     finally:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai._errors import argument_error
-from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.borrow import borrowed, call, find_layer
 from pyxai.classifier.outputs import logits_of
 from pyxai.images import Preprocessing
 from pyxai.train.augment import random_moves
@@ -72,11 +72,13 @@ class Training:
         preprocessing: Preprocessing,
         plan: Plan,
         *,
+        head: str,
         features: FrozenFeatures | None = None,
         progress: bool = True,
     ) -> None:
         self.network, self.train, self.held_out, self.plan = network, train, held_out, plan
         self.preprocessing, self.features, self.progress = preprocessing, features, progress
+        self.head = find_layer(network, head)
         self.device = next(network.parameters()).device
         self.generator = torch.Generator().manual_seed(plan.seed)
         trained = [each for each in network.parameters() if each.requires_grad]
@@ -156,7 +158,11 @@ class Training:
             unit="batch",
             disable=None if self.progress else True,
         )
-        training_mode(self.network)
+        if self.plan.only_head:  # no dropout in front of it: kept features have none either
+            self.network.eval()
+            self.head.train()
+        else:
+            training_mode(self.network)
         loss, right, seen = 0.0, 0, 0
         for step, (places, inputs) in enumerate(bar, (number - 1) * self.steps_of_epoch):
             labels = self.train.labels[places].to(self.device)
@@ -187,7 +193,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * min(1.0, rise) * fall
         if self.features is not None:
-            logits: torch.Tensor = self.features.head(inputs)
+            logits: torch.Tensor = self.head(inputs)
         else:
             logits = logits_of(call(self.network, inputs))
         loss = functional.cross_entropy(logits, labels, self.class_weights)
@@ -206,7 +212,7 @@ class Training:
         """The same of whole photos; None if the network does not run on the largest of them."""
         if self.features is not None:
             with borrowed(self.network):
-                logits: torch.Tensor = self.features.head(self.features.held_out)
+                logits: torch.Tensor = self.head(self.features.held_out)
             return logits.float().cpu()
         sizes = self.held_out.sizes
         height, width = sizes[sizes.prod(1).argmax()].tolist()

@@ -264,6 +264,10 @@ def test_a_tuned_demo_classifier_is_loaded_by_name(squares, tmp_path, head):
             {"head": json.dumps({"kind": "linear", "place": "fc", "features": 5, "classes": 7})},
             "the weights do not fit the architecture",
         ),
+        (
+            {"head": json.dumps({"kind": "linear", "place": "fc", "features": 9**9, "classes": 9})},
+            "its head is larger than all that the file holds",
+        ),
         ({"preprocessing": "{"}, "its preprocessing cannot be used"),
         ({"preprocessing": '{"std": [0, 1, 1]}'}, "its preprocessing cannot be used .*std"),
         ({"preprocessing": '{"blur": 3}'}, "its preprocessing cannot be used .*blur"),

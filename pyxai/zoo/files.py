@@ -82,6 +82,8 @@ def _with_weights(
         count = None if head is not None else _other_class_count(model, state)
         if count is not None:
             model = _build(architecture, count, False).model
+    if head is not None and head.features * (head.hidden or head.classes) > _numbers(state):
+        raise ModelFileError(path, "its head is larger than all that the file holds")
     if head is not None and head_of(model) != head:
         try:
             with torch.random.fork_rng(devices=[]):
@@ -211,6 +213,10 @@ def _other_class_count(model: nn.Module, state: State) -> int | None:
                 return None
             changes.add((value.shape[0], given.shape[0]))
     return changes.pop()[1] if len(changes) == 1 else None
+
+
+def _numbers(state: State) -> int:
+    return sum(each.numel() for each in state.values())
 
 
 def _fill(model: nn.Module, state: State, path: str) -> None:

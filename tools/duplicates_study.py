@@ -1,9 +1,11 @@
 """How many duplicates each way to look for them finds, against a folder whose truth is known.
 
     python tools/duplicates_study.py PHOTOS TRUTH.json [--networks demo mobilenet_v2=FILE.npz ...]
+        [--others MORE_PHOTOS]
 
 TRUTH.json maps the name of each file to the list of its duplicates. Printed are precision and
-recall over pairs of photos: a pair is found if both lie in one group. Networks beside the demo
+recall over pairs of photos: a pair is found if both lie in one group. Of `--others` a summary is
+printed and a sheet written, to see what is taken for the same there. Networks beside the demo
 classifier need torchvision; their files are those of tools/method_sheet.py.
 """
 
@@ -19,7 +21,7 @@ from pyxai._text import text_table
 from pyxai.train.duplicates import find_duplicates
 
 BITS = (0, 2, 4, 6, 8, 10, 12)
-COSINES = (0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.88, 0.85)
+COSINES = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7)
 
 
 def true_pairs(file):
@@ -57,6 +59,7 @@ def main():
     parser.add_argument("photos", type=Path)
     parser.add_argument("truth", type=Path)
     parser.add_argument("--networks", nargs="+", default=["demo"])
+    parser.add_argument("--others", type=Path, help="photos whose duplicates are not known")
     parser.add_argument("--store", type=Path, help="folder that keeps what was read")
     arguments = parser.parse_args()
     truth = true_pairs(arguments.truth)
@@ -77,13 +80,18 @@ def main():
         add(kind, "8 bits, turned", methods=["hash"], hash=kind, max_bits=8, orientations=True)
     for text in arguments.networks:
         model = classifier_of(text)
-        for cosine in COSINES:
-            add(
-                model.name, f"cosine {cosine}", model=model, methods=["features"], min_cosine=cosine
-            )
+        for cosine in (*COSINES, None):
+            setting = "by default" if cosine is None else f"cosine {cosine}"
+            add(model.name, setting, model=model, methods=["features"], min_cosine=cosine)
         add(model.name, "all three, as by default", model=model)
     print(f"{len(truth)} true pairs")
     print(text_table(rows))
+    for text in arguments.networks if arguments.others else ():
+        name = text.partition("=")[0]
+        found = find_duplicates(arguments.others, classifier_of(text), store=arguments.store)
+        print(f"{name}, other photos (cosine {found.settings['min_cosine']:.3f}): {found}")
+        if found.groups:
+            found.sheet(most=20).save(f"duplicates-{name}.png")
 
 
 if __name__ == "__main__":

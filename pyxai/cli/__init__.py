@@ -12,6 +12,7 @@ from pyxai.cli.explain import explain
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
 from pyxai.cli.novelty import novelty
+from pyxai.cli.train import train
 from pyxai.cli.undesirable import undesirable
 from pyxai.cli.windows import windows
 from pyxai.ops import CudaUnavailableError
@@ -27,6 +28,7 @@ app.command()(explain)
 app.command()(gallery)
 app.command()(info)
 app.add_typer(novelty, name="novelty")
+app.command()(train)
 app.command()(undesirable)
 app.command()(windows)
 

@@ -20,7 +20,7 @@ from pyxai import Classifier, Preprocessing, load_classifier
 from pyxai._text import text_table
 from pyxai.train.duplicates import find_duplicates
 
-BITS = (0, 2, 4, 6, 8, 10, 12)
+BITS = (0, 2, 4, 7, 10, 12)
 COSINES = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7)
 
 
@@ -77,7 +77,7 @@ def main():
     for kind in ("phash", "dhash"):
         for bits in BITS:
             add(kind, f"{bits} bits", methods=["hash"], hash=kind, max_bits=bits)
-        add(kind, "8 bits, turned", methods=["hash"], hash=kind, max_bits=8, orientations=True)
+        add(kind, "7 bits, turned", methods=["hash"], hash=kind, max_bits=7, orientations=True)
     for text in arguments.networks:
         model = classifier_of(text)
         for cosine in (*COSINES, None):

@@ -39,7 +39,7 @@ def find_duplicates(
     *,
     methods: Sequence[str] | None = None,
     hash: str = "phash",
-    max_bits: int = 8,
+    max_bits: int = 7,
     orientations: bool = False,
     min_cosine: float | None = None,
     layer: str | None = None,

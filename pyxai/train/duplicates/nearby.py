@@ -18,7 +18,8 @@ _CANDIDATES = 1 << 22  # pairs looked at together
 _BLOCK = 2048  # rows of features
 _FEWEST = 30  # rows that tell how alike different photos are
 _SAMPLED = 50_000  # pairs
-_DEVIATIONS = 5.5
+_DEVIATIONS = 5.0
+_LEAST = 0.8
 
 
 def near_hashes(
@@ -95,8 +96,9 @@ def least_cosine(features: NDArray[np.float32], seed: int = 0) -> float:
     """From which cosine on two rows are taken for the same, told by how alike other rows are.
 
     Networks differ: unlike photos have cosines about 0.3 in one and 0.8 in another. The measure
-    -log(1 - cosine) of random pairs is nearly normal for all; what lies 5.5 standard deviations
-    above its median (told by quantiles, which the duplicates among them do not move) is no chance.
+    -log(1 - cosine) of random pairs is nearly normal for all; what lies 5 standard deviations above
+    its median (told by quantiles, which the duplicates among them do not move) is no chance. It may
+    still be the same kind of thing, so that 0.8 is the least.
 
     Args:
         features: `[n, d]` of length 1; with fewer than 30 rows the result is 0.95.
@@ -116,7 +118,7 @@ def least_cosine(features: NDArray[np.float32], seed: int = 0) -> float:
     )
     values = -np.log(np.clip(1 - cosines.astype(np.float64), 1e-6, None))
     low, middle, high = np.quantile(values, [0.16, 0.5, 0.84])
-    return float(1 - np.exp(-(middle + _DEVIATIONS * (high - low) / 2)))
+    return max(_LEAST, float(1 - np.exp(-(middle + _DEVIATIONS * (high - low) / 2))))
 
 
 def near_features(features: torch.Tensor, least: float) -> Iterator[Pairs]:

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from pyxai._errors import argument_error
+from pyxai._files import write_json
 from pyxai._text import text_table
-from pyxai.classes.storage import write_json
 from pyxai.draw import sheet
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
@@ -144,7 +144,7 @@ class Duplicates:
             texts = [f"{each.match.stage} {each.match.distance:.3g}" for each in shown]
             captions.append(["keep", *texts])
             notes = [
-                f"{len(group.copies)} copies of {printable(group.keep)}",
+                f"{printable(Path(group.keep).name)} and {len(group.copies)} more",
                 *(["LEAK: " + ", ".join(group.splits)] if group.is_leak else []),
                 *(["in folders " + ", ".join(group.labels)] if group.is_conflict else []),
             ]

@@ -27,7 +27,7 @@ def duplicates(
         str | None, typer.Option(help="Some of exact,hash,features; by default what can be had.")
     ] = None,
     hash_kind: Annotated[str, typer.Option("--hash", help="phash or dhash.")] = "phash",
-    max_bits: Annotated[int, typer.Option(help="Hashes that differ in so many bits match.")] = 8,
+    max_bits: Annotated[int, typer.Option(help="Hashes that differ in so many bits match.")] = 7,
     orientations: Annotated[
         bool, typer.Option("--orientations", help="Also turned and mirrored photos, by hash.")
     ] = False,

@@ -15,6 +15,7 @@ from pyxai.explain.undesirable import (
 from pyxai.images import Preprocessing
 from pyxai.novelty import NoveltyDetector, active_share
 from pyxai.train.audit import audit
+from pyxai.train.duplicates import find_duplicates
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -33,6 +34,7 @@ __all__ = [
     "cam",
     "cam_method",
     "extremal_perturbation",
+    "find_duplicates",
     "fine_tune",
     "load_classifier",
     "meaningful_perturbation",

@@ -8,6 +8,7 @@ import typer
 
 from pyxai._errors import MissingExtraError
 from pyxai.cli.audit import audit
+from pyxai.cli.duplicates import duplicates
 from pyxai.cli.explain import explain
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(audit)
+app.command()(duplicates)
 app.command()(explain)
 app.command()(gallery)
 app.command()(info)

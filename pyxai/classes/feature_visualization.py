@@ -171,7 +171,8 @@ def caricatures(
         products = (shown * goals).sum(dim=1)
         lengths = goals.norm(dim=1).clamp(min=1e-12)
         cosines = products / (lengths * shown.norm(dim=1).clamp(min=1e-12))
-        return products / lengths.square() * cosines.clamp(min=_LEAST_COSINE)
+        value: torch.Tensor = products / lengths.square() * cosines.clamp(min=_LEAST_COSINE)
+        return value
 
     keys = ("photo",) * len(photos)
     what = Optimization(

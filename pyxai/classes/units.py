@@ -63,16 +63,27 @@ def look_at_layer(classifier: Classifier, name: str | None, probe: torch.Tensor)
         ValueError: it does not exist (with the closest names), or has neither channels nor
             positions.
     """
+    return features_of(classifier, name, probe)[1]
+
+
+def features_of(
+    classifier: Classifier, name: str | None, inputs: torch.Tensor
+) -> tuple[torch.Tensor, Layer]:
+    """The output of a layer for inputs of any size, `[N, C, h, w]` without a graph; and the layer.
+
+    Raises:
+        ValueError: as for `look_at_layer`.
+    """
     with borrowed(classifier.network):
-        raw = _output(classifier, name, probe)
+        raw = _output(classifier, name, inputs)
     if name is None:
         classifier.check_logits(raw)
     single = raw.ndim == 2 or (raw.ndim == 4 and raw.shape[2:] == (1, 1))
-    if single and len(raw) == len(probe) and raw.is_floating_point():
-        return Layer(name, raw.shape[1], None, (1, 1))
-    layout = anatomy.layout_of(classifier.network, probe, str(name), raw)
+    if single and len(raw) == len(inputs) and raw.is_floating_point():
+        return raw.reshape(*raw.shape[:2], 1, 1), Layer(name, raw.shape[1], None, (1, 1))
+    layout = anatomy.layout_of(classifier.network, inputs, str(name), raw)
     features = layout.features(raw)
-    return Layer(name, features.shape[1], layout, (layout.height, layout.width))
+    return features, Layer(name, features.shape[1], layout, (layout.height, layout.width))
 
 
 @dataclass(frozen=True)

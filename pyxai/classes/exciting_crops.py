@@ -21,6 +21,7 @@ from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.borrow import find_layer
 from pyxai.draw import to_pictures
+from pyxai.explain.formats import best_format
 from pyxai.images import ImageError, Images, open_photo
 
 Box = tuple[int, int, int, int]
@@ -143,6 +144,8 @@ class _Search:
     def add(self, batch: Batch) -> None:
         """Looks at some photos."""
         inputs = batch.inputs
+        layout = best_format(self.classifier.network, inputs[:1])
+        inputs = inputs.contiguous(memory_format=layout)
         features, layer = features_of(self.classifier, self.layer, inputs)
         if self.units is None:
             self.units = find_units(self.classifier, layer, self.channels)

@@ -8,6 +8,7 @@ import typer
 
 from pyxai._errors import MissingExtraError
 from pyxai.cli.explain import explain
+from pyxai.cli.features import features
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
 from pyxai.cli.undesirable import undesirable
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(explain)
+app.command()(features)
 app.command()(gallery)
 app.command()(info)
 app.command()(undesirable)

@@ -17,7 +17,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed
 
-_REDIRECTED_STEPS = 16  # in which shut ReLUs may let gradients through, as in lucid
+_REDIRECTED_STEPS = 64  # in which shut ReLUs may let gradients through
 _CHECK_EVERY = 50  # steps between looks at the responses, which a GPU would have to wait for
 
 See: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -97,12 +97,12 @@ class Optimized:
     Attributes:
         pictures: `[n, 3, size, size]` in [0, 1].
         responses: `[steps, n]`, of each picture as it was moved in that step.
-        moved: `[n]` bool, whether the network ever said how to change the picture.
+        alive: `[n]` bool, whether the unit ever had a gradient by its picture.
     """
 
     pictures: torch.Tensor
     responses: torch.Tensor
-    moved: torch.Tensor
+    alive: torch.Tensor
 
 
 def optimize(looking: Looking, what: Optimization) -> Optimized:
@@ -162,9 +162,8 @@ class _Run:
                 with redirected_relus(self.looking.classifier.network):
                     _, redirected = self._gradients(spectrum, places)
                 gradients = torch.where(alive[:, None, None, None, None], gradients, redirected)
-                alive = gradients.flatten(1).ne(0).any(dim=1)
             found.responses[step, rows] = responses
-            found.moved[rows] |= alive
+            found.alive[rows] |= alive
             spectrum.grad = gradients
             adam.step()
             if step % _CHECK_EVERY == 0 or step == what.steps - 1:

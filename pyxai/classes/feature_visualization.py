@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from typing import Any, Literal
@@ -78,14 +79,14 @@ def visualize_features(
         batch_size: pictures at once; None, as many as suit cache and memory.
         report: a dictionary to be filled with "responses" `[steps, n]` or `[steps, n, variants]`,
             the mean activation (or the like) of each picture in each step; "dead", the same shape
-            without steps: True where the network never said how to change the picture; "units",
+            without steps: True where the unit had no gradient in any step; "units",
             their names; "network_size"; "view", the side of what is in view, in pixels of the
             picture; "positions", (rows, columns) of the layer.
 
     Returns:
         `[n, 3, size, size]` float32 in [0, 1] on the model's device; with variants
-        `[n, variants, 3, size, size]`. A unit that nothing excites gives grey noise, its first
-        picture, and a warning.
+        `[n, variants, 3, size, size]`. A unit that nothing excites gives little but noise, and a
+        warning.
 
     Raises:
         ValueError: an argument does not fit; the layer does not exist (with the closest names), has
@@ -94,26 +95,27 @@ def visualize_features(
     """
     classifier = as_classifier(model)
     many = _check(variants, diversity, steps, learning_rate, decay, seed, batch_size)
-    looking = _looking(classifier, layer, size, robustness, network_size)
-    units = find_units(classifier, looking.layer, channels, _position(neuron, looking.layer))
+    with borrowed(classifier.network):
+        looking = _looking(classifier, layer, size, robustness, network_size)
+        units = find_units(classifier, looking.layer, channels, _position(neuron, looking.layer))
 
-    def responses(features: torch.Tensor, rows: torch.Tensor, see: See) -> torch.Tensor:
-        return units.responses(features, rows)
+        def responses(features: torch.Tensor, rows: torch.Tensor, see: See) -> torch.Tensor:
+            return units.responses(features, rows)
 
-    what = Optimization(
-        responses,
-        units.keys,
-        many,
-        negative,
-        diversity,
-        steps,
-        learning_rate,
-        decay,
-        seed,
-        batch_size,
-    )
-    found = optimize(looking, what)
-    return _finish(found, looking, units.names, variants, report)
+        what = Optimization(
+            responses,
+            units.keys,
+            many,
+            negative,
+            diversity,
+            steps,
+            learning_rate,
+            decay,
+            seed,
+            batch_size,
+        )
+        found = optimize(looking, what)
+        return _finish(found, looking, units.names, variants, report)
 
 
 def caricatures(
@@ -162,25 +164,26 @@ def caricatures(
     _check(None, 0.0, steps, learning_rate, decay, seed, batch_size)
     if not isinstance(layer, str):
         raise argument_error("layer", "the name of a layer", layer)
-    looking = _looking(classifier, layer, size, robustness, network_size)
-    photos = _photos(classifier, images, size)
+    with borrowed(classifier.network):
+        looking = _looking(classifier, layer, size, robustness, network_size)
+        photos = _photos(classifier, images, size)
 
-    def responses(features: torch.Tensor, rows: torch.Tensor, see: See) -> torch.Tensor:
-        goals = see(photos[rows]).float().flatten(1)
-        shown = features.float().flatten(1)
-        products = (shown * goals).sum(dim=1)
-        lengths = goals.norm(dim=1).clamp(min=1e-12)
-        cosines = products / (lengths * shown.norm(dim=1).clamp(min=1e-12))
-        value: torch.Tensor = products / lengths.square() * cosines.clamp(min=_LEAST_COSINE)
-        return value
+        def responses(features: torch.Tensor, rows: torch.Tensor, see: See) -> torch.Tensor:
+            goals = see(photos[rows]).float().flatten(1)
+            shown = features.float().flatten(1)
+            products = (shown * goals).sum(dim=1)
+            lengths = goals.norm(dim=1).clamp(min=1e-12)
+            cosines = products / (lengths * shown.norm(dim=1).clamp(min=1e-12))
+            value: torch.Tensor = products / lengths.square() * cosines.clamp(min=_LEAST_COSINE)
+            return value
 
-    keys = ("photo",) * len(photos)
-    what = Optimization(
-        responses, keys, 1, False, 0.0, steps, learning_rate, decay, seed, batch_size
-    )
-    found = optimize(looking, what)
-    names = tuple(f"images[{place}]" for place in range(len(photos)))
-    return _finish(found, looking, names, None, report)
+        keys = ("photo",) * len(photos)
+        what = Optimization(
+            responses, keys, 1, False, 0.0, steps, learning_rate, decay, seed, batch_size
+        )
+        found = optimize(looking, what)
+        names = tuple(f"images[{place}]" for place in range(len(photos)))
+        return _finish(found, looking, names, None, report)
 
 
 def _finish(
@@ -192,7 +195,7 @@ def _finish(
 ) -> torch.Tensor:
     """The pictures; fills the report and warns of units that nothing excited."""
     shape = (len(names),) if variants is None else (len(names), variants)
-    dead = ~found.moved.reshape(shape)
+    dead = ~found.alive.reshape(shape)
     if report is not None:
         report.update(
             responses=found.responses.reshape(-1, *shape),
@@ -237,7 +240,7 @@ def _looking(
     channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
     if channels != 3:
         expected = "a network of RGB pictures [N, 3, H, W]"
-        raise argument_error("model", expected, f"one of {channels} channels")
+        raise ValueError(f"model: expected {expected}, got one of {channels} channels")
     movements = make_movements(size, robustness)
     sides = [movements.view]
     if network_size is not None:
@@ -245,6 +248,7 @@ def _looking(
     elif height == width:
         sides.append(height)
     layout = _format(classifier, max(height, width))
+    _examine(classifier, layer, max(height, width))
     problem: Exception | None = None
     for side in sides:
         try:
@@ -284,21 +288,27 @@ def _format(classifier: Classifier, side: int) -> torch.memory_format:
     return best_format(classifier.network, _probe(classifier, side, torch.contiguous_format))
 
 
+def _examine(classifier: Classifier, layer: str | None, side: int) -> None:
+    """Lets the layer be known from the usual size, so that others need run only as far as it."""
+    # If it fails, so will all that follows.
+    with contextlib.suppress(ValueError, RuntimeError, AssertionError):
+        look_at_layer(classifier, layer, _probe(classifier, side, torch.contiguous_format))
+
+
 def _photos(classifier: Classifier, images: Images, size: int) -> torch.Tensor:
     """Photos `[N, 3, size, size]` in [0, 1], as the classifier's preprocessing cuts them."""
-    with borrowed(classifier.network):
-        inputs = classifier.to_input(images).to(torch.float32)
-        if not len(inputs) or inputs.shape[1] != 3:
-            raise argument_error("images", "photos, or a float tensor [N, 3, H, W]", inputs)
-        preprocessing = classifier.preprocessing
-        mean, std = (
-            inputs.new_tensor(values)[:, None, None]
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-        photos: torch.Tensor = functional.interpolate(
-            inputs * std + mean, (size, size), mode="bilinear", antialias=True, align_corners=False
-        )
-        return torch.clamp(photos, 0, 1)
+    inputs = classifier.to_input(images).to(torch.float32)
+    if not len(inputs) or inputs.shape[1] != 3:
+        raise argument_error("images", "photos, or a float tensor [N, 3, H, W]", inputs)
+    preprocessing = classifier.preprocessing
+    mean, std = (
+        inputs.new_tensor(values)[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    photos: torch.Tensor = functional.interpolate(
+        inputs * std + mean, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return torch.clamp(photos, 0, 1)
 
 
 def _position(neuron: Any, layer: Layer) -> tuple[int, int] | None:

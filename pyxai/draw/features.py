@@ -71,10 +71,11 @@ def _square(
     page: Image.Image, crops: Sequence[Image.Image], left: int, top: int, side: int
 ) -> None:
     """Crops row by row in a square of the page."""
-    count = math.ceil(math.sqrt(len(crops)))
+    count = max(1, math.ceil(math.sqrt(len(crops))))
+    step = max(2, side // count)
     for place, crop in enumerate(crops):
         row, column = divmod(place, count)
-        _paste(page, crop, left + column * side // count, top + row * side // count, side // count)
+        _paste(page, crop, left + column * step, top + row * step, step - 1)
 
 
 def _paste(page: Image.Image, picture: Image.Image, x: int, y: int, side: int) -> None:

@@ -131,6 +131,13 @@ def test_tensors_and_directions(colours):
     assert [crop.response for crop in red] == pytest.approx(expected)
 
 
+def test_on_each_device(colours, device):
+    colours.model.to(device)
+    (red,) = exciting_crops(colours, torch.rand(3, 3, 16, 16), "cells", [0])
+    assert len(red) == 3
+    colours.model.to("cpu")
+
+
 def test_bad_photos_are_listed(colours, folder):
     (folder / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):

@@ -165,6 +165,24 @@ def test_each_picture_is_the_same_whatever_is_made_with_it(net):
     torch.testing.assert_close(turned.flip(0), together, atol=1e-3, rtol=1e-3)
 
 
+def test_what_else_is_in_a_batch_does_not_change_a_bit(net):
+    some, _ = made(net, "stage2.bn2", [5, 0, 9])
+    other, _ = made(net, "stage2.bn2", [5, 2, 7])
+    assert torch.equal(some[0], other[0])
+
+
+def test_on_each_device(device):
+    net = random_net().to(device)
+    pictures, report = made(net, "stage2.bn2", [0, 1], robustness=0.0)
+    assert pictures.device.type == device.type
+    first, last = mean_response(report)
+    assert bool((last > first).all())
+    directions = torch.eye(16)[:2]
+    assert made(net, "stage2.bn2", directions, variants=2)[0].shape == (2, 2, 3, 20, 20)
+    drawn = caricatures(net, torch.randn(1, 3, 32, 32), "stage2", **SMALL)
+    assert drawn.device.type == device.type
+
+
 def test_pictures_have_random_numbers_of_their_own(net):
     """The same channel by two keys."""
     direction = torch.zeros(2, 16)

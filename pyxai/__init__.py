@@ -1,6 +1,7 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
 from pyxai.acceleration import accelerate
+from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
@@ -40,4 +41,5 @@ __all__ = [
     "meaningful_perturbation",
     "sliding_window",
     "undesirable_pixels",
+    "visualize_features",
 ]

@@ -10,6 +10,7 @@ from pyxai._errors import MissingExtraError
 from pyxai.cli.audit import audit
 from pyxai.cli.duplicates import duplicates
 from pyxai.cli.explain import explain
+from pyxai.cli.features import features
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
 from pyxai.cli.novelty import novelty
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(duplicates)
 app.command()(explain)
+app.command()(features)
 app.command()(gallery)
 app.command()(info)
 app.add_typer(novelty, name="novelty")

@@ -13,6 +13,7 @@ from pyxai.explain.undesirable import (
     undesirable_pixels,
 )
 from pyxai.images import Preprocessing
+from pyxai.search.index import ImageIndex
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -22,6 +23,7 @@ __all__ = [
     "CamModel",
     "ClassGallery",
     "Classifier",
+    "ImageIndex",
     "Preprocessing",
     "__version__",
     "accelerate",

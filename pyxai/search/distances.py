@@ -117,9 +117,17 @@ def as_metric(metric: MetricName, p: float | None = None) -> Metric:
     return Metric(name, float(order))
 
 
-def prepared(queries: torch.Tensor, metric: Metric) -> torch.Tensor:
-    """Queries as `ranks` takes them: float32, of length 1 (and mean 0) for cosine (correlation)."""
+def prepared(
+    queries: torch.Tensor, metric: Metric, origin: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Queries as `ranks` takes them, `[q, F]` float32.
+
+    They get the length 1 for cosine and correlation, and the mean 0 for correlation. For Euclidean
+    distances they are taken from `origin`.
+    """
     queries = queries.float()
+    if metric.order == 2.0 and origin is not None:
+        queries = queries - origin
     if metric.name == "correlation":
         queries = queries - queries.mean(dim=1, keepdim=True)
     if metric.is_angle:
@@ -128,12 +136,22 @@ def prepared(queries: torch.Tensor, metric: Metric) -> torch.Tensor:
     return queries.contiguous()
 
 
-def row_terms(rows: torch.Tensor, metric: Metric) -> torch.Tensor | None:
-    """What `ranks` needs to know of each row: ‖b‖², or −1 / ‖b‖ (0 for zero), or nothing; `[n]`."""
+def row_terms(
+    rows: torch.Tensor, metric: Metric, origin: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """What `ranks` needs to know of each row, `[n]`, or None for nothing.
+
+    ‖b − o‖² with o the origin, or −1 / ‖b‖ (0 for a row of zeros).
+    """
     if not metric.by_products:
         return None
     if metric.order == 2.0:
-        squares: torch.Tensor = torch.linalg.vector_norm(rows, dim=1).square_()
+        squares = rows.new_empty(len(rows))
+        step = max(1, _CACHED // max(1, rows.shape[1]))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            some = some if origin is None else some - origin
+            squares[start : start + step] = torch.linalg.vector_norm(some, dim=1).square_()
         return squares
     if metric.name == "correlation":
         rows = rows - rows.mean(dim=1, keepdim=True)
@@ -158,7 +176,9 @@ def ranks(
         out: float32 memory `[q, n]` or larger.
 
     Returns:
-        `[q, n]`, a view of `out`: ‖b‖² − 2 a·b, minus the cosine, or Σ |a − b|^p.
+        `[q, n]`, a view of `out`: minus the cosine, Σ |a − b|^p, or ‖b − o‖² − 2 (a − o)·b, which
+        differs from ‖a − b‖² by a constant of each query, and loses little to rounding where rows
+        lie close together and far from zero.
     """
     found = out[: len(queries), : len(rows)]
     if terms is None:

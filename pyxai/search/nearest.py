@@ -28,6 +28,7 @@ class Matrix:
 
     pieces: Sequence[torch.Tensor]
     _terms: dict[Metric, torch.Tensor] = field(default_factory=dict, repr=False)
+    _origin: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.pieces or any(each.ndim != 2 for each in self.pieces):
@@ -67,13 +68,20 @@ class Matrix:
             first += len(piece)
         return found
 
+    @property
+    def origin(self) -> torch.Tensor:
+        """A point amidst the rows, `[F]`: the mean of the first ones."""
+        if self._origin is None:
+            self._origin = self.pieces[0][:_GROUP].float().mean(dim=0)
+        return self._origin
+
     def terms(self, metric: Metric) -> torch.Tensor | None:
         """`row_terms` of all rows, kept: 4 bytes a row."""
         if not metric.by_products:
             return None
         key = Metric("euclidean") if metric.order == 2.0 else metric
         if key not in self._terms:
-            parts = [row_terms(block, metric) for _, block in self.blocks()]
+            parts = [row_terms(block, metric, self.origin) for _, block in self.blocks()]
             self._terms[key] = torch.cat([part for part in parts if part is not None])
         return self._terms[key]
 
@@ -103,7 +111,7 @@ def nearest(
     check_queries(queries, matrix)
     if check_count("k", k) > len(matrix):
         raise argument_error("k", f"at most {len(matrix)}, the number of rows", k)
-    ready, wanted = prepared(queries, metric), min(k + _MARGIN, len(matrix))
+    ready, wanted = prepared(queries, metric, matrix.origin), min(k + _MARGIN, len(matrix))
     terms = matrix.terms(metric)
     best = torch.full((len(queries), wanted), torch.inf)
     rows = torch.zeros((len(queries), wanted), dtype=torch.int64)

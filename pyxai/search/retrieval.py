@@ -148,7 +148,7 @@ def relevance_in_order(
     terms = matrix.terms(metric)
     for start in range(0, len(queries), _QUERIES):
         ids = queries[start : start + _QUERIES]
-        ready = prepared(matrix.take(ids), metric)
+        ready = prepared(matrix.take(ids), metric, matrix.origin)
         values = torch.empty((len(ids), count))
         for first, block in matrix.blocks():
             part = slice(first, first + len(block))

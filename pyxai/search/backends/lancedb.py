@@ -67,12 +67,10 @@ class LanceDB:
             connection.create_table(name, rows, schema=schema, mode="overwrite")
         table = connection.open_table(name)
         if len(matrix) >= self.index_from and not table.list_indices():
-            table.create_index(
-                metric="l2",
-                vector_column_name="vector",
-                index_type="IVF_FLAT",
-                num_partitions=cells,
-            )
+            from lancedb.index import IvfFlat
+
+            cut = IvfFlat(distance_type="l2", num_partitions=cells)
+            table.create_index("vector", config=cut)
         return _Finder(table, matrix, metric, self.probes or max(8, cells // 16))
 
 

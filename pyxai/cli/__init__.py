@@ -10,6 +10,7 @@ from pyxai._errors import MissingExtraError
 from pyxai.cli.explain import explain
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
+from pyxai.cli.search import search
 from pyxai.cli.undesirable import undesirable
 from pyxai.cli.windows import windows
 from pyxai.ops import CudaUnavailableError
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(explain)
 app.command()(gallery)
 app.command()(info)
+app.add_typer(search, name="search")
 app.command()(undesirable)
 app.command()(windows)
 

@@ -24,7 +24,7 @@ METRICS = (
 _OTHER_NAMES = {"squared_euclidean": "sqeuclidean", "l2": "euclidean", "l1": "manhattan"}
 _OTHER_NAMES |= {"cityblock": "manhattan", "linf": "chebyshev"}
 _CACHED = 1 << 16  # numbers of a block of differences: it should stay in the second-level cache
-_PRODUCT_ROWS = 1 << 12  # of a matrix product, for the same reason
+_PRODUCT_ROWS = 1 << 10  # of a matrix product, for the same reason
 
 
 @dataclass(frozen=True)

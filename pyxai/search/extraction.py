@@ -20,7 +20,6 @@ from pyxai.classifier.borrow import find_layer
 from pyxai.classifier.features import Pooling, pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import ImageError, PhotoSources, iterate_photos, to_batch
-from pyxai.images.errors import ImageErrors
 from pyxai.search.layers import kind_of, spread_layers
 from pyxai.search.storage import DTYPES, Header, Layer, Network, Photo, Store, key
 
@@ -239,23 +238,6 @@ class _Run:
         self._store.append(self._photos, features)
         self._photos, self._rows, self._bytes = [], {}, 0
         self._saved = time.monotonic()
-
-
-def finish(store: Store | None, failures: dict[str, str], count: int) -> Store:
-    """Merges small shards and takes note of failures.
-
-    Raises:
-        pyxai.images.ImageError: there is no photo.
-    """
-    if store is None or not store.shards:
-        if failures:
-            raise ImageErrors(list(failures.items()), count)
-        raise ImageError("photos", "expected at least one, got none")
-    known = {photo.path for photo in store.photos()}
-    store.failures = {k: v for k, v in {**store.failures, **failures}.items() if k not in known}
-    store.compact()
-    store.save()
-    return store
 
 
 def labeller(photos: object, labels: Labels) -> Callable[[str], str | None]:

@@ -12,12 +12,12 @@ import torch
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier
-from pyxai.classifier.features import POOLINGS, Pooling
+from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
-from pyxai.images.errors import ImageErrors
 from pyxai.search.backends import Backend, Collection, Finder, as_backend
+from pyxai.search.building import build_store, extend_store
 from pyxai.search.distances import Metric, MetricName, as_metric
-from pyxai.search.extraction import Extractor, Labels, LayerNames, extract, features_of, finish
+from pyxai.search.extraction import Labels, LayerNames, features_of
 from pyxai.search.nearest import Matrix
 from pyxai.search.networks import Models, match, named
 from pyxai.search.projection import Projection, principal_components, umap_points
@@ -31,8 +31,6 @@ from pyxai.search.retrieval import (
     evaluate_layer,
 )
 from pyxai.search.storage import (
-    DTYPES,
-    FILE,
     Network,
     Photo,
     Store,
@@ -125,38 +123,19 @@ class ImageIndex:
             pyxai.images.ImageError: there are no photos, or none can be read. Single photos that
                 cannot be read are in `failures`.
         """
-        if pooling not in POOLINGS:
-            raise argument_error("pooling", f"one of {', '.join(POOLINGS)}", pooling)
-        if dtype not in DTYPES:
-            raise argument_error("dtype", f"one of {', '.join(DTYPES)}", dtype)
         classifiers = named(models)
-        extractor = Extractor(classifiers, layers)
         folder = None if directory is None else Path(directory)
-        store = None
-        if folder is not None and (folder / FILE).exists():
-            store = load_store(folder)
-        elif folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-        def start(inputs: list[torch.Tensor]) -> Store:
-            header = extractor.header(inputs, pooling, dtype)
-            if store is None:
-                return Store(header, folder)
-            if difference := store.header.difference(header):
-                raise ValueError(
-                    f"directory: expected an index of the same networks and settings, got "
-                    f"{folder}, where these differ: {difference}"
-                )
-            return store
-
-        known = {photo.path for photo in store.photos()} if store else set[str]()
-        made, failures, count = extract(
-            extractor, photos, start, known=known, labels=labels, progress=progress
+        store = build_store(
+            classifiers,
+            photos,
+            folder,
+            layers=layers,
+            pooling=pooling,
+            dtype=dtype,
+            labels=labels,
+            progress=progress,
         )
-        if made is None and store is not None:
-            made = store
-            match(classifiers.values(), store)
-        return cls(finish(made, failures, count), classifiers)
+        return cls(store, classifiers)
 
     def add(
         self, photos: PhotoSources, *, labels: Labels = "folder", progress: bool = True
@@ -167,21 +146,8 @@ class ImageIndex:
             ValueError: the index was loaded without its networks.
             pyxai.images.ImageError: there are no photos, or none can be read.
         """
-        header = self._store.header
-        classifiers = {network.name: self._classifier(network) for network in header.networks}
-        names = {n.name: [layer.name for layer in n.layers] for n in header.networks}
-        known = {photo.path for photo in self._photos}
-        made, failures, count = extract(
-            Extractor(classifiers, names),
-            photos,
-            lambda inputs: self._store,
-            known=known,
-            labels=labels,
-            progress=progress,
-        )
-        if made is None and failures and len(failures) == count:
-            raise ImageErrors(list(failures.items()), count)
-        finish(self._store, failures, count)
+        classifiers = {network.name: self._classifier(network) for network in self.networks}
+        extend_store(self._store, classifiers, photos, labels=labels, progress=progress)
         with self._lock:
             self._forget()
         return self

@@ -27,7 +27,7 @@ class Faiss:
     Attributes:
         factory: a string for `faiss.index_factory`; None, cells around 4·√n centres ("IVF...,Flat")
             where the metric ranks by products, else a graph ("HNSW32").
-        probes: cells looked at, or the breadth of the search in a graph; None, 1/16 of the cells,
+        probes: cells looked at, or the breadth of the search in a graph; None, 1/8 of the cells,
             or 4 · k. More find more and take longer.
         seed: of the choice of vectors that centres are found on.
     """
@@ -80,7 +80,7 @@ class _Finder:
         """How much to look at; of this search alone, as several threads may search at once."""
         faiss, index = self._faiss, faiss_downcast(self._faiss, self._index)
         if hasattr(index, "nprobe"):
-            return faiss.SearchParametersIVF(nprobe=self._probes or max(8, index.nlist // 16))
+            return faiss.SearchParametersIVF(nprobe=self._probes or max(8, index.nlist // 8))
         if hasattr(index, "hnsw"):
             return faiss.SearchParametersHNSW(efSearch=self._probes or 4 * k)
         return None

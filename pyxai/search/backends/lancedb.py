@@ -27,7 +27,7 @@ class LanceDB:
             service `db://name`; None, the folder "lancedb" in the index's own.
         index_from: photos from which a table gets an index (IVF_FLAT) and the search is
             approximate; below, LanceDB compares all.
-        probes: cells of that index looked at; None, 1/16 of them.
+        probes: cells of that index looked at; None, 1/8 of them.
     """
 
     uri: str | None = None
@@ -71,7 +71,7 @@ class LanceDB:
 
             cut = IvfFlat(distance_type="l2", num_partitions=cells)
             table.create_index("vector", config=cut)
-        return _Finder(table, matrix, metric, self.probes or max(8, cells // 16))
+        return _Finder(table, matrix, metric, self.probes or max(8, cells // 8))
 
 
 def _has_table(connection: Any, name: str, rows: int) -> bool:

@@ -22,7 +22,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _DTYPE_CODES = {"float32": "F32", "float16": "F16"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """A photo in an index.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import threading
@@ -140,6 +141,15 @@ def test_half_precision_on_disk(classifier, photos, tmp_path):
     torch.testing.assert_close(half.features().float(), whole.features(), rtol=1e-3, atol=1e-3)
 
 
+def test_a_network_in_another_dtype_and_on_another_device(network, photos, device):
+    half = Classifier(copy.deepcopy(network).to(device, torch.bfloat16), preprocessing=SMALL)
+    index = ImageIndex.build(half, photos, progress=False)
+    whole = ImageIndex.build(Classifier(network, preprocessing=SMALL), photos, progress=False)
+    assert index.features().dtype == torch.float32
+    torch.testing.assert_close(index.features(), whole.features(), rtol=0.05, atol=0.1)
+    assert index.search(index.photos[3].path, 1).ids.tolist() == [3]
+
+
 def test_photos_that_cannot_be_used(classifier, tmp_path):
     folder = folder_of_photos(tmp_path / "photos", count=2)
     (folder / "red" / "broken.png").write_bytes(b"no picture")
@@ -197,6 +207,15 @@ def test_save_and_load(index, classifier, tmp_path):
     assert not list((tmp_path / "index").glob("*.part"))
     with pytest.raises(ValueError, match="directory: expected a folder without an index"):
         ImageIndex.build(classifier, index.photos[0].path, progress=False).save(tmp_path / "index")
+
+
+def test_save_a_copy(index, classifier, tmp_path):
+    index.save(tmp_path / "one")
+    index.save(tmp_path / "one")  # it is there
+    index.save(tmp_path / "two")
+    again = [ImageIndex.load(tmp_path / name, classifier) for name in ("one", "two")]
+    assert torch.equal(again[0].features("stem"), again[1].features("stem"))
+    assert len(again[1].add(index.photos[0].path, progress=False)) == len(again[0]) == 12
 
 
 def test_add(classifier, photos, tmp_path):

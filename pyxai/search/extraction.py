@@ -73,6 +73,7 @@ class Extractor:
         """What the features will be, found out on one photo's inputs `[1, C, H, W]`."""
         networks = []
         for (name, classifier), one in zip(self.classifiers.items(), inputs, strict=True):
+            one = one.to(classifier.device, classifier.dtype)
             layers = self._layers[name] or spread_layers(classifier, one)
             self._layers[name] = layers
             found = pooled_features(classifier, one, layers, pooling)

@@ -277,7 +277,7 @@ def main():
         rows += compare(10_000, 10, "minkowski", threads, arguments.rounds)
         rows += compare(10_000, 2000, "euclidean", threads, arguments.rounds)
         rows += approximate(count, 500, threads)
-        rows.append(building(192, threads, arguments.rounds))
+        rows.append(building(384, threads, min(3, arguments.rounds)))
     if arguments.json:
         packages = ["torch", "scikit-learn", "scipy", "faiss-cpu", "lancedb"]
         workloads.save(arguments.json, rows, packages)

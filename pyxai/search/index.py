@@ -41,6 +41,7 @@ from pyxai.search.storage import (
 Directory: TypeAlias = "str | os.PathLike[str]"
 
 _PAIRS = 1024  # whose mean distance is that of two photos
+_PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
 
 
 class ImageIndex:
@@ -442,7 +443,8 @@ class ImageIndex:
         key = (*place, metric)
         if key not in self._typical:
             matrix, generator = self._matrix(*place), torch.Generator().manual_seed(0)
-            pairs = torch.randint(len(matrix), (2, _PAIRS), generator=generator)
+            count = max(16, min(_PAIRS, _PAIR_NUMBERS // max(1, matrix.width)))
+            pairs = torch.randint(len(matrix), (2, count), generator=generator)
             pairs = pairs[:, pairs[0] != pairs[1]]
             mean = 0.0
             if pairs.shape[1]:

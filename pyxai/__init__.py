@@ -1,6 +1,7 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
 from pyxai.acceleration import accelerate
+from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
@@ -13,7 +14,10 @@ from pyxai.explain.undesirable import (
     undesirable_pixels,
 )
 from pyxai.images import Preprocessing
+from pyxai.novelty import NoveltyDetector, active_share
 from pyxai.search.index import ImageIndex
+from pyxai.train.audit import audit
+from pyxai.train.duplicates import find_duplicates
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 
@@ -24,15 +28,20 @@ __all__ = [
     "ClassGallery",
     "Classifier",
     "ImageIndex",
+    "NoveltyDetector",
     "Preprocessing",
     "__version__",
     "accelerate",
+    "active_share",
+    "audit",
     "cam",
     "cam_method",
     "extremal_perturbation",
+    "find_duplicates",
     "fine_tune",
     "load_classifier",
     "meaningful_perturbation",
     "sliding_window",
     "undesirable_pixels",
+    "visualize_features",
 ]

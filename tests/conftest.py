@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 from networks import SmallNet
+from train_photos import COLOURS, photo
 
+from pyxai.cli import main
 from pyxai.ops import _native
 
 _PROBLEM = _native.cuda_status()["problem"]
@@ -52,3 +57,53 @@ def _seeded():
 def small_net():
     """A residual network with batch norm, in-place ReLU, GAP + linear; 7 classes, stride 8."""
     return SmallNet().eval()
+
+
+@pytest.fixture
+def one_thread(threads):
+    """So small a network is no faster with more."""
+    threads(1)
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """`train` and `valid` with photos of coloured squares in two sizes, a folder each colour."""
+    root, random = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    for part, count in (("train", 8), ("valid", 4)):
+        for name, colour in COLOURS.items():
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                size = (40, 36) if number % 2 else (44, 40)
+                photo(colour, size, random).save(root / part / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two classes with good photos, a small one, a broken one, and files that are no photos."""
+    random = np.random.default_rng(1)
+    for name in ("blue", "red"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            photo(COLOURS[name], (32, 30), random).save(tmp_path / name / f"{number}.png")
+    photo(COLOURS["red"], (40, 20), random).save(tmp_path / "red" / "small.png")
+    (tmp_path / "blue" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    (tmp_path / "blue" / "notes.txt").write_text("no photo")
+    (tmp_path / ".cache").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs `pyxai ...` in a folder of its own: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pyxai", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        code = stopped.value.code
+        captured = capsys.readouterr()
+        return code or 0, captured.out, captured.err
+
+    return call

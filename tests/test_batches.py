@@ -55,6 +55,20 @@ def test_photos_that_cannot_be_used(classifier, tmp_path):
     assert [each.name for each in failures] == [str(tmp_path / "b.png")]
 
 
+def test_photos_are_shown_before_they_become_input(classifier, tmp_path):
+    """As they are, in their order, each once; not those that cannot be read."""
+    for value, name in enumerate("ab"):
+        picture(8 + value, 8, value).save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    seen = []
+    batches = iterate_batches(
+        classifier, tmp_path, failures=[], look=lambda *shown: seen.append(shown)
+    )
+    assert len(list(batches)) == 2
+    assert [name for name, _ in seen] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert [photo.size for _, photo in seen] == [(8, 8), (9, 8)]
+
+
 def test_features_are_means_over_positions(classifier, small_net):
     images = torch.randn(2, 3, 32, 32)
     names = [name for name, module in small_net.named_modules() if isinstance(module, nn.Conv2d)]

@@ -112,6 +112,13 @@ def test_sheet():
     titled = sheet([[red], [red]], column_titles=["one"], row_titles=["a", "b"], cell=40)
     assert titled.size == (46 + 6, 16 + 2 * (46 + 16) + 6)
     assert min(titled.crop((0, 0, 46, 16)).convert("L").getextrema()) < 100  # the title is there
+    words = [["name", ""], ["a long name, cut to the picture's width", "x"]]
+    named = sheet([[red, None], [wide, wide]], captions=words, cell=40)
+    assert named.size == (2 * 46 + 6, 2 * (46 + 16) + 6)
+    below = [named.crop((6, top, 46, top + 16)).convert("L") for top in (46, 108)]
+    assert all(min(each.getextrema()) < 100 for each in below)
+    assert named.crop((46, 108, 52, 124)).getextrema() == ((255, 255),) * 3  # the gap is free
+    assert named.crop((52, 46, 98, 62)).getextrema() == ((255, 255),) * 3
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,7 @@ def test_sheet():
         ([], {}, "rows: expected rows with at least one picture"),
         ([[photo()]], {"column_titles": ["a", "b"]}, "column_titles: expected 1 titles"),
         ([[photo()]], {"row_titles": ["a", "b"]}, "row_titles: expected 1 titles"),
+        ([[photo()]], {"captions": [["a", "b"]]}, "captions: expected one for each picture"),
         ([[photo()]], {"cell": 0}, "cell: expected at least 1 pixel"),
     ],
 )

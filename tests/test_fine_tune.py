@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
 import torch
 from networks import SmallNet
 from PIL import Image
-from safetensors import safe_open
 from torch import nn
+from train_photos import COLOURS, SQUARE, photo, quick, same_state, state_of
 
 import pyxai
 from pyxai.images import Preprocessing
-from pyxai.train import folder as folders
-from pyxai.train.augment import normalised_batch, one_ahead, random_boxes
+from pyxai.train import photo_set
 from pyxai.train.fine_tune import fine_tune
+from pyxai.train.photo_batches import random_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 40, 30)}
-
-
-def photo(colour, size, random):
-    """Noise with squares of a colour all over it."""
-    width, height = size
-    pixels = random.integers(0, 256, (height, width, 3), np.uint8)
-    for top in range(2, height - 8, 12):
-        for left in range(2, width - 8, 12):
-            pixels[top : top + 8, left : left + 8] = colour
-    return Image.fromarray(pixels)
-
-
-@pytest.fixture
-def one_thread(threads):
-    """So small a network is no faster with more."""
-    threads(1)
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory):
-    """`train` and `valid` with photos of coloured squares in two sizes, a folder each colour."""
-    root, random = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
-    for part, count in (("train", 8), ("valid", 4)):
-        for name, colour in COLOURS.items():
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                size = (40, 36) if number % 2 else (44, 40)
-                photo(colour, size, random).save(root / part / name / f"{number}.png")
-    return root
 
 
 class Recording(SmallNet):
@@ -65,29 +33,6 @@ class Recording(SmallNet):
     def forward(self, x):
         Recording.seen.append((tuple(x.shape), self.training))
         return super().forward(x)
-
-
-def state_of(model):
-    return {
-        name: (tensor.clone(), tensor.requires_grad)
-        for name, tensor in model.state_dict(keep_vars=True).items()
-    }
-
-
-def same_state(first, second):
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name][0], second[name][0]) and first[name][1] == second[name][1]
-        for name in first
-    )
-
-
-def quick(model, folder, **options):
-    """One epoch on crops of 24, all trained, without bars, unless told otherwise."""
-    options = {"crop": 24, "unfreeze": "all", "epochs": 1, "progress": False} | options
-    return fine_tune(model, folder, **options)
-
-
-SQUARE = Preprocessing(resize=(32, 32))
 
 
 # ---- learning ----
@@ -135,7 +80,7 @@ def test_it_trains_wherever_it_is_called(squares, mode):
 
 def test_photos_read_again_give_the_same(squares, monkeypatch):
     kept = quick(SmallNet.from_other(model := SmallNet()), squares)
-    monkeypatch.setattr(folders, "CACHE_BYTES", 20_000)
+    monkeypatch.setattr(photo_set, "CACHE_BYTES", 20_000)
     read_again = quick(model, squares)
     assert same_state(state_of(kept.classifier.model), state_of(read_again.classifier.model))
 
@@ -290,93 +235,7 @@ def test_a_network_of_one_size_is_judged_on_crops(squares):
         quick(model, squares, crop=20)
 
 
-# ---- the parts ----
-
-
-def test_random_boxes_reach_every_place_and_stay_inside():
-    sizes = torch.tensor([[10, 12], [8, 8]]).repeat(300, 1)
-    boxes = random_boxes(sizes, 8, torch.Generator().manual_seed(0))
-    assert {tuple(box) for box in boxes[1::2].tolist()} == {(0, 0, 8, 8)}
-    assert {tuple(box[:2]) for box in boxes[::2].tolist()} == {
-        (x, y) for x in range(5) for y in range(3)
-    }
-    assert (boxes[:, 2:] - boxes[:, :2] == 8).all()
-
-
-def test_batches_are_cut_normalised_and_mirrored(squares):
-    listing = folders.list_photos(squares / "train")
-    photos = folders.PhotoSet(listing, listing.classes, lambda picture: picture, progress=False)
-    boxes = random_boxes(photos.sizes, 20, torch.Generator().manual_seed(0))
-    mirrored = torch.arange(len(photos)) % 2 == 0
-    places = torch.tensor([3, 0, 20])
-    batch = normalised_batch(photos, places, boxes, Preprocessing(), mirrored)
-    for row, place in enumerate(places.tolist()):
-        picture = Image.open(listing.paths[place]).crop(boxes[place].tolist())
-        if mirrored[place]:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        torch.testing.assert_close(batch[row], Preprocessing()(picture))
-
-
-def test_jobs_are_done_one_ahead_in_order_and_errors_come_out():
-    started = []
-
-    def work(job):
-        started.append(job)
-        if job == 3:
-            raise OSError("disk")
-        return -job
-
-    results = one_ahead(work, range(5))
-    assert next(results) == 0
-    assert [next(results), next(results)] == [-1, -2]
-    with pytest.raises(OSError, match="disk"):
-        next(results)
-    assert 5 not in started
-
-
-# ---- folders ----
-
-
-@pytest.fixture
-def mixed(tmp_path):
-    """Two classes with good photos, a small one, a broken one, and files that are no photos."""
-    random = np.random.default_rng(1)
-    for name in ("blue", "red"):
-        (tmp_path / name).mkdir()
-        for number in range(5):
-            photo(COLOURS[name], (32, 30), random).save(tmp_path / name / f"{number}.png")
-    photo(COLOURS["red"], (40, 20), random).save(tmp_path / "red" / "small.png")
-    (tmp_path / "blue" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
-    (tmp_path / "blue" / "notes.txt").write_text("no photo")
-    (tmp_path / ".cache").mkdir()
-    return tmp_path
-
-
-def test_small_and_unreadable_photos_are_left_out_and_listed(mixed):
-    found = quick(SmallNet(), mixed)
-    assert found.too_small == (str(mixed / "red" / "small.png"),)
-    ((path, reason),) = found.unreadable
-    assert path == str(mixed / "blue" / "broken.jpg")
-    assert reason
-    assert int(found.confusion.sum()) in (1, 2)  # a fifth of both classes
-
-
-@pytest.mark.parametrize("share", [None, 0.5])
-def test_a_share_of_each_class_is_held_out(squares, share):
-    train, held_out = folders.training_and_validation(squares / "train", share, 0)
-    assert not {*train.paths} & {*held_out.paths}
-    assert len(train.paths) + len(held_out.paths) == 24
-    assert [held_out.names.count(name) for name in COLOURS] == [4 if share else 2] * 3
-    again = folders.training_and_validation(squares / "train", share, 0)
-    assert again == (train, held_out)
-    assert folders.training_and_validation(squares / "train", share, 1) != again
-
-
-def test_validation_photos_from_another_folder(squares, mixed):
-    _, held_out = folders.training_and_validation(squares, mixed, 0)
-    assert {path.parent.parent for path in held_out.paths} == {mixed}
-    with pytest.raises(ValueError, match=r"valid: expected classes among \['blue', 'red'\], got"):
-        folders.training_and_validation(mixed, squares / "valid", 0)
+# ---- bad input ----
 
 
 @pytest.mark.parametrize(
@@ -392,9 +251,12 @@ def test_validation_photos_from_another_folder(squares, mixed):
         ({"weight_decay": float("nan")}, "weight_decay: expected a finite number of at least 0"),
         ({"seed": 0.5}, "seed: expected an int, got 0.5"),
         ({"learning_rate": "fast"}, "learning_rate: expected a finite number of at least 0, got"),
-        ({"valid": 1.0}, "valid: expected a folder, or a share between 0 and 1, got 1.0"),
+        ({"valid": 1.0}, "valid: expected a folder, a table, or a share between 0 and 1, got 1.0"),
         ({"valid": 0.95}, "valid: expected a share that leaves photos of 'blue'"),
-        ({"valid": "nowhere"}, "valid: expected a folder with a sub-folder for each class, got"),
+        (
+            {"valid": "nowhere"},
+            "valid: expected a folder with a sub-folder for each class, or a CSV",
+        ),
         ({"unfreeze": 0}, "unfreeze: expected 'head', 'all', a number of layers"),
         ({"unfreeze": "stag3"}, "layer: expected the name of a submodule .* closest: 'stage3'"),
         ({"unfreeze": [1]}, "unfreeze: expected 'head', 'all', a number of layers"),
@@ -404,27 +266,6 @@ def test_validation_photos_from_another_folder(squares, mixed):
 def test_bad_arguments(mixed, options, message):
     with pytest.raises(ValueError, match=message):
         quick(SmallNet(), mixed, **options)
-
-
-def test_bad_folders_and_models(mixed, tmp_path_factory):
-    empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(ValueError, match=r"each of two or more classes in .* got 'none'"):
-        quick(SmallNet(), empty)
-    (empty / "one").mkdir()
-    with pytest.raises(ValueError, match=r"two or more classes in .* got \['one'\]"):
-        quick(SmallNet(), empty)
-    (empty / "two").mkdir()
-    with pytest.raises(ValueError, match="one: expected a folder with photos, found none"):
-        quick(SmallNet(), empty)
-    with pytest.raises(ValueError, match="folder: expected a folder with a sub-folder"):
-        quick(SmallNet(), mixed / "nowhere")
-    with pytest.raises(ValueError, match=r"model: expected a torch\.nn\.Module"):
-        quick("resnet18", mixed)
-    convolutional = nn.Sequential(
-        nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity()
-    )
-    with pytest.raises(ValueError, match=r"model: expected .* torch.nn.Linear, got 'none'"):
-        quick(convolutional, mixed)
 
 
 # ---- files ----
@@ -437,6 +278,4 @@ def test_saved_weights_are_read_by_load_classifier(squares, tmp_path):
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(loaded(images), found.classifier(images))
     assert loaded.class_names == found.classifier.class_names
-    with safe_open(out, "pt") as file:
-        stored = json.loads(file.metadata()["preprocessing"])
-    assert Preprocessing(**stored) == found.classifier.preprocessing
+    assert loaded.preprocessing == found.classifier.preprocessing

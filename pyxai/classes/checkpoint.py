@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from pyxai._files import write_json
 from pyxai.classes.contents import Tally
 from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memory
-from pyxai.classes.storage import box_of, write_json
+from pyxai.classes.storage import box_of
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import fingerprint
 

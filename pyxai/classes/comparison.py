@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyxai._errors import argument_error
+from pyxai._files import write_json
 from pyxai._text import text_table
-from pyxai.classes.page import page, share, text
-from pyxai.classes.storage import write_json
+from pyxai.classes.page import share
+from pyxai.draw.page import page, text
 
 if TYPE_CHECKING:
     from pyxai.classes.gallery import ClassGallery

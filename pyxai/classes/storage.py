@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from pyxai._files import write_json
 from pyxai.classes.contents import ClassCrops, Contents, GalleryCrop, Settings, Tally
 
 _FORMAT = "pyxai gallery 1"
@@ -158,10 +159,3 @@ def box_of(values: Any) -> tuple[int, int, int, int]:
     """A box as it was before JSON."""
     x0, y0, x1, y1 = map(int, values)
     return x0, y0, x1, y1
-
-
-def write_json(path: Path, record: dict[str, Any], *, indent: int | None = 1) -> None:
-    """Writes all or nothing: another file first, which then takes the place."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(json.dumps(record, indent=indent) + "\n", encoding="utf-8")
-    partial.replace(path)

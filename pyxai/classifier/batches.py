@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from pyxai.classifier import Classifier
 from pyxai.images import ImageError, Images, is_model_input, iterate_photos, to_batch
@@ -40,6 +41,7 @@ def iterate_batches(
     *,
     batch_size: int | None = None,
     failures: list[ImageError] | None = None,
+    look: Callable[[str, Image.Image], None] | None = None,
 ) -> Iterator[Batch]:
     """Batches of any number of images; no more than one batch is held.
 
@@ -50,6 +52,8 @@ def iterate_batches(
         images: see `Classifier.to_input`; also folders and generators.
         batch_size: images in a batch; None, as many as suit cache and memory.
         failures: gets the error of each photo that cannot be used; None raises the first.
+        look: is called with the name of each photo and its upright RGB pixels, before they become
+            input, so that nobody has to decode it again; not for tensors that are input already.
 
     Raises:
         ImageError: a photo cannot be used, and `failures` is None.
@@ -66,6 +70,8 @@ def iterate_batches(
         try:
             if isinstance(photo, ImageError):
                 raise photo
+            if look is not None:
+                look(name, photo)
             (one,) = to_batch([photo], classifier.preprocessing)
         except ImageError as error:
             if failures is None:

@@ -7,10 +7,15 @@ import sys
 import typer
 
 from pyxai._errors import MissingExtraError
+from pyxai.cli.audit import audit
+from pyxai.cli.duplicates import duplicates
 from pyxai.cli.explain import explain
+from pyxai.cli.features import features
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
+from pyxai.cli.novelty import novelty
 from pyxai.cli.search import search
+from pyxai.cli.train import train
 from pyxai.cli.undesirable import undesirable
 from pyxai.cli.windows import windows
 from pyxai.ops import CudaUnavailableError
@@ -21,10 +26,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(audit)
+app.command()(duplicates)
 app.command()(explain)
+app.command()(features)
 app.command()(gallery)
 app.command()(info)
+app.add_typer(novelty, name="novelty")
 app.add_typer(search, name="search")
+app.command()(train)
 app.command()(undesirable)
 app.command()(windows)
 

@@ -1,9 +1,20 @@
 """Pictures of explanations: arrays in, pictures out; knows no model."""
 
 from pyxai.draw.colormaps import color_table
+from pyxai.draw.features import feature_sheet
+from pyxai.draw.histogram import histogram
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.draw.overlay import overlay
 from pyxai.draw.sheet import sheet
 from pyxai.draw.windows import window_sheet
 
-__all__ = ["color_table", "mask_figure", "overlay", "sheet", "to_pictures", "window_sheet"]
+__all__ = [
+    "color_table",
+    "feature_sheet",
+    "histogram",
+    "mask_figure",
+    "overlay",
+    "sheet",
+    "to_pictures",
+    "window_sheet",
+]

@@ -18,6 +18,7 @@ def sheet(
     *,
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
     cell: int = 160,
 ) -> Image.Image:
     """Lays pictures out in rows and columns.
@@ -26,6 +27,7 @@ def sheet(
         rows: rows of pictures, each scaled to fit its cell; None leaves a cell empty.
         column_titles: one above each column, or none.
         row_titles: one above each row, or none; long ones are cut.
+        captions: one below each picture, cut to its width, in rows as the pictures; or none.
         cell: side of the square cells, in pixels.
 
     Returns:
@@ -41,12 +43,15 @@ def sheet(
         raise argument_error("column_titles", f"{columns} titles", column_titles)
     if row_titles and len(row_titles) != len(rows):
         raise argument_error("row_titles", f"{len(rows)} titles", row_titles)
+    if captions and [len(row) for row in captions] != [len(row) for row in rows]:
+        raise argument_error("captions", "one for each picture, in rows as these", captions)
     if cell < 1:
         raise argument_error("cell", "at least 1 pixel", cell)
     top = _LINE if column_titles else 0
     above = _LINE if row_titles else 0
     step = cell + _GAP
-    size = (columns * step + _GAP, top + len(rows) * (step + above) + _GAP)
+    height_of_row = step + above + (_LINE if captions else 0)
+    size = (columns * step + _GAP, top + len(rows) * height_of_row + _GAP)
     page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(11)
@@ -54,10 +59,13 @@ def sheet(
     for column, title in enumerate(column_titles):
         pen.text((_GAP + column * step, 2), title[: letters + 2], "black", font)
     for index, row in enumerate(rows):
-        y = top + index * (step + above) + _GAP
+        y = top + index * height_of_row + _GAP
         if row_titles:
             pen.text((_GAP, y), row_titles[index][: letters * columns], "black", font)
         for column, picture in enumerate(row):
+            if captions:
+                caption = _cut(captions[index][column], cell, font)
+                pen.text((_GAP + column * step, y + above + cell + 2), caption, "black", font)
             if picture is None:
                 continue
             scale = cell / max(picture.size)
@@ -66,3 +74,10 @@ def sheet(
             x = _GAP + column * step + (cell - width) // 2
             page.paste(fitted, (x, y + above + (cell - height) // 2))
     return page
+
+
+def _cut(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """As much of a text as fits so many pixels."""
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text

@@ -1,83 +1,101 @@
-"""Batches of photos as a network eats them: random crops, mirrored or not, or whole photos."""
+"""What changes a photo from epoch to epoch: mirroring, rotation, shear and zoom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+from torch.nn import functional
 
-from pyxai.images import Preprocessing
-from pyxai.ops import crop_windows
-from pyxai.train.folder import PhotoSet
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from pyxai._errors import argument_error
 
 
-def random_boxes(sizes: torch.Tensor, crop: int, generator: torch.Generator) -> torch.Tensor:
-    """A square at a random place in each photo.
+@dataclass(frozen=True)
+class Augmentation:
+    """How far photos are changed at random; each draw is even between its limits.
 
-    Args:
-        sizes: `[n, 2]` int64, (height, width), none below `crop`.
-        crop: side of the squares in pixels.
-        generator: where the places are drawn from.
+    Attributes:
+        mirror: whether half of the photos are turned left to right.
+        rotation: degrees, to either side.
+        shear: radians by which upright lines lean, to either side.
+        zoom: width and height are each scaled by 1 − zoom to 1 + zoom; 0 up to below 1.
+    """
+
+    mirror: bool = True
+    rotation: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, below in (("rotation", 180.1), ("shear", math.pi / 2), ("zoom", 1.0)):
+            value = getattr(self, name)
+            plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not plain or not 0 <= value < below:
+                limit = "to 180" if name == "rotation" else f"and below {below:.3g}"
+                raise argument_error(f"augment.{name}", f"a number from 0 {limit}", value)
+
+    @property
+    def moves(self) -> bool:
+        """Whether more than mirroring is done."""
+        return self.rotation > 0 or self.shear > 0 or self.zoom > 0
+
+
+Augment: TypeAlias = str | Augmentation
+"""One of the names in `NAMED`, or an `Augmentation`."""
+
+NAMED = {
+    "none": Augmentation(mirror=False),
+    "mirror": Augmentation(),
+    "affine": Augmentation(rotation=30.0, shear=0.2, zoom=0.2),
+}
+
+
+def augmentation_of(augment: Augment) -> Augmentation:
+    """The augmentation of a name, or the one given.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(augment, Augmentation):
+        return augment
+    if isinstance(augment, str) and augment in NAMED:
+        return NAMED[augment]
+    expected = f"{', '.join(map(repr, NAMED))} or an Augmentation"
+    raise argument_error("augment", expected, augment)
+
+
+def random_moves(
+    count: int, augmentation: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """A rotation, shear and zoom for each photo, as a matrix.
 
     Returns:
-        `[n, 4]` int64, (x0, y0, x1, y1); every place is equally likely.
+        `[count, 2, 2]` float32: where a point (x, y) of the result, in pixels from the centre, lies
+        in the photo.
     """
-    # Float64: in float32 a number just below 1 could be rounded up to the first place outside.
-    drawn = torch.rand(sizes.shape, generator=generator, dtype=torch.float64)
-    corners = (drawn * (sizes - crop + 1)).long().flip(1)
-    return torch.cat([corners, corners + crop], dim=1)
+    drawn = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 2 - 1
+    angle = drawn[:, 0] * math.radians(augmentation.rotation)
+    lean = drawn[:, 1] * augmentation.shear
+    across, down = (1 / (1 + drawn[:, 2:] * augmentation.zoom)).unbind(1)
+    cosine, sine = angle.cos(), angle.sin()
+    zero = torch.zeros_like(angle)
+    rotated = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
+    sheared = torch.stack([zero + 1, lean.tan(), zero, zero + 1], 1).view(-1, 2, 2)
+    zoomed = torch.stack([across, zero, zero, down], 1).view(-1, 2, 2)
+    return (rotated @ sheared @ zoomed).float()
 
 
-def whole_boxes(sizes: torch.Tensor) -> torch.Tensor:
-    """The whole of each photo, as `random_boxes` gives its squares."""
-    ends = sizes.flip(1)
-    return torch.cat([torch.zeros_like(ends), ends], dim=1)
+def moved(images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Images `[b, C, h, w]` seen through matrices `[b, 2, 2]` of `random_moves`.
 
-
-def normalised_batch(
-    photos: PhotoSet,
-    places: torch.Tensor,
-    boxes: torch.Tensor,
-    preprocessing: Preprocessing,
-    mirrored: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Boxes of photos, `[b, 3, h, w]` float32, normalised.
-
-    Args:
-        photos: where they are cut from.
-        places: `[b]`, of the photos.
-        boxes: `[n, 4]`, of all photos; those of the batch have one size.
-        preprocessing: gives mean and deviation; no more is done.
-        mirrored: `[n]` bool, which of all photos are turned left to right.
+    Bilinear; beyond its edges a photo goes on as it is at the edge.
     """
-    x0, y0, x1, y1 = boxes[places[0]].tolist()
-    batch = torch.empty(len(places), 3, y1 - y0, x1 - x0)
-    for row, place in enumerate(places.tolist()):
-        crop_windows(
-            photos.pixels(place),
-            boxes[place : place + 1],
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            out=batch[row : row + 1],
-        )
-    if mirrored is not None:
-        turned = mirrored[places]
-        batch[turned] = batch[turned].flip(3)
-    return batch
-
-
-def one_ahead(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """The results of jobs, in order; a thread works on the next one while one is in use."""
-    with ThreadPoolExecutor(1) as worker:
-        upcoming: Future[Result] | None = None
-        for job in jobs:
-            current, upcoming = upcoming, worker.submit(work, job)
-            if current is not None:
-                yield current.result()
-        if upcoming is not None:
-            yield upcoming.result()
+    height, width = images.shape[2:]
+    # Of torch's grids, in which the image reaches from -1 to 1 along both axes.
+    scale = torch.tensor([width / 2, height / 2], device=images.device)
+    matrices = moves.to(images) * scale / scale[:, None]
+    theta = functional.pad(matrices, (0, 1))
+    grid = functional.affine_grid(theta, [*images.shape], align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -3,118 +3,131 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
+import hashlib
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import Preprocessing
-from pyxai.train.evaluation import share_right
-from pyxai.train.folder import Folder, Listing, PhotoSet, training_and_validation
-from pyxai.train.layers import Unfreeze, layers_in_order, replace_head, unfreeze_layers
-from pyxai.train.loop import Epoch, Plan, Training
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """A trained classifier, and how good it is on the validation photos.
-
-    Attributes:
-        classifier: the trained copy in evaluation mode, with the names of its classes; after crop
-            training its preprocessing keeps photos at their own resolution.
-        history: one entry for each epoch.
-        accuracy: share of whole validation photos that come out right, 0 to 1; None for a network
-            that does not run on whole photos (`crop` only).
-        crop_accuracy: the same for one random crop of each, the same ones after every epoch; None
-            without `crop`.
-        confusion: `[K, K]` int64, row: class of the folder, column: predicted; of whole photos, or
-            of crops where `accuracy` is None.
-        too_small: photos left out because a side is shorter than the crop.
-        unreadable: (path, reason) of photos left out because they cannot be read.
-    """
-
-    classifier: Classifier
-    history: tuple[Epoch, ...]
-    accuracy: float | None
-    crop_accuracy: float | None
-    confusion: torch.Tensor
-    too_small: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
+from pyxai.train.augment import Augment, augmentation_of
+from pyxai.train.checkpoint import Checkpoint
+from pyxai.train.evaluation import metrics_of
+from pyxai.train.frozen import frozen_features
+from pyxai.train.layers import Unfreeze, anatomy_of, chosen_modules, unfreeze_layers, with_head
+from pyxai.train.listing import Folder, Listing, training_and_validation
+from pyxai.train.loop import Training
+from pyxai.train.photo_set import PhotoSet
+from pyxai.train.result import FineTuned
+from pyxai.train.settings import Plan
+from pyxai.zoo.head import HeadKind
+from pyxai.zoo.weights_file import save_classifier
 
 
 def fine_tune(
     model: nn.Module | Classifier,
     folder: Folder,
     *,
+    head: HeadKind = "linear",
+    hidden: int = 2048,
     crop: int | None = None,
+    augment: Augment = "mirror",
     unfreeze: Unfreeze = "head",
     epochs: int = 10,
     batch_size: int = 32,
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
+    class_weight: Literal["balanced"] | None = None,
     valid: Folder | float | None = None,
+    early_stopping: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> FineTuned:
-    """Trains a copy of a classifier to tell the classes of a folder apart.
+    """Trains a copy of a classifier, or of a network without a head, to tell classes apart.
 
     The model stays as it was, and so does the global random state. AdamW with a cosine schedule,
     in float32, on the device of the model. On the CPU the same seed and number of threads give the
     same weights to the bit.
 
     Args:
-        model: a classifier whose logits come from a linear layer, its head. The head is replaced by
-            a new one unless it fits: as many classes as the folder, and the same names if the
-            classifier has names.
-        folder: one sub-folder of photos for each class, or `train` and `valid` with these.
+        model: a classifier whose logits come from a linear layer, or from a 1 × 1 convolution and
+            pooling; or a network that returns features `[N, F]` or maps `[N, F, h, w]`, which gets
+            a head behind these. A head that is there is replaced by a new one unless it fits: of
+            the kind asked for, as many classes as the folder, and the same names if the classifier
+            has names.
+        folder: one sub-folder of photos for each class; `train` and `valid` with these; or a CSV
+            file with the columns path (relative to the file), label and perhaps split (train or
+            valid).
+        head: "linear", or "mlp": dropout of a half, a hidden layer with ELU, dropout, a linear
+            layer. The hidden layer is `hidden` in the module that `FineTuned.head` names.
+        hidden: width of the hidden layer of an "mlp".
         crop: side in pixels. Each photo gives a crop of that size at a random place in every epoch,
             cut at the photo's own resolution, so that the network cannot lean on whole scenes;
             smaller photos are left out. None trains on whole photos through the classifier's
-            preprocessing, which must make them one size. Either is mirrored half the time.
+            preprocessing, which must make them one size.
+        augment: "mirror" turns half of the photos left to right in every epoch; "affine" also
+            rotates by up to 30 degrees, shears by up to 0.2 and zooms by 0.8 to 1.2; "none"; or a
+            `pyxai.train.augment.Augmentation`.
         unfreeze: "head"; "all"; how many of the last layers with weights, in the order in which
-            they run; or names of modules. The head is always trained. Everything else keeps its
-            weights and runs in evaluation mode, batch norms with the statistics that they have.
+            they run, the head being one; "from LAYER" for that layer and all that run after it; or
+            names of modules. The head is always trained. Everything else keeps its weights and runs
+            in evaluation mode, batch norms with the statistics that they have.
         epochs: passes over the training photos.
         batch_size: photos in each step; a single one that is left over is skipped.
         learning_rate: the highest, after a short rise; None is 1e-3 for "head", else 1e-4.
         weight_decay: of weights with two axes or more.
-        valid: a folder of the same classes to judge by, or the share of each class that is held out
-            for that, between 0 and 1. None takes `folder/valid`, else a share of 0.2.
-        seed: of the split, a new head, the order, crops, mirroring and dropout.
+        class_weight: "balanced" weighs the loss of a class by n / (K · photos of the class).
+        valid: a folder or table of the same classes to judge by, or the share of each class that is
+            held out for that, between 0 and 1. None takes `folder/valid` or the rows of split
+            valid, else a share of 0.2.
+        early_stopping: ends the run after so many epochs without a lower validation loss, and keeps
+            the weights of the epoch with the lowest. None runs all epochs and keeps the last.
+        seed: of the split, a new head, the order, crops, augmentation and dropout.
         progress: False shows no bars, nor does an output that is no terminal.
-        out: a safetensors file for the weights, with class names; `pyxai.load_classifier` reads it,
-            given the architecture.
+        checkpoint: a folder for the state after each epoch, from which the same call goes on if it
+            was interrupted, with the result of a run in one go.
+        out: a safetensors file for the weights, class names, preprocessing and kind of head, from
+            which `pyxai.load_classifier` makes the classifier again, given the architecture.
 
     Returns:
-        The trained classifier with its history and its accuracy on the validation photos.
+        The trained classifier with its history and its figures on the validation photos.
 
     Raises:
         ValueError: a bad argument; fewer than two classes; a class without a photo that can be
-            used; whole photos of several sizes; or a loss that is not finite.
+            used; whole photos of several sizes; a checkpoint of another run; or a loss that is not
+            finite.
 
     Source: training on small crops as for the game "Guess the country by photo" (Yandex); AdamW:
     Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
     classifier = as_classifier(model)
-    for argument, value in (("epochs", epochs), ("batch_size", batch_size), ("crop", crop)):
-        if value is not None:
-            check_count(argument, value)
-    if not isinstance(seed, int):
-        raise argument_error("seed", "an int", seed)
     rate = (1e-3 if unfreeze == "head" else 1e-4) if learning_rate is None else learning_rate
-    _check_rate("learning_rate", rate)
-    _check_rate("weight_decay", weight_decay)
-    plan = Plan(crop, epochs, batch_size, rate, weight_decay, seed, progress)
+    plan = Plan(
+        head=head,
+        hidden=hidden,
+        unfreeze=unfreeze,
+        crop=crop,
+        augmentation=augmentation_of(augment),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=rate,
+        weight_decay=weight_decay,
+        class_weight=class_weight,
+        early_stopping=early_stopping,
+        seed=seed,
+    )
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise argument_error("out", "a file in a folder that exists", str(out))
+    if next(classifier.network.parameters(), None) is None:
+        raise argument_error("model", "a network with weights", classifier.network)
     listings = training_and_validation(folder, valid, plan.seed)
     names = listings[0].classes
     known = classifier.class_names
@@ -122,24 +135,38 @@ def fine_tune(
         names = known  # the folder's classes in the order of the logits
     devices = range(torch.cuda.device_count())
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
-        train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan)
+        train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan, progress)
         torch.manual_seed(plan.seed)
-        network = copy.deepcopy(classifier.network).float()
-        network.zero_grad(set_to_none=True)
-        _prepare(network, train, names, known, unfreeze, plan)
-        run = Training(network, train, held_out, names, classifier.preprocessing, plan)
-        history = tuple(run.epoch(number) for number in range(1, plan.epochs + 1))
-        network.requires_grad_(True).eval()
-        network.zero_grad(set_to_none=True)
-        result = _result(run, classifier, history)
+        size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())
+        network, place = _prepared(
+            classifier, size, plan, len(names), keep=known is None or known == names
+        )
+        preprocessing = classifier.preprocessing
+        features = frozen_features(network, place, train, held_out, preprocessing, plan, progress)
+        run = Training(
+            network,
+            train,
+            held_out,
+            preprocessing,
+            plan,
+            head=place,
+            features=features,
+            progress=progress,
+        )
+        store = None
+        if checkpoint is not None:
+            store = Checkpoint(Path(checkpoint), _identity(classifier, listings, names, plan))
+            store.resume(run)
+        while not run.done:
+            run.epoch()
+            if store is not None:
+                store.save(run)
+        if run.best is not None:
+            run.put(run.best.weights)
+        result = _result(run, classifier, names, place)
     if out is not None:
-        _save(result, Path(out))
+        save_classifier(result.classifier, out)
     return result
-
-
-def _check_rate(argument: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise argument_error(argument, "a finite number of at least 0", value)
 
 
 def _photo_sets(
@@ -147,6 +174,7 @@ def _photo_sets(
     names: tuple[str, ...],
     preprocessing: Preprocessing,
     plan: Plan,
+    progress: bool,
 ) -> tuple[PhotoSet, PhotoSet]:
     """The photos to train on and those to judge by, once they are fit for that."""
     train, held_out = (
@@ -156,7 +184,7 @@ def _photo_sets(
             preprocessing.view if plan.crop is None else lambda photo: photo,
             smallest=plan.crop or 1,
             description=description,
-            progress=plan.progress,
+            progress=progress,
         )
         for listing, description in zip(listings, ("training", "validation"), strict=True)
     )
@@ -175,61 +203,71 @@ def _photo_sets(
     return train, held_out
 
 
-def _prepare(
-    network: nn.Module,
-    train: PhotoSet,
-    names: tuple[str, ...],
-    known: tuple[str, ...] | None,
-    unfreeze: Unfreeze,
-    plan: Plan,
-) -> None:
-    """Gives the network a head for these classes, and gradients where they are wanted."""
-    size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())
-    probe = torch.zeros(1, 3, *size, device=Classifier(network).device)
+def _prepared(
+    classifier: Classifier, size: tuple[int, ...], plan: Plan, classes: int, *, keep: bool
+) -> tuple[nn.Module, str]:
+    """A copy of the network with a head for these classes, and gradients where they are wanted."""
+    network = copy.deepcopy(classifier.network).float()
+    network.zero_grad(set_to_none=True)
     try:
-        layers, head = layers_in_order(network, probe)
+        anatomy = anatomy_of(network, size)
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())[:200]
         expected = f"a size that the network takes ({said})"
-        raise argument_error("crop" if plan.crop else "folder", expected, size) from error
-    module = network.get_submodule(head)
-    if module.out_features != len(names) or (known is not None and known != names):
-        replace_head(network, head, len(names))
-    unfreeze_layers(network, unfreeze, layers, head)
+        argument = "crop" if plan.crop else "folder"
+        raise argument_error(argument, expected, size) from error
+    modules = chosen_modules(network, plan.unfreeze, anatomy)
+    network, place = with_head(network, anatomy, plan.head, plan.hidden, classes, keep=keep)
+    unfreeze_layers(network, modules, place)
+    return network, place
 
 
-def _result(run: Training, classifier: Classifier, history: tuple[Epoch, ...]) -> FineTuned:
+def _identity(
+    classifier: Classifier, listings: tuple[Listing, Listing], names: tuple[str, ...], plan: Plan
+) -> dict[str, Any]:
+    """All that a run depends on, but for the pixels of the photos."""
+    return {
+        **asdict(plan),
+        "class_names": names,
+        "preprocessing": asdict(classifier.preprocessing),
+        "weights": fingerprint(classifier.network),
+        "photos": _digest(listings),
+    }
+
+
+def _digest(listings: tuple[Listing, Listing]) -> str:
+    """Tells one choice of photos and labels from another; not their pixels."""
+    digest = hashlib.blake2b(digest_size=16)
+    for listing in listings:
+        for path, name in zip(listing.paths, listing.names, strict=True):
+            digest.update(f"{path}\0{name}\0".encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _result(run: Training, classifier: Classifier, names: tuple[str, ...], place: str) -> FineTuned:
     """Judges the trained network on whole photos and, after crop training, on crops."""
-    preprocessing, crops, whole = classifier.preprocessing, None, run.whole_confusion()
+    preprocessing, crops, whole = classifier.preprocessing, None, run.whole_logits()
+    labels = run.held_out.labels
     if run.plan.crop is not None:
         preprocessing = replace(preprocessing, resize=None, crop=None)
-        crops = run.crop_confusion()
-    confusion = crops if whole is None else whole
-    assert confusion is not None
-    trained = Classifier(
-        run.network, class_names=run.names, preprocessing=preprocessing, name=classifier.name
-    )
+        crops = run.crop_logits()
+    run.network.requires_grad_(True).eval()
+    run.network.zero_grad(set_to_none=True)
+    judged = crops if whole is None else whole
+    assert judged is not None
+    metrics = metrics_of(judged, labels)
     return FineTuned(
-        trained,
-        history,
-        None if whole is None else share_right(whole),
-        None if crops is None else share_right(crops),
-        confusion,
+        Classifier(
+            run.network, class_names=names, preprocessing=preprocessing, name=classifier.name
+        ),
+        tuple(run.history),
+        run.plan.epochs if run.best is None else run.best.epoch,
+        metrics,
+        None if whole is None else metrics.accuracy,
+        None if crops is None else metrics_of(crops, labels).accuracy,
+        place,
+        run.features is not None,
         (*run.train.too_small, *run.held_out.too_small),
         (*run.train.unreadable, *run.held_out.unreadable),
     )
-
-
-def _save(result: FineTuned, path: Path) -> None:
-    """Writes the weights, with class names and preprocessing as JSON in the metadata."""
-    classifier = result.classifier
-    # Copies, as weights that are used twice must be stored twice.
-    state = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in classifier.network.state_dict().items()
-    }
-    metadata = {
-        "class_names": json.dumps(classifier.class_names),
-        "preprocessing": json.dumps(asdict(classifier.preprocessing)),
-    }
-    save_file(state, path, metadata=metadata)

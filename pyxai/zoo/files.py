@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pyxai._errors import argument_error, closest, describe
 from pyxai.zoo import hubs
+from pyxai.zoo.head import head_of, put_head
 from pyxai.zoo.hubs import Loaded
 from pyxai.zoo.model_file import CLASS_NAMES_FILE, ModelFileError, names_in
 from pyxai.zoo.program import load_program
-
-State = dict[str, torch.Tensor]
+from pyxai.zoo.weights_file import State, Weights, read_weights
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -64,18 +63,36 @@ def load_file(
             f"'torchvision:NAME', 'timm:NAME', 'demo' or a module for the weights in {path}",
             architecture,
         )
-    state, names = (_safetensors if kind == "safetensors" else _state_dict)(path)
+    found = read_weights(path) if kind == "safetensors" else Weights(_state_dict(path))
+    return _with_weights(found, architecture, path, with_preprocessing)
+
+
+def _with_weights(
+    weights: Weights, architecture: str | nn.Module, path: str, with_preprocessing: bool
+) -> Loaded:
+    """The network that weights are for, filled with them."""
+    state, names, preprocessing, head = weights
     if isinstance(architecture, nn.Module):
-        _fill(architecture, state, path)
-        return Loaded(architecture, names, None, None)
-    found = _build(architecture, None, with_preprocessing)
-    state = _without_prefix(state, found.model)
-    count = _other_class_count(found.model, state)
-    if count is not None:
-        preprocessing = found.preprocessing
-        found = _build(architecture, count, False)._replace(preprocessing=preprocessing)
-    _fill(found.model, state, path)
-    return Loaded(found.model, names, found.preprocessing, None)
+        model = architecture
+    else:
+        with_preprocessing = with_preprocessing and preprocessing is None
+        built = _build(architecture, None, with_preprocessing)
+        preprocessing, model = preprocessing or built.preprocessing, built.model
+        state = _without_prefix(state, model)
+        count = None if head is not None else _other_class_count(model, state)
+        if count is not None:
+            model = _build(architecture, count, False).model
+    if head is not None and head.features * (head.hidden or head.classes) > _numbers(state):
+        raise ModelFileError(path, "its head is larger than all that the file holds")
+    if head is not None and head_of(model) != head:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = put_head(model, head)
+        except ValueError as error:
+            reason = f"its head does not fit the architecture ({error})"
+            raise ModelFileError(path, reason) from error
+    _fill(model, state, path)
+    return Loaded(model, names, preprocessing, None)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -126,17 +143,7 @@ def _kind_of_zip(path: str) -> str:
 # Weights alone
 
 
-def _safetensors(path: str) -> tuple[State, list[str] | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = (file.metadata() or {}).get("class_names")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelFileError(path, f"the file is damaged or cut off ({error})") from error
-    return state, names_in(names, path)
-
-
-def _state_dict(path: str) -> tuple[State, None]:
+def _state_dict(path: str) -> State:
     try:
         with warnings.catch_warnings():  # about the protocol of a pickle
             warnings.simplefilter("ignore")
@@ -163,7 +170,7 @@ def _state_dict(path: str) -> tuple[State, None]:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             found = f"found {key!r} with {describe(value)}"
             raise ModelFileError(path, f"expected a state dict of tensors, {found}")
-    return dict(content), None
+    return dict(content)
 
 
 def _build(architecture: str, num_classes: int | None, with_preprocessing: bool) -> Loaded:
@@ -206,6 +213,10 @@ def _other_class_count(model: nn.Module, state: State) -> int | None:
                 return None
             changes.add((value.shape[0], given.shape[0]))
     return changes.pop()[1] if len(changes) == 1 else None
+
+
+def _numbers(state: State) -> int:
+    return sum(each.numel() for each in state.values())
 
 
 def _fill(model: nn.Module, state: State, path: str) -> None:

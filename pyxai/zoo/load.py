@@ -47,14 +47,16 @@ def load_classifier(
               (safetensors or a state dict of `torch.save`), which need an `architecture`. A file
               called "demo" is "./demo"; `pathlib.Path` is always a file.
         architecture: For files of weights: "torchvision:NAME", "timm:NAME", "demo", built with as
-            many classes as the file has; or a module, which is filled in place.
+            many classes as the file has; or a module, which is filled in place. A head that
+            `pyxai.fine_tune` put on it is put on it again.
         weights: For the hubs: "default"; the name of one of the weights ("IMAGENET1K_V1" of
             torchvision, the tag of timm); None builds the network with random weights and takes
             class names and preprocessing of the default weights.
         class_names: In the order of the classes, in place of those that come with the model.
             A model that comes with none has none.
-        preprocessing: In place of that which comes with the model. A file brings none; weights
-            alone are given that of the architecture's default weights.
+        preprocessing: In place of that which comes with the model. A file brings none, except
+            safetensors of `pyxai.zoo.save_classifier`; other weights alone are given that of the
+            architecture's default weights.
         device: Where the model is put; the CPU if None (a module given as `architecture` stays).
 
     Returns:

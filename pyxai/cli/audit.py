@@ -1,0 +1,45 @@
+"""`pyxai audit`: a folder of photos in; ranked lists to look at before training out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pyxai
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
+from pyxai.zoo import load_classifier
+
+
+def audit(
+    folder: Annotated[
+        Path, typer.Argument(help="Photos in a sub-folder for each class, or without classes.")
+    ],
+    model: ModelName = "demo",
+    architecture: Architecture = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Whose features are compared; the last with positions.")
+    ] = None,
+    unusual: Annotated[int, typer.Option(help="How many unusual photos to list of a class.")] = 12,
+    folds: Annotated[int, typer.Option(help="Parts for the search for label errors.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of these parts.")] = 0,
+    output: Output = Path("pyxai-audit"),
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look over a folder of photos before training: bad, odd, unusual and mislabelled ones.
+
+    With --model none the pictures alone are looked at. Nothing is changed, moved or deleted.
+    """
+    classifier = None
+    if model != "none":
+        classifier = load_classifier(model, architecture=architecture, device=device)
+    found = pyxai.audit(classifier, folder, layer=layer, unusual=unusual, folds=folds, seed=seed)
+    page = found.save(output)
+    if as_json:
+        typer.echo(json.dumps(found.report(), indent=2))
+        return
+    typer.echo(found.summary())
+    typer.echo(f"{page}, sheets/, findings.csv, photos.csv and audit.json in {output}/")

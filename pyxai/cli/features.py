@@ -1,0 +1,219 @@
+"""`pyxai features`: pictures of what channels or classes respond to, beside crops of photos."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from PIL import Image
+
+import pyxai
+from pyxai._text import text_table
+from pyxai.classes import fourier
+from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
+from pyxai.classes.feature_visualization import visualize_features
+from pyxai.classes.units import look_at_layer
+from pyxai.classifier import Classifier, typical_input_shape
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
+from pyxai.cli._photos import class_of, free_name
+from pyxai.draw import feature_sheet, to_pictures
+from pyxai.images import ImageError
+from pyxai.images.errors import printable
+from pyxai.zoo import load_classifier
+
+_COUNT = 30  # channels, as in ConvNet Playground
+
+
+def features(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos or folders, to find the crops that excite each unit most."),
+    ] = None,
+    model: ModelName = "demo",
+    architecture: Architecture = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer; by default the last one with positions.")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help=f"Such as 0,5,10-19; by default {_COUNT} drawn at random by the seed."),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="A class in place of channels, or all; several times."),
+    ] = None,
+    size: Annotated[int, typer.Option(min=2, help="Side of the pictures in pixels.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimisation.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    negative: Annotated[bool, typer.Option(help="What they respond to least.")] = False,
+    variants: Annotated[int, typer.Option(min=1, help="Different pictures of each unit.")] = 1,
+    crops: Annotated[int, typer.Option(min=1, help="Crops of photos beside each unit.")] = 9,
+    output: Output = Path("pyxai-features"),
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what channels or classes of a network respond to: pictures, crops and a sheet."""
+    if classes and (layer is not None or channels is not None):
+        raise ValueError("--class: expected without --layer and --channels, got both")
+    classifier = load_classifier(model, architecture=architecture, device=device)
+    chosen: Any
+    if classes:
+        chosen = _classes(classifier, classes)
+    else:
+        layer, count = _layer(classifier, layer)
+        chosen = _draw(count, seed) if channels is None else parse_channels(channels)
+    start = time.perf_counter()
+    report: dict[str, Any] = {}
+    with warnings.catch_warnings():  # units that responded to nothing are in the table
+        warnings.filterwarnings("ignore", message=".*responded to nothing")
+        made = visualize_features(
+            classifier,
+            layer,
+            chosen,
+            size=size,
+            steps=steps,
+            seed=seed,
+            negative=negative,
+            variants=variants,
+            report=report,
+        )
+    seconds = time.perf_counter() - start
+    failures: list[ImageError] = []
+    found: list[tuple[ExcitingCrop, ...]] = [() for _ in chosen]
+    if photos:
+        found = exciting_crops(
+            classifier,
+            photos,
+            layer,
+            chosen,
+            per_channel=crops,
+            negative=negative,
+            failures=failures,
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    units = _save(output, made, report, found, chosen, layer)
+    result = {
+        "model": classifier.name,
+        "layer": layer,
+        "size": size,
+        "steps": steps,
+        "seed": seed,
+        "negative": negative,
+        "network_size": report["network_size"],
+        "view": report["view"],
+        "units": units,
+        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+        "seconds": round(seconds, 3),
+        "pyxai": pyxai.__version__,
+    }
+    text = json.dumps(result, indent=2)
+    (output / "features.json").write_text(text + "\n")
+    if as_json:
+        typer.echo(text)
+    else:
+        typer.echo(_table(units))
+        typer.echo(f"{len(units)} units of {layer or 'the logits'}; sheet.png in {output}/")
+    for failure in failures:
+        typer.echo(f"pyxai: not read: {printable(failure.name)}: {failure.reason}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+def parse_channels(text: str) -> list[int]:
+    """Indices such as "0,5,10-12".
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
+        if match is None or int(match[2] or match[1]) - int(match[1]) not in range(100_000):
+            raise ValueError(f"--channels: expected indices such as 0,5,10-19, got {text!r}")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(found))
+
+
+def _classes(classifier: Classifier, given: list[str]) -> list[int]:
+    if given == ["all"] and classifier.class_names is not None:
+        return list(range(len(classifier.class_names)))
+    return [classifier.class_index(class_of(each, classifier) or 0) for each in given]
+
+
+def _layer(classifier: Classifier, layer: str | None) -> tuple[str, int]:
+    """The layer, and how many channels it has."""
+    shape = typical_input_shape(classifier.network, classifier.preprocessing)
+    random = torch.Generator().manual_seed(0)
+    probe = torch.randn(1, *shape, generator=random).to(classifier.device, classifier.dtype)
+    name = classifier.last_spatial_layer(probe) if layer is None else layer
+    return name, look_at_layer(classifier, name, probe).channels
+
+
+def _draw(count: int, seed: int) -> list[int]:
+    order = torch.randperm(count, generator=fourier.stream(seed, "channels"))
+    return sorted(order[:_COUNT].tolist())
+
+
+def _save(
+    output: Path,
+    made: torch.Tensor,
+    report: dict[str, Any],
+    found: list[tuple[ExcitingCrop, ...]],
+    chosen: list[int],
+    layer: str | None,
+) -> list[dict[str, Any]]:
+    """Writes pictures, crops and the sheet; the facts about each unit."""
+    units, rows, pieces, taken = [], [], [], set[str]()
+    kind = "class" if layer is None else "channel"
+    responses, dead = report["responses"].cpu(), report["dead"].cpu()
+    for place, index in enumerate(chosen):
+        pictures = to_pictures(made[place].cpu(), (0, 0, 0), (1, 1, 1))
+        files = [f"{free_name(f'{kind}-{index:05}', taken)}.png" for _ in pictures]
+        for file, picture in zip(files, pictures, strict=True):
+            picture.save(output / file)
+        cut: list[Image.Image] = [each.picture() for each in found[place]]
+        crops = []
+        for rank, (each, piece) in enumerate(zip(found[place], cut, strict=True)):
+            file = f"{free_name(f'{kind}-{index:05}-crop-{rank}', taken)}.jpg"
+            piece.save(output / file, quality=92)
+            facts = {"photo": each.name, "box": each.box, "response": round(each.response, 5)}
+            crops.append({**facts, "file": file})
+        rows.append(pictures)
+        pieces.append(cut)
+        units.append(
+            {
+                "index": index,
+                "name": report["units"][place],
+                "files": files,
+                "first_response": [round(value, 5) for value in responses[0, place].tolist()],
+                "last_response": [round(value, 5) for value in responses[-1, place].tolist()],
+                "dead": dead[place].tolist(),
+                "crops": crops,
+            }
+        )
+    captions = [unit["name"] for unit in units]
+    shown = pieces if any(pieces) else None
+    feature_sheet(rows, shown, captions=captions).save(output / "sheet.png")
+    return units
+
+
+def _table(units: list[dict[str, Any]]) -> str:
+    rows = [("unit", "first response", "last response", "strongest crop", "")]
+    for unit in units:
+        crop = unit["crops"][0] if unit["crops"] else None
+        rows.append(
+            (
+                unit["name"],
+                f"{unit['first_response'][0]:.3f}",
+                f"{unit['last_response'][0]:.3f}",
+                f"{crop['response']:.3f}" if crop else "",
+                "responded to nothing" if all(unit["dead"]) else "",
+            )
+        )
+    return text_table(rows)

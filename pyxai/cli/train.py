@@ -1,0 +1,122 @@
+"""`pyxai train`: a folder of photos for each class in; a classifier for them out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from pyxai._files import write_json
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName
+from pyxai.images.errors import printable
+from pyxai.train.fine_tune import fine_tune
+from pyxai.zoo import load_classifier
+from pyxai.zoo.head import HeadKind
+
+_SHOWN = 20  # photos that were left out
+
+
+def train(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder for each class, or a CSV file: path, label, perhaps split."),
+    ],
+    model: ModelName = "demo",
+    architecture: Architecture = None,
+    head: Annotated[str, typer.Option(help="linear or mlp.")] = "linear",
+    hidden: Annotated[int, typer.Option(help="Width of the hidden layer of mlp.")] = 2048,
+    unfreeze: Annotated[
+        str,
+        typer.Option(
+            help="head, all, a number of last layers, 'from LAYER', or names separated by commas."
+        ),
+    ] = "head",
+    crop: Annotated[
+        int | None, typer.Option(help="Side in pixels of random crops; by default whole photos.")
+    ] = None,
+    augment: Annotated[str, typer.Option(help="mirror, affine or none.")] = "mirror",
+    epochs: Annotated[int, typer.Option(help="Passes over the photos.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Photos in each step.")] = 32,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default 1e-3 for a head, else 1e-4.")
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Weigh classes by how few photos they have.")
+    ] = False,
+    valid: Annotated[
+        str | None,
+        typer.Option(help="A folder or CSV file to judge by, or the share held out for that."),
+    ] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one; keep that.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the classifier (safetensors).")
+    ] = Path("tuned.safetensors"),
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier to tell the classes of a folder of photos apart.
+
+    Writes the classifier, and beside it a JSON file with all figures.
+    """
+    if output.suffix == ".json":
+        raise ValueError(f"--output: expected a name for a safetensors file, got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = fine_tune(
+        load_classifier(model, architecture=architecture, device=device),
+        folder,
+        head=cast(HeadKind, head),
+        hidden=hidden,
+        unfreeze=_layers(unfreeze),
+        crop=crop,
+        augment=augment,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        class_weight="balanced" if balanced else None,
+        valid=_share_or_path(valid),
+        early_stopping=early_stopping,
+        seed=seed,
+        checkpoint=checkpoint,
+        out=output,
+    )
+    report = found.report()
+    record = output.with_suffix(".json")
+    write_json(record, report)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        typer.echo(found.summary())
+        typer.echo(f"\n{output} and {record}")
+    for failure in report["unreadable"][:_SHOWN]:
+        name = printable(failure["photo"])
+        typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
+    for what, photos in (
+        ("smaller than the crop", found.too_small),
+        ("not readable", found.unreadable),
+    ):
+        if photos:
+            typer.echo(f"pyxai: photos {what}: {len(photos)}", err=True)
+
+
+def _layers(unfreeze: str) -> str | int | list[str]:
+    if re.fullmatch(r"\d+", unfreeze):
+        return int(unfreeze)
+    return unfreeze.split(",") if "," in unfreeze else unfreeze
+
+
+def _share_or_path(valid: str | None) -> str | float | None:
+    if valid is None or Path(valid).exists():
+        return valid
+    try:
+        return float(valid)
+    except ValueError:
+        return valid

@@ -1,0 +1,86 @@
+"""What excites the units of a network: a picture made for each, beside it pieces of photos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pyxai._errors import argument_error
+
+_GAP = 8
+_LINE = 15
+_LETTER = 6.5  # pixels of the built-in font at this size, on average
+
+
+def feature_sheet(
+    pictures: Sequence[Image.Image | Sequence[Image.Image]],
+    crops: Sequence[Sequence[Image.Image]] | None = None,
+    *,
+    captions: Sequence[str] = (),
+    columns: int | None = None,
+    cell: int = 160,
+) -> Image.Image:
+    """Lays out units in rows: the caption, below it pictures, beside them crops in a square.
+
+    Args:
+        pictures: of each unit one, or several variants.
+        crops: of each unit any number, the strongest first.
+        captions: of each unit; long ones are cut.
+        columns: units in a row; by default as many as make about 1,200 pixels.
+        cell: side of the pictures, and of the square of crops, in pixels.
+
+    Returns:
+        An RGB picture with a white ground.
+
+    Raises:
+        ValueError: there are no pictures, or not as many crops or captions.
+    """
+    if not pictures:
+        raise argument_error("pictures", "at least one", pictures)
+    if cell < 8:
+        raise argument_error("cell", "at least 8 pixels", cell)
+    for name, given in (("crops", crops or ()), ("captions", captions)):
+        if given and len(given) != len(pictures):
+            raise argument_error(name, f"{len(pictures)}, one for each unit", f"{len(given)}")
+    units = [[each] if isinstance(each, Image.Image) else list(each) for each in pictures]
+    most = max(len(crops[place]) for place in range(len(units))) if crops else 0
+    wide = max(map(len, units)) + bool(most)
+    across, down = wide * (cell + 2) + _GAP, cell + _LINE + _GAP
+    columns = columns or max(1, 1200 // across)
+    columns = min(columns, len(units))
+    rows = math.ceil(len(units) / columns)
+    page = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    letters = int((across - _GAP) / _LETTER)
+    for place, variants in enumerate(units):
+        x, y = _GAP + place % columns * across, _GAP + place // columns * down
+        if captions:
+            pen.text((x, y - 1), captions[place][:letters], "black", font)
+        y += _LINE
+        for picture in variants:
+            _paste(page, picture, x, y, cell)
+            x += cell + 2
+        if crops:
+            _square(page, crops[place], x, y, cell)
+    return page
+
+
+def _square(
+    page: Image.Image, crops: Sequence[Image.Image], left: int, top: int, side: int
+) -> None:
+    """Crops row by row in a square of the page."""
+    count = max(1, math.ceil(math.sqrt(len(crops))))
+    step = max(2, side // count)
+    for place, crop in enumerate(crops):
+        row, column = divmod(place, count)
+        _paste(page, crop, left + column * step, top + row * step, step - 1)
+
+
+def _paste(page: Image.Image, picture: Image.Image, x: int, y: int, side: int) -> None:
+    """A picture scaled to fit a square."""
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    page.paste(fitted, (x + (side - width) // 2, y + (side - height) // 2))

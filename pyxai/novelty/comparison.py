@@ -1,0 +1,270 @@
+"""All methods on the same images, from one forward pass; and repeated hold-outs of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pyxai._errors import argument_error, check_count
+from pyxai._text import text_table
+from pyxai.classifier import Classifier, LinearHead
+from pyxai.novelty.activations import Activations, Known, join
+from pyxai.novelty.detector import NoveltyDetector
+from pyxai.novelty.labels import Labeller, Labels
+from pyxai.novelty.metrics import HEADINGS, NAMES, Evaluation, evaluate_scores
+from pyxai.novelty.scores import METHODS, Logistic, Score, Setting, name_of, score_for
+from pyxai.novelty.scores.logistic import fit_logistic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side.
+
+    Attributes:
+        results: the evaluation of each method, the highest AUROC first.
+        skipped: why the other methods could not be had.
+        scores: of each method, those of the known and of the novel images.
+    """
+
+    results: dict[str, Evaluation]
+    skipped: dict[str, str]
+    scores: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        results = {name: each.as_dict() for name, each in self.results.items()}
+        return {"results": results, "skipped": self.skipped}
+
+    def __str__(self) -> str:
+        rows = [("method", *HEADINGS.values())]
+        for name, each in self.results.items():
+            rows.append((name, *(str(getattr(each, measure)) for measure in NAMES)))
+        lines = [text_table(rows)]
+        lines += [f"{name}: not had: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def compare(
+    clf: Classifier | nn.Module | LinearHead | None,
+    fit_on: Known,
+    known: Known,
+    novel: Known,
+    *,
+    novel_fit: Known | None = None,
+    methods: Sequence[Any] = METHODS,
+    labels: Labels = None,
+    layer: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Fits all methods on the same images and evaluates them on the same others.
+
+    Each image is run through the network once. Activations of `known` and `novel` are held in
+    memory, those of `fit_on` are not.
+
+    Args:
+        clf: as for `NoveltyDetector`.
+        fit_on: known images to fit on.
+        known: other known images, to evaluate on.
+        novel: novel images, to evaluate on.
+        novel_fit: novel examples for "logistic", which is left out without.
+        methods: names, scores or outlier detectors of scikit-learn.
+        labels: of `fit_on`; see `NoveltyDetector.fit`.
+        layer: see `NoveltyDetector`.
+        bootstrap: samples for the intervals; 0 for none.
+        seed: of everything drawn.
+        batch_size: images in a forward pass.
+        progress: bars.
+
+    Raises:
+        ValueError: images or labels that cannot be used. A method that cannot be had with this
+            network or layer is listed in `skipped`.
+    """
+    detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
+    source, labeller = detector._source(None), Labeller(labels, detector._classifier())
+    wanted: list[tuple[str, Score]] = []
+    for each in methods:
+        score = score_for(each)
+        taken = [name for name, _ in wanted]
+        name = each if isinstance(each, str) else name_of(score)
+        wanted.append((name if name not in taken else f"{name}-{len(taken)}", score))
+    skipped = {
+        name: "it needs novel_fit, novel examples to learn from"
+        for name, score in wanted
+        if score.needs_novel and novel_fit is None
+    }
+    running = {name: score for name, score in wanted if name not in skipped}
+    begun = False
+    for chunk in detector._chunks(source, fit_on, None, "fit_on"):
+        classes = labeller.classes(chunk)
+        if not begun:
+            logits = None if chunk.logits is None else chunk.logits.shape[1]
+            width, count = chunk.features.shape[1], labeller.count(chunk)
+            setting = Setting(width, logits, count, source.head(), seed)
+            _try_all(running, skipped, partial(_begin, setting))
+            begun = True
+        for score in running.values():
+            score.update(chunk, classes)
+    labeller.finish()
+    if not begun:
+        raise argument_error("fit_on", "at least one image", "none")
+    if novel_fit is not None:
+        for chunk in detector._chunks(source, novel_fit, None, "novel_fit"):
+            for score in running.values():
+                if isinstance(score, Logistic):
+                    score.update_novel(chunk)
+    _try_all(running, skipped, _finish)
+    sides = [
+        join(detector._chunks(source, images, None, what))
+        for what, images in (("known", known), ("novel", novel))
+    ]
+    scores = {
+        name: (score(sides[0]).numpy(), score(sides[1]).numpy()) for name, score in running.items()
+    }
+    results = {
+        name: evaluate_scores(*both, bootstrap=bootstrap, seed=seed)
+        for name, both in scores.items()
+    }
+    results = dict(sorted(results.items(), key=lambda item: -item[1].auroc.value))
+    return Comparison(results, skipped, scores)
+
+
+def _begin(setting: Setting, score: Score) -> None:
+    score.begin(setting)
+
+
+def _finish(score: Score) -> None:
+    score.finish()
+
+
+def _try_all(
+    running: dict[str, Score], skipped: dict[str, str], step: Callable[[Score], None]
+) -> None:
+    """Takes a step of each score; those that cannot are moved to `skipped`, with the reason."""
+    for name, score in [*running.items()]:
+        try:
+            step(score)
+        except ValueError as error:
+            skipped[name] = str(error)
+            del running[name]
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """The accuracy of a logistic head on images that it was not fitted on, over many splits.
+
+    Attributes:
+        accuracies: `[splits]`, share of the held-out images that come out right.
+        reports: of each split, what the grid search found.
+        known: how many known images.
+        novel: how many novel ones.
+        share: held out of each.
+    """
+
+    accuracies: NDArray[np.float64]
+    reports: tuple[dict[str, Any], ...]
+    known: int
+    novel: int
+    share: float
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy."""
+        return float(self.accuracies.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 2.5th and 97.5th percentile of the splits.
+
+        Splits share images, so this is how much one split differs from another and not a confidence
+        interval of the mean.
+        """
+        low, high = np.percentile(self.accuracies, [2.5, 97.5])
+        return float(low), float(high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mean": self.mean,
+            "interval": list(self.interval),
+            "accuracies": self.accuracies.tolist(),
+            "reports": list(self.reports),
+            "known": self.known,
+            "novel": self.novel,
+            "share": self.share,
+        }
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"accuracy {self.mean:.4f} ({low:.4f} - {high:.4f}) over {len(self.accuracies)} splits "
+            f"that hold {self.share:.0%} of {self.known} known and {self.novel} novel images out"
+        )
+
+
+def holdout(
+    clf: Classifier | nn.Module | LinearHead | None,
+    known: Known,
+    novel: Known,
+    *,
+    method: Logistic | None = None,
+    splits: int = 20,
+    share: float = 0.3,
+    layer: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> HoldOut:
+    """Fits the logistic head on a part of known and novel images, and counts how often it is right
+    on the rest, again and again.
+
+    Args:
+        clf: as for `NoveltyDetector`.
+        known: known images that the network was not trained on.
+        novel: novel ones.
+        method: the head with its parameters; None is `Logistic()`.
+        splits: how many.
+        share: of known and of novel images that are held out (a stratified split).
+        layer: see `NoveltyDetector`.
+        seed: of the splits.
+        batch_size: images in a forward pass.
+        progress: bars.
+
+    Raises:
+        ValueError: a bad argument, or fewer images than folds.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    check_count("splits", splits)
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise argument_error("share", "a number between 0 and 1", share)
+    head = Logistic() if method is None else method
+    detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
+    source = detector._source(None)
+    parts: list[Activations] = []
+    for what, images in (("known", known), ("novel", novel)):
+        found = join(detector._chunks(source, images, None, what))
+        least = int(np.ceil(head.folds / (1 - share)))
+        if len(found) < least:
+            expected = f"at least {least} images for {head.folds} folds of what is not held out"
+            raise argument_error(what, expected, len(found))
+        parts.append(replace(found, logits=None, names=None))
+    rows = torch.cat([part.features for part in parts]).double().numpy()
+    classes = np.repeat([1, 0], [len(part) for part in parts])
+    cut = StratifiedShuffleSplit(splits, test_size=share, random_state=seed)
+    accuracies, reports = [], []
+    for train, test in cut.split(rows, classes):
+        weight, bias, report = fit_logistic(rows[train], classes[train], head)
+        accuracies.append(float(((rows[test] @ weight + bias > 0) == classes[test]).mean()))
+        reports.append(report)
+    known_count, novel_count = map(len, parts)
+    return HoldOut(np.array(accuracies), tuple(reports), known_count, novel_count, share)

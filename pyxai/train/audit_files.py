@@ -1,0 +1,183 @@
+"""An audit on disk: tables, JSON, sheets, and a page that needs neither a server nor a script."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from pyxai.draw.page import page, text
+from pyxai.images import ImageError, open_photo
+from pyxai.images.errors import printable
+from pyxai.train.audit_result import (
+    ISSUES,
+    WITHOUT_PICTURE,
+    Audit,
+    Finding,
+    caption,
+    finding_record,
+)
+
+SHOWN = 60
+"""Photos of one list on the page; the tables hold all."""
+
+_SIDE = 240
+_STYLE = "\n.crops figcaption { overflow-wrap: anywhere; }\n.crops img { object-fit: contain; }\n"
+
+
+def save_audit(found: Audit, directory: Path) -> Path:
+    """Writes all files of an audit; see `Audit.save`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
+    _write_csv(directory / "findings.csv", fields, _finding_rows(found))
+    _write_csv(directory / "photos.csv", ("path", "label", *found.measures), _photo_rows(found))
+    record = json.dumps(found.report(), indent=2) + "\n"
+    (directory / "audit.json").write_text(record, encoding="utf-8")
+    for name in ("sheets", "pictures"):
+        shutil.rmtree(directory / name, ignore_errors=True)  # of an earlier audit
+    for issue, listed in found.findings.items():
+        if listed and issue not in WITHOUT_PICTURE:
+            (directory / "sheets").mkdir(exist_ok=True)
+            found.sheet(issue).save(directory / "sheets" / f"{issue}.jpg", quality=90)
+    index = directory / "index.html"
+    index.write_text(_audit_page(found, directory), encoding="utf-8")
+    return index
+
+
+def _write_csv(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows(rows)
+
+
+def _finding_rows(found: Audit) -> Iterable[Sequence[Any]]:
+    for issue, listed in found.findings.items():
+        for rank, each in enumerate(listed, 1):
+            yield issue, rank, *finding_record(each).values()
+
+
+def _photo_rows(found: Audit) -> Iterable[Sequence[Any]]:
+    columns = list(found.measures.values())
+    for place, path in enumerate(found.paths):
+        values = (float(column[place]) for column in columns)
+        numbers = ("" if np.isnan(value) else f"{value:.6g}" for value in values)
+        yield path, found.labels[place] or "", *numbers
+
+
+def _audit_page(found: Audit, directory: Path) -> str:
+    """The page, whose thumbnails are written on the way."""
+    thumbnails = _Thumbnails(directory)
+    listed = [issue for issue in ISSUES if found.findings.get(issue)]
+    links = "".join(
+        f'<a href="#{issue}">{_title(issue)} ({len(found[issue])})</a>\n' for issue in listed
+    )
+    what = f"{len(found.paths)} photos that can be read"
+    model = f", features of {found.model}, {found.layer}" if found.model else ""
+    parts = [
+        f"<h1>{text(found.folder)}: what to look at before training</h1>",
+        f"<p>{what}{text(model)}. Nothing was changed. A list is a place to look, no verdict.</p>",
+        f"<nav>\n{links}</nav>" if links else "<p>Nothing was found.</p>",
+        *(f'<p class="note">{text(note)}</p>' for note in found.notes),
+        _class_table(found),
+    ]
+    parts += [_section(found, issue, thumbnails) for issue in listed]
+    return page(f"{found.folder}: audit", "\n".join(parts), style=_STYLE)
+
+
+def _title(issue: str) -> str:
+    return issue.replace("_", " ").capitalize()
+
+
+def _class_table(found: Audit) -> str:
+    if not found.classes:
+        return ""
+    head, *rows = found.class_table()
+    lines = "\n".join(
+        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        f"<table>\n<tr>{''.join(f'<th>{text(cell)}</th>' for cell in head)}</tr>\n{lines}\n</table>"
+    )
+
+
+def _section(found: Audit, issue: str, thumbnails: _Thumbnails) -> str:
+    listed = found[issue]
+    head = f'<h2 id="{issue}">{_title(issue)}: {len(listed)}</h2>\n<p>{escape(ISSUES[issue])}</p>'
+    if issue in WITHOUT_PICTURE:
+        names = "\n".join(
+            f"<li>{text(found.short(each.path))}: {text(each.reason)}</li>"
+            for each in listed[:SHOWN]
+        )
+        return f"{head}\n<ul>\n{names}\n</ul>{_more(listed)}"
+    groups: dict[str, list[Finding]] = {}
+    for each in listed:
+        groups.setdefault((each.label or "") if issue == "unusual" else "", []).append(each)
+    for name, group in groups.items():
+        figures = "\n".join(_figure(found, each, thumbnails) for each in group[:SHOWN])
+        title = f"<h3>{text(name)}</h3>\n" if name else ""
+        head += f'\n{title}<div class="crops">\n{figures}\n</div>{_more(group)}'
+    return head
+
+
+def _more(listed: Sequence[Finding]) -> str:
+    left = len(listed) - SHOWN
+    return f'\n<p class="note">{left} more in findings.csv.</p>' if left > 0 else ""
+
+
+def _figure(found: Audit, finding: Finding, thumbnails: _Thumbnails) -> str:
+    name = escape(printable(found.short(finding.path)))
+    words = f"{text(caption(finding))}<br>{name}"
+    picture = thumbnails.of(finding.path)
+    if picture is None:
+        return f'<figure><figcaption title="{text(finding.reason)}">{words}</figcaption></figure>'
+    address, width, height = picture
+    image = (
+        f'<img src="{address}" alt="{name}" title="{text(finding.reason)}" width="{width}" '
+        f'height="{height}" loading="lazy">'
+    )
+    return (
+        f'<figure><a href="{thumbnails.original(finding.path)}">{image}</a>'
+        f"<figcaption>{words}</figcaption></figure>"
+    )
+
+
+class _Thumbnails:
+    """Small copies of the photos on the page, each made once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: dict[str, tuple[str, int, int] | None] = {}
+
+    def of(self, path: str) -> tuple[str, int, int] | None:
+        """Address below the page, width and height; None for a photo that is gone."""
+        if path not in self._made:
+            self._made[path] = self._make(path)
+        return self._made[path]
+
+    def _make(self, path: str) -> tuple[str, int, int] | None:
+        try:
+            photo = open_photo(path)
+        except ImageError:
+            return None
+        photo.thumbnail((_SIDE, _SIDE))
+        name = f"pictures/{len(self._made):05d}.jpg"
+        (self._directory / "pictures").mkdir(exist_ok=True)
+        photo.save(self._directory / name, quality=88)
+        return name, *photo.size
+
+    def original(self, path: str) -> str:
+        """Where the photo itself lies, as seen from the page."""
+        try:
+            there = os.path.relpath(path, self._directory)
+        except ValueError:  # another drive
+            there = str(Path(path).absolute())
+        return escape(quote(os.fsencode(there.replace(os.sep, "/"))))

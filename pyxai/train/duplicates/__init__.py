@@ -1,0 +1,268 @@
+"""Finds photos that show the same: copies of a file, of its pixels, and near-duplicates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from pyxai._errors import argument_error, check_count
+from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier.batches import iterate_batches
+from pyxai.classifier.features import pooled_features
+from pyxai.classifier.fingerprint import fingerprint
+from pyxai.images import ImageError, find_photos, open_photo
+from pyxai.train.duplicates.grouping import Copy, Group, Match, group_photos
+from pyxai.train.duplicates.hashes import hash_function, hashes, pixel_digest
+from pyxai.train.duplicates.matching import alike, by_features, by_hash, same_pixels
+from pyxai.train.duplicates.nearby import least_cosine
+from pyxai.train.duplicates.records import Record, Store, file_digest, sharpness_of
+from pyxai.train.duplicates.result import Duplicates, move_back
+
+__all__ = ["Copy", "Duplicates", "Group", "Match", "find_duplicates", "move_back"]
+
+METHODS = ("exact", "hash", "features")
+"""The ways to look for duplicates."""
+
+
+def find_duplicates(
+    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    model: nn.Module | Classifier | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    hash: str = "phash",
+    max_bits: int = 7,
+    orientations: bool = False,
+    min_cosine: float | None = None,
+    layer: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Duplicates:
+    """Groups of photos that show the same, with a suggestion which copy to keep.
+
+    Nothing is deleted or moved. docs/duplicates.md says how well each way does.
+
+    Args:
+        folder: a folder with photos, or several of them, or photo files.
+        model: describes photos for the method "features"; any classifier, also of other things.
+        methods: some of "exact" (equal files, and equal pixels in other files), "hash" (perceptual
+            hashes that differ in few bits; needs the extra `duplicates`) and "features" (a
+            network's features that point the same way). None takes the first two, and the third
+            where there is a model.
+        hash: "phash" or "dhash", of 64 bits.
+        max_bits: hashes that differ in at most so many bits match.
+        orientations: hashes also match if one of the photos is turned by a multiple of 90 degrees
+            or mirrored.
+        min_cosine: features with at least this cosine match; None takes a value that chance does
+            not reach among these photos, as networks differ.
+        layer: whose output is averaged over positions; None, the last with positions.
+        store: a folder for what was found out about each photo, so that photos that have not
+            changed since are not read again and a run that was stopped goes on.
+        batch_size: photos in a forward pass; None, as many as suit cache and memory.
+        progress: False shows no bars, nor does an output that is no terminal.
+
+    Returns:
+        The groups. Every photo of a group matches the one to keep. That is the one with the highest
+        resolution; of equals the sharper, then that with the larger file, then the first by name.
+
+    Raises:
+        ImageError: a folder does not exist or holds no photos.
+        ValueError: a bad argument; fewer than two photos that can be read.
+        MissingExtraError: the method "hash" needs ImageHash.
+
+    Source: dHash as in Rosebrock, "Detect and remove duplicate images from a dataset"; pHash:
+    Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010).
+    """
+    chosen = _methods(methods, model)
+    most = check_count("max_bits", max_bits, least=0)
+    if most > 31:
+        raise argument_error("max_bits", "at most 31 of 64 bits", max_bits)
+    if min_cosine is not None and not (
+        isinstance(min_cosine, (int, float)) and 0 < min_cosine <= 1
+    ):
+        raise argument_error("min_cosine", "a number above 0 and at most 1, or None", min_cosine)
+    kind = hash if "hash" in chosen else None
+    function = None if kind is None else hash_function(kind)
+    paths = list(dict.fromkeys(find_photos(folder)))
+    classifier = as_classifier(model) if model is not None and "features" in chosen else None
+    run = _Run(classifier, layer, kind, function, None if store is None else Path(store))
+    records, unreadable = run.read(paths, batch_size, progress)
+    if len(records) < 2:
+        reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise argument_error("folder", f"two or more photos that can be read{reason}", len(records))
+    same = alike(records, "pixels")
+    found = [same_pixels(records, same)]
+    if kind is not None:
+        found.append(by_hash(records, same, kind, most, orientations=orientations))
+    if classifier is not None:
+        rows = run.features([records[places[0]] for places in same])
+        min_cosine = least_cosine(rows) if min_cosine is None else min_cosine
+        found.append(by_features(same, rows, float(min_cosine)))
+    root = _root(folder, paths)
+    settings = {
+        "methods": [*chosen],
+        "hash": kind,
+        "max_bits": most,
+        "orientations": orientations,
+        "min_cosine": min_cosine,
+        "layer": run.layer,
+    }
+    groups = group_photos(records, chain.from_iterable(found), root)
+    return Duplicates(groups, len(records), tuple(unreadable), str(root), settings)
+
+
+def _methods(methods: Sequence[str] | None, model: object) -> tuple[str, ...]:
+    if methods is None:
+        return METHODS if model is not None else METHODS[:2]
+    chosen = (methods,) if isinstance(methods, str) else tuple(methods)
+    unknown = [each for each in chosen if each not in METHODS]
+    if unknown or not chosen:
+        raise argument_error("methods", f"some of {', '.join(map(repr, METHODS))}", methods)
+    if "features" in chosen and model is None:
+        raise argument_error("model", "a classifier, for the method 'features'", model)
+    return chosen
+
+
+def _root(folder: Any, paths: Sequence[Path]) -> Path:
+    """The folder searched, or that which all photos lie in."""
+    if isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir():
+        return Path(folder)
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+class _Run:
+    """Reads photos that are not known yet, each once."""
+
+    def __init__(
+        self,
+        classifier: Classifier | None,
+        layer: str | None,
+        kind: str | None,
+        function: Any,
+        store: Path | None,
+    ) -> None:
+        self.layer = layer
+        self._classifier, self._kind, self._function = classifier, kind, function
+        network = ""
+        if classifier is not None:
+            parts = (fingerprint(classifier.network), layer, classifier.preprocessing)
+            network = repr(parts)
+        self._store = Store(store, network)
+        self._bar: Any = None
+
+    def read(
+        self, paths: Sequence[Path], batch_size: int | None, progress: bool
+    ) -> tuple[list[Record], list[tuple[str, str]]]:
+        """The records of all photos that can be read, and the others with the reason."""
+        records: list[Record] = []
+        unreadable: list[tuple[str, str]] = []
+        quiet = None if progress else True
+        try:
+            with tqdm(
+                total=len(paths), desc="duplicates", unit="photo", disable=quiet
+            ) as self._bar:
+                photos = self._photos(paths, records, unreadable)
+                if self._classifier is None:
+                    for _ in photos:
+                        pass
+                else:
+                    self._describe(photos, unreadable, batch_size)
+        finally:
+            self._store.flush()
+        bad = {name for name, _ in unreadable}
+        return [record for record in records if record.name not in bad], unreadable
+
+    def _photos(
+        self,
+        paths: Sequence[Path],
+        records: list[Record],
+        unreadable: list[tuple[str, str]],
+    ) -> Iterator[tuple[Record, Image.Image]]:
+        """Makes the records; hands on the photos whose features are wanted."""
+        for path in paths:
+            try:
+                known = self._store.record(path, self._kind)
+                wanted = self._classifier is not None
+                if known is not None and wanted:
+                    wanted = self._store.features(known) is None
+                photo = open_photo(path) if known is None or wanted else None
+                if known is None:
+                    assert photo is not None
+                    known = self._record(path, photo)
+                    self._store.add(known)
+            except (ImageError, OSError) as error:
+                reason = error.reason if isinstance(error, ImageError) else str(error)
+                unreadable.append((str(path), reason))
+                self._bar.update()
+                continue
+            records.append(known)
+            self._bar.update()
+            if photo is not None and wanted:
+                yield known, photo
+
+    def _record(self, path: Path, photo: Image.Image) -> Record:
+        status = path.stat()
+        found: dict[str, list[int] | None] = {}
+        if self._kind is not None:
+            values = hashes(photo, self._function)
+            found[self._kind] = None if values is None else [int(each) for each in values]
+        return Record(
+            name=str(path),
+            bytes=status.st_size,
+            modified=status.st_mtime_ns,
+            file=file_digest(path),
+            pixels=pixel_digest(photo),
+            width=photo.width,
+            height=photo.height,
+            sharpness=sharpness_of(photo),
+            hashes=found,
+        )
+
+    def _describe(
+        self,
+        photos: Iterator[tuple[Record, Image.Image]],
+        unreadable: list[tuple[str, str]],
+        batch_size: int | None,
+    ) -> None:
+        """Runs the photos through the network, and keeps their features."""
+        assert self._classifier is not None
+        waiting: dict[str, Record] = {}
+
+        def pictures() -> Iterator[Image.Image]:
+            for number, (record, photo) in enumerate(photos):
+                waiting[f"images[{number}]"] = record
+                yield photo
+
+        failures: list[ImageError] = []
+        batches = iterate_batches(
+            self._classifier, pictures(), batch_size=batch_size, failures=failures
+        )
+        for batch in batches:
+            if self.layer is None:
+                self.layer = self._classifier.last_spatial_layer(batch.inputs)
+            found = pooled_features(self._classifier, batch.inputs, self.layer)[self.layer]
+            rows = found.cpu().numpy()
+            for name, row in zip(batch.names, rows, strict=True):
+                if not np.isfinite(row).all():
+                    got = f"NaN or infinity for {waiting[name].name}"
+                    raise argument_error("layer", "a layer whose features are finite", got)
+                self._store.add_features(waiting.pop(name), row)
+        unreadable += [(waiting[each.name].name, each.reason) for each in failures]
+
+    def features(self, records: Sequence[Record]) -> NDArray[np.float32]:
+        """`[n, d]` of length 1."""
+        rows = [self._store.features(record) for record in records]
+        found = np.stack([row for row in rows if row is not None])
+        assert len(found) == len(records)
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = (found / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return unit

@@ -1,0 +1,176 @@
+"""From pairs that look alike to groups of which one copy is kept."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyxai.train.duplicates.records import Record
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+_SHARPER = 1.1  # factors of sharpness below this are taken for equal
+
+
+@dataclass(frozen=True)
+class Match:
+    """Why two photos are taken for copies of each other.
+
+    Attributes:
+        stage: "exact" (the same file), "pixels" (the same pixels), "hash" or "features".
+        distance: bits of the hash that differ; for features 1 - cosine; else 0.
+    """
+
+    stage: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A photo of a group, beside the one that is kept.
+
+    Attributes:
+        path: the photo.
+        match: why it is taken for a copy of the one that is kept.
+        why_not_kept: in words.
+    """
+
+    path: str
+    match: Match
+    why_not_kept: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that show the same, each of them near the one that is kept.
+
+    Attributes:
+        keep: the copy that is best to keep.
+        copies: the others, the nearest first.
+        splits: the parts of the data set (train, valid, test) that they lie in.
+        labels: the names of the folders that they lie in.
+    """
+
+    keep: str
+    copies: tuple[Copy, ...]
+    splits: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All photos of the group, the one to keep first."""
+        return (self.keep, *(copy.path for copy in self.copies))
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether it spans several parts of the data set."""
+        return len(self.splits) > 1
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether its photos lie in folders of different names, other than those of the parts."""
+        return len(self.labels) > 1
+
+
+def group_photos(
+    records: list[Record], matches: Iterable[tuple[int, int, Match]], root: Path
+) -> tuple[Group, ...]:
+    """Groups in which each photo matches the one that is kept.
+
+    The best photo of all that has a match is kept, with all that match it as its copies; then the
+    best of those that are left, and so on. So chains of photos that are each like the next do not
+    become one group, and every copy can be compared with the photo that stays.
+
+    Args:
+        records: the photos.
+        matches: places of two photos and why they match; any number of times.
+        root: the folder that was searched, to tell parts and labels.
+    """
+    near: dict[int, dict[int, Match]] = defaultdict(dict)
+    for one, other, match in matches:
+        for here, there in ((one, other), (other, one)):
+            known = near[here].get(there)
+            if known is None or _STAGES[match.stage] < _STAGES[known.stage]:
+                near[here][there] = match
+    order = sorted(near, key=lambda place: quality(records[place]))
+    taken: set[int] = set()
+    groups = []
+    for place in order:
+        if place in taken:
+            continue
+        members = {other: match for other, match in near[place].items() if other not in taken}
+        if not members:
+            continue
+        taken |= {place, *members}
+        groups.append(_group(records, place, members, root))
+    return tuple(sorted(groups, key=lambda group: group.keep))
+
+
+_STAGES = {"exact": 0, "pixels": 1, "hash": 2, "features": 3}
+
+
+def quality(record: Record) -> tuple[int, int, int, str]:
+    """What photos are sorted by, the best first: resolution, sharpness, size of the file, name."""
+    level = round(math.log(max(record.sharpness, 1e-3)) / math.log(_SHARPER))
+    return -record.width * record.height, -level, -record.bytes, record.name
+
+
+def _group(records: list[Record], place: int, members: dict[int, Match], root: Path) -> Group:
+    kept = records[place]
+    rows = sorted(
+        members.items(),
+        key=lambda row: (_STAGES[row[1].stage], row[1].distance, records[row[0]].name),
+    )
+    copies = tuple(
+        Copy(records[other].name, match, why_kept(kept, records[other])) for other, match in rows
+    )
+    paths = [kept.name, *(copy.path for copy in copies)]
+    splits = sorted({split for path in paths if (split := split_of(path, root))})
+    labels = sorted({Path(path).parent.name for path in paths if not is_unlabelled(path, root)})
+    return Group(kept.name, copies, tuple(splits), tuple(labels))
+
+
+def why_kept(kept: Record, other: Record) -> str:
+    """Why the one is kept rather than the other."""
+    ours, theirs = quality(kept), quality(other)
+    if ours[0] != theirs[0]:
+        return f"smaller: {other.width} × {other.height}, not {kept.width} × {kept.height}"
+    if kept.file == other.file:
+        return "the same file; the kept one comes first by name"
+    if ours[1] != theirs[1]:
+        share = other.sharpness / max(kept.sharpness, 1e-9)
+        return f"less sharp: {share:.2f} of the detail"
+    if ours[2] != theirs[2]:
+        return f"more compressed: {other.bytes} bytes, not {kept.bytes}"
+    return "as good; the kept one comes first by name"
+
+
+def split_of(path: str, root: Path) -> str | None:
+    """The part of the data set, told by the names of the folders below the one searched."""
+    for name in _inner(path, root)[:-1]:
+        if name.lower() in _SPLITS:
+            return _SPLITS[name.lower()]
+    return None
+
+
+def is_unlabelled(path: str, root: Path) -> bool:
+    """Whether the photo lies in the folder searched, or right below a part of the data set."""
+    inner = _inner(path, root)[:-1]
+    return not inner or inner[-1].lower() in _SPLITS
+
+
+def _inner(path: str, root: Path) -> tuple[str, ...]:
+    try:
+        return Path(path).relative_to(root).parts
+    except ValueError:
+        return Path(path).parts

@@ -16,6 +16,7 @@ from pyxai.explain.undesirable import (
 )
 from pyxai.images import Preprocessing
 from pyxai.novelty import NoveltyDetector, active_share
+from pyxai.search.index import ImageIndex
 from pyxai.train.audit import audit
 from pyxai.train.duplicates import find_duplicates
 from pyxai.train.fine_tune import fine_tune
@@ -27,6 +28,7 @@ __all__ = [
     "CamModel",
     "ClassGallery",
     "Classifier",
+    "ImageIndex",
     "NoveltyDetector",
     "Preprocessing",
     "__version__",

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
+from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, anatomy
+
+Pooling: TypeAlias = Literal["average", "max", "gem", "flatten"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+"""How the positions of a layer become one vector."""
+
+_GEM_POWER = 3.0
+_GEM_LEAST = 1e-6
 
 
 def pooled_features(
-    classifier: Classifier, inputs: torch.Tensor, layers: str | Sequence[str]
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    layers: str | Sequence[str],
+    pooling: Pooling = "average",
 ) -> dict[str, torch.Tensor]:
     """The outputs of layers as one vector for each image; the forward pass ends after the last.
 
@@ -18,25 +30,56 @@ def pooled_features(
         classifier: the model; it is left exactly as it was.
         inputs: its input, `[N, C, H, W]`.
         layers: one name or several, as in `model.named_modules()`.
+        pooling: see `pooled`.
 
     Returns:
-        For each layer `[N, F]` float32 on the model's device: the output itself where it is one
-        vector for each image, else the mean over its positions.
+        For each layer `[N, F]` float32 on the model's device.
 
     Raises:
         ValueError: a layer does not exist, or has neither vectors nor positions of these images.
     """
     found = classifier.activations(inputs, layers)
-    return {layer: pooled(classifier, inputs, layer, raw) for layer, raw in found.items()}
+    return {layer: pooled(classifier, inputs, layer, raw, pooling) for layer, raw in found.items()}
 
 
 def pooled(
-    classifier: Classifier, inputs: torch.Tensor, layer: str, raw: torch.Tensor
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    layer: str,
+    raw: torch.Tensor,
+    pooling: Pooling = "average",
 ) -> torch.Tensor:
-    """One vector for each image from a layer's raw output; see `pooled_features`."""
+    """One vector for each image from a layer's raw output.
+
+    Args:
+        classifier: the model.
+        inputs: what it was called with, `[N, C, H, W]`.
+        layer: the name of the layer.
+        raw: its output. Where that is one vector for each image, it is taken as it is.
+        pooling: over the positions of each channel, the "average", the "max", or "gem", the
+            generalised mean (mean of max(x, 1e-6)³)^(1/3), which lies in between (Radenović,
+            Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", 2018, Eq.
+            3, with its p = 3); or "flatten", all of them one after the other, channel by channel.
+
+    Returns:
+        `[N, F]` float32 on the model's device.
+
+    Raises:
+        ValueError: it has neither vectors nor positions of these images; an unknown pooling.
+    """
+    if pooling not in POOLINGS:
+        raise argument_error("pooling", f"one of {', '.join(POOLINGS)}", pooling)
     if raw.ndim == 2 and len(raw) == len(inputs):
         return raw.float()
     if raw.ndim == 4 and raw.shape[2:] == (1, 1) and len(raw) == len(inputs):
         return raw.float().flatten(1)
     layout = anatomy.layout_of(classifier.network, inputs, layer, raw)
-    return layout.features(raw).float().mean(dim=(2, 3))
+    features = layout.features(raw).float()
+    if pooling == "average":
+        return features.mean(dim=(2, 3))
+    if pooling == "max":
+        return features.amax(dim=(2, 3))
+    if pooling == "gem":
+        powers = features.clamp(min=_GEM_LEAST).pow(_GEM_POWER)
+        return powers.mean(dim=(2, 3)).pow(1 / _GEM_POWER)
+    return features.flatten(1)

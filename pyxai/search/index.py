@@ -1,0 +1,454 @@
+"""Photos that a classifier finds alike: an index of its features, and the search in it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from pyxai._errors import argument_error, check_count
+from pyxai.classifier import Classifier
+from pyxai.classifier.features import Pooling
+from pyxai.images import PhotoSources
+from pyxai.search.backends import Backend, Collection, Finder, as_backend
+from pyxai.search.building import build_store, extend_store
+from pyxai.search.distances import Metric, MetricName, as_metric
+from pyxai.search.extraction import Labels, LayerNames, features_of
+from pyxai.search.nearest import Matrix
+from pyxai.search.networks import Models, match, named
+from pyxai.search.projection import Projection, principal_components, umap_points
+from pyxai.search.queries import OneQuery, Query, read_queries
+from pyxai.search.result import SearchResult
+from pyxai.search.retrieval import (
+    RetrievalReport,
+    RetrievalRow,
+    check_cutoffs,
+    choose_queries,
+    evaluate_layer,
+)
+from pyxai.search.storage import (
+    Network,
+    Photo,
+    Store,
+    load_store,
+    refuse_other_index,
+)
+
+Directory: TypeAlias = "str | os.PathLike[str]"
+
+_PAIRS = 1024  # whose mean distance is that of two photos
+_PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
+
+
+class ImageIndex:
+    """Features of photos by one or several layers of one or several networks, to search in.
+
+    Made by `build` or `load`. Every photo has an id, its place in the index. Features lie in
+    memory, or in files that are mapped into it, so that only what is looked at is read.
+
+        index = pyxai.ImageIndex.build(classifier, "photos/", directory="photos.index")
+        found = index.search("new.jpg", k=50)
+        found.paths, found.distances, found.similarity
+        found.sheet().save("alike.png")
+
+    docs/search.md says more.
+    """
+
+    def __init__(self, store: Store, classifiers: Mapping[str, Classifier] | None = None) -> None:
+        """Takes what `build` and `load` made; use these."""
+        self._store = store
+        self._classifiers = dict(classifiers or {})
+        self._forget()
+        self._lock = threading.Lock()
+
+    def _forget(self) -> None:
+        """What was kept of the photos is of fewer photos than there are now."""
+        self._photos = self._store.photos()
+        self._matrices: dict[tuple[int, int], Matrix] = {}
+        self._finders: dict[tuple[int, int, Metric, Backend], Finder] = {}
+        self._typical: dict[tuple[int, int, Metric], float] = {}
+
+    def __repr__(self) -> str:
+        layers = sum(len(network.layers) for network in self.networks)
+        names = ", ".join(network.name for network in self.networks)
+        return f"ImageIndex({len(self)} photos, {layers} layers of {names})"
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    # ---- making one ----
+
+    @classmethod
+    def build(
+        cls,
+        models: Models,
+        photos: PhotoSources,
+        *,
+        directory: Directory | None = None,
+        layers: LayerNames = None,
+        pooling: Pooling = "average",
+        dtype: Literal["float32", "float16"] = "float32",
+        labels: Labels = "folder",
+        progress: bool = True,
+    ) -> ImageIndex:
+        """Looks at all photos once, and keeps the features of some layers.
+
+        Each photo is decoded once, and each network runs on it once for all its layers, up to the
+        last of them. Memory does not grow with the number of photos if there is a directory.
+
+        Args:
+            models: a classifier (or `nn.Module`), several, or several by name.
+            photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`.
+            directory: a folder for the index. What is known is written there every 512 photos, at
+                least once a minute; the same call goes on where a run was interrupted, and adds
+                photos that are new. None keeps the features in memory.
+            layers: a name or several, as in `model.named_modules()`, of one network or the same of
+                all; by name of the network; None, up to 8 of each spread over its depth, which are
+                found by running it (`pyxai.search.layers.spread_layers`). The last one is what is
+                searched by default.
+            pooling: how positions become one vector: "average", "max", "gem" (a mean in between)
+                or "flatten" (all of them; wide, and for photos of one size).
+            dtype: of the features that are kept; "float16" takes half the space.
+            labels: the class of a photo, for evaluation and colours: "folder", the first folder
+                below the one that was given (of single files, the folder they are in); a function
+                of the path; or None.
+            progress: whether to show a bar; there is none without a terminal.
+
+        Raises:
+            ValueError: an argument does not fit; the directory holds an index of other networks or
+                settings, or a damaged one.
+            pyxai.images.ImageError: there are no photos, or none can be read. Single photos that
+                cannot be read are in `failures`.
+        """
+        classifiers = named(models)
+        folder = None if directory is None else Path(directory)
+        store = build_store(
+            classifiers,
+            photos,
+            folder,
+            layers=layers,
+            pooling=pooling,
+            dtype=dtype,
+            labels=labels,
+            progress=progress,
+        )
+        return cls(store, classifiers)
+
+    def add(
+        self, photos: PhotoSources, *, labels: Labels = "folder", progress: bool = True
+    ) -> ImageIndex:
+        """Adds photos; those that the index knows by the same path are left out. Returns itself.
+
+        Raises:
+            ValueError: the index was loaded without its networks.
+            pyxai.images.ImageError: there are no photos, or none can be read.
+        """
+        classifiers = {network.name: self._classifier(network) for network in self.networks}
+        extend_store(self._store, classifiers, photos, labels=labels, progress=progress)
+        with self._lock:
+            self._forget()
+        return self
+
+    def save(self, directory: Directory) -> Path:
+        """Writes an index that lies in memory into a folder, which it lies in from then on.
+
+        Raises:
+            ValueError: there is an index in that folder.
+        """
+        folder = Path(directory)
+        if self._store.directory is None:
+            self._store.move_to(folder)
+        elif folder.resolve() != self._store.directory.resolve():
+            refuse_other_index(folder)
+            copy = Store(self._store.header, None, self._store.shards, self._store.failures)
+            copy.move_to(folder)
+        with self._lock:
+            self._forget()
+        return folder
+
+    @classmethod
+    def load(cls, directory: Directory, models: Models | None = None) -> ImageIndex:
+        """Opens an index; features stay on disk until they are looked at.
+
+        Args:
+            directory: where it lies.
+            models: its networks, or some of them: needed to search by a photo, not by an id.
+
+        Raises:
+            ValueError: it is no index, or a damaged one; a network is not one of the index.
+            OSError: a file cannot be read.
+        """
+        store = load_store(Path(directory))
+        given = () if models is None else named(models).values()
+        return cls(store, match(given, store))
+
+    # ---- what is in it ----
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks, with their layers in order of execution."""
+        return self._store.header.networks
+
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The photos, in the order of their ids."""
+        return tuple(self._photos)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why a photo could not be used, by its path."""
+        return dict(self._store.failures)
+
+    def features(self, layer: str | None = None, *, model: str | None = None) -> torch.Tensor:
+        """The features of a layer, `[n, F]`, of the index's dtype; mapped if in a file.
+
+        Args:
+            layer: see `search`.
+            model: see `search`.
+        """
+        pieces = self._matrix(*self._store.header.place(layer, model)).pieces
+        return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+    # ---- searching ----
+
+    def search(
+        self,
+        query: Query | Sequence[Query] | range,
+        k: int = 50,
+        *,
+        metric: MetricName = "cosine",
+        p: float | None = None,
+        layer: str | None = None,
+        model: str | None = None,
+        box: tuple[int, int, int, int] | None = None,
+        include_itself: bool = False,
+        backend: str | Backend = "exact",
+    ) -> Any:
+        """The k photos nearest to a photo, to a piece of it, or to a photo of the index.
+
+        Args:
+            query: a photo, as `pyxai.images.open_photo` takes it; or an id of the index; or several
+                of these, as a list; or model input, a float tensor `[N, C, H, W]`.
+            k: how many photos; fewer come if the index has fewer.
+            metric: "cosine", "euclidean", "sqeuclidean", "minkowski", "manhattan", "chebyshev" or
+                "correlation"; see `pyxai.search.distances.Metric`.
+            p: the order of "minkowski", 1 or more; by default 3.
+            layer: whose features are compared; None, the last of the network's.
+            model: name of the network; None, the one that has the layer, else the first.
+            box: (x0, y0, x1, y1), in pixels of the upright photo: search by this piece of it.
+            include_itself: whether a photo that was given by id may be among its own results.
+            backend: "exact" (all photos, in blocks, nothing left out); "faiss" or "lancedb",
+                approximate for many photos; or a `pyxai.search.backends.Backend`.
+
+        Returns:
+            A `SearchResult`, or a list of these for several queries.
+
+        Raises:
+            ValueError: an argument does not fit; the index was loaded without the network.
+            pyxai.images.ImageError: the photo cannot be read.
+        """
+        wanted, measure = check_count("k", k), as_metric(metric, p)
+        finder_of = as_backend(backend)
+        place = self._store.header.place(layer, model)
+        queries, single = read_queries(query, self._photos, box)
+        vectors = self._vectors(queries, place)
+        more = 0 if include_itself else int(any(each.id is not None for each in queries))
+        count = min(wanted + more, len(self))
+        finder = self._finder(place, measure, finder_of)
+        distances, rows = finder(vectors, count)
+        found = []
+        for at, one in enumerate(queries):
+            keep = rows[at] >= 0
+            if one.id is not None and not include_itself:
+                keep &= rows[at] != one.id
+            chosen = keep.nonzero()[:wanted, 0]
+            found.append(self._result(one, rows[at][chosen], distances[at][chosen], place, measure))
+        return found[0] if single else found
+
+    def evaluate(
+        self,
+        k: int | Sequence[int] = (1, 5, 10, 50),
+        *,
+        metrics: MetricName | Sequence[MetricName] = ("cosine", "euclidean"),
+        layers: str | Sequence[str] | None = None,
+        model: str | None = None,
+        queries: int | None = 1000,
+        bootstrap: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> RetrievalReport:
+        """How well photos find others of their class, for each network, layer and metric.
+
+        Each photo that has a class searches all others, the exact way; see
+        `pyxai.search.retrieval.measures_of` for the measures. Intervals are bootstrap percentiles
+        over the queries: how far other queries of the same kind would move the mean.
+
+        Args:
+            k: cutoffs of P@k; nDCG has the largest.
+            metrics: one or several.
+            layers: one or several; None, all.
+            model: name of a network; None, all that have the layers.
+            queries: photos that search, at most (a random sample); None, all.
+            bootstrap: samples for the intervals; 0 for none.
+            confidence: of the intervals.
+            seed: of the samples; the global random state is left alone.
+
+        Raises:
+            ValueError: an argument does not fit, or no class has two photos.
+        """
+        cutoffs = check_cutoffs(k)
+        given = metrics if isinstance(metrics, (tuple, list)) else (metrics,)
+        measures = [as_metric(each) for each in given]
+        check_count("bootstrap", bootstrap, least=0)
+        if not 0 < confidence < 1:
+            raise argument_error("confidence", "a number between 0 and 1", confidence)
+        most = None if queries is None else check_count("queries", queries, or_none=True)
+        chosen = choose_queries([photo.label for photo in self._photos], most, seed)
+        rows = [
+            RetrievalRow(self.networks[i].name, self.networks[i].layers[j].name, str(m), *each)
+            for i, j in self._store.header.places(layers, model)
+            for m in measures
+            for each in evaluate_layer(
+                self._matrix(i, j),
+                chosen,
+                m,
+                cutoffs,
+                bootstrap=bootstrap,
+                confidence=confidence,
+                seed=seed,
+            )
+        ]
+        return RetrievalReport(tuple(rows), chosen.chance, chosen.skipped, confidence)
+
+    def project(
+        self,
+        layer: str | None = None,
+        *,
+        method: Literal["pca", "umap"] = "pca",
+        model: str | None = None,
+        metric: MetricName = "cosine",
+        neighbours: int = 15,
+        seed: int = 0,
+    ) -> Projection:
+        """The photos as points on a plane, alike ones close together.
+
+        Args:
+            layer: see `search`.
+            method: "pca", the two directions of largest variance; "umap" (extra `umap`), which
+                keeps neighbours together and says nothing by large distances.
+            model: see `search`.
+            metric: of the neighbours of UMAP.
+            neighbours: of UMAP, at most.
+            seed: of UMAP, and of PCA beyond 4,096 photos and features.
+
+        Raises:
+            ValueError: an argument does not fit.
+            MissingExtraError: umap-learn is not installed.
+        """
+        place = self._store.header.place(layer, model)
+        matrix, name = self._matrix(*place), self.networks[place[0]].layers[place[1]].name
+        if method == "pca":
+            points, explained = principal_components(matrix, seed=seed)
+            return Projection(points, method, name, (explained[0], explained[1]))
+        if method != "umap":
+            raise argument_error("method", "'pca' or 'umap'", method)
+        least = check_count("neighbours", neighbours, least=2)
+        return Projection(umap_points(matrix, as_metric(metric), least, seed), method, name, None)
+
+    # ---- how ----
+
+    def _matrix(self, network: int, layer: int) -> Matrix:
+        with self._lock:
+            if (network, layer) not in self._matrices:
+                self._matrices[network, layer] = self._store.matrix(network, layer)
+            return self._matrices[network, layer]
+
+    def _finder(self, place: tuple[int, int], metric: Metric, backend: Backend) -> Finder:
+        matrix, key = self._matrix(*place), (*place, metric, backend)
+        with self._lock:
+            if key not in self._finders:
+                name, version = f"layer-{place[0]}-{place[1]}", self._version()
+                collection = Collection(matrix, name, version, self._store.directory)
+                self._finders[key] = backend.finder(collection, metric)
+            return self._finders[key]
+
+    def _version(self) -> str:
+        """Tells this state of the index from others: its networks, and how many photos it has."""
+        prints = "-".join(network.fingerprint[:8] for network in self.networks)
+        return f"{prints}-{len(self._photos)}"
+
+    def _classifier(self, network: Network) -> Classifier:
+        if network.name not in self._classifiers:
+            raise ValueError(
+                f"model: expected an index with its network {network.name!r}, which is needed to "
+                f"look at new photos: ImageIndex.load(directory, models)"
+            )
+        return self._classifiers[network.name]
+
+    def _vectors(self, queries: Sequence[OneQuery], place: tuple[int, int]) -> torch.Tensor:
+        """The features of the queries, `[q, F]`; those of photos of the index are there."""
+        matrix, network = self._matrix(*place), self.networks[place[0]]
+        found = torch.zeros((len(queries), matrix.width))
+        known = [at for at, one in enumerate(queries) if one.is_stored]
+        new = [at for at, one in enumerate(queries) if not one.is_stored]
+        if known:
+            found[known] = matrix.take(torch.tensor([queries[at].id for at in known]))
+        if new:
+            classifier, layer = self._classifier(network), network.layers[place[1]].name
+            pooling: Any = self._store.header.pooling
+            inputs = [classifier.to_input(queries[at].images)[0].cpu() for at in new]
+            rows = features_of(classifier, inputs, [layer], pooling)[layer]
+            if rows.shape[1] != matrix.width:
+                expected = f"photos that give {matrix.width} features of {layer}"
+                raise argument_error("query", expected, f"{rows.shape[1]}, of another size")
+            if not bool(torch.isfinite(rows).all()):
+                raise ValueError("query: expected photos with finite features, got NaN or infinity")
+            found[new] = rows
+        return found
+
+    def _result(
+        self,
+        query: OneQuery,
+        rows: torch.Tensor,
+        distances: torch.Tensor,
+        place: tuple[int, int],
+        metric: Metric,
+    ) -> SearchResult:
+        network = self.networks[place[0]]
+        photos = [self._photos[row] for row in rows.tolist()]
+        scale = 1.0 if metric.is_angle else self._typical_distance(place, metric)
+        similarity = 100 * (1 - distances / scale).clamp(0, 1)
+        label = None if query.id is None else self._photos[query.id].label
+        return SearchResult(
+            query.name,
+            query.id,
+            label,
+            rows.numpy().copy(),
+            tuple(photo.path for photo in photos),
+            tuple(photo.label for photo in photos),
+            distances.numpy().copy(),
+            similarity.numpy(),
+            network.name,
+            network.layers[place[1]].name,
+            str(metric),
+            query.picture,
+        )
+
+    def _typical_distance(self, place: tuple[int, int], metric: Metric) -> float:
+        """The mean distance of two photos, from a fixed sample of pairs; above 0."""
+        key = (*place, metric)
+        if key not in self._typical:
+            matrix, generator = self._matrix(*place), torch.Generator().manual_seed(0)
+            count = max(16, min(_PAIRS, _PAIR_NUMBERS // max(1, matrix.width)))
+            pairs = torch.randint(len(matrix), (2, count), generator=generator)
+            pairs = pairs[:, pairs[0] != pairs[1]]
+            mean = 0.0
+            if pairs.shape[1]:
+                first, second = matrix.take(pairs[0]), matrix.take(pairs[1])
+                mean = float(metric.distances(first, second[:, None]).mean())
+            self._typical[key] = mean if mean > 0 else 1.0
+        return self._typical[key]

@@ -1,0 +1,186 @@
+"""The k nearest rows of a matrix of any size, exactly, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from pyxai._errors import argument_error, check_count
+from pyxai.search.distances import Metric, prepared, ranks, row_terms
+
+_BLOCK_BYTES = 1 << 25  # of rows that are looked at together
+_MOST_ROWS = 1 << 14
+_QUERIES = 256  # with as many rows: ranks that are held together
+_GROUP = 32
+_MARGIN = 16  # candidates more than asked for, whose exact distances are then taken
+_GATHERED = 1 << 18  # numbers of candidates that are held together, in float64
+
+
+@dataclass
+class Matrix:
+    """Rows `[n, F]` in one or several pieces, which may be files mapped into memory.
+
+    Attributes:
+        pieces: tensors `[n_i, F]`, float32 or float16, of one width.
+    """
+
+    pieces: Sequence[torch.Tensor]
+    _terms: dict[Metric, torch.Tensor] = field(default_factory=dict, repr=False)
+    _origin: torch.Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.pieces or any(each.ndim != 2 for each in self.pieces):
+            raise argument_error("matrix", "tensors [n, F]", list(self.pieces))
+        if len({each.shape[1] for each in self.pieces}) != 1:
+            widths = [each.shape[1] for each in self.pieces]
+            raise argument_error("matrix", "pieces of one width", widths)
+
+    def __len__(self) -> int:
+        return sum(len(each) for each in self.pieces)
+
+    @property
+    def width(self) -> int:
+        """F."""
+        return self.pieces[0].shape[1]
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+        """Rows in order, as (number of the first, float32 `[m, F]`); no more is held."""
+        size = size or max(_GROUP, min(_MOST_ROWS, _BLOCK_BYTES // (4 * max(1, self.width))))
+        first = 0
+        for piece in self.pieces:
+            for start in range(0, len(piece), size):
+                some = piece[start : start + size]
+                yield first + start, some.float()
+            first += len(piece)
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Some rows `[m]` in the order asked for, float32 `[m, F]`."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].index_select(0, rows).float()
+        found = torch.empty((len(rows), self.width))
+        first = 0
+        for piece in self.pieces:
+            inside = ((rows >= first) & (rows < first + len(piece))).nonzero()[:, 0]
+            if len(inside):
+                found[inside] = piece.index_select(0, rows[inside] - first).float()
+            first += len(piece)
+        return found
+
+    @property
+    def origin(self) -> torch.Tensor:
+        """A point amidst the rows, `[F]`: the mean of the first ones."""
+        if self._origin is None:
+            self._origin = self.pieces[0][:_GROUP].float().mean(dim=0)
+        return self._origin
+
+    def terms(self, metric: Metric) -> torch.Tensor | None:
+        """`row_terms` of all rows, kept: 4 bytes a row."""
+        if not metric.by_products:
+            return None
+        key = Metric("euclidean") if metric.order == 2.0 else metric
+        if key not in self._terms:
+            parts = [row_terms(block, metric, self.origin) for _, block in self.blocks()]
+            self._terms[key] = torch.cat([part for part in parts if part is not None])
+        return self._terms[key]
+
+
+def nearest(
+    queries: torch.Tensor, matrix: Matrix, k: int, metric: Metric
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k nearest rows to each query.
+
+    Every row is looked at, in blocks; memory is that of a block and of the result, whatever the
+    number of rows. Candidates are found in float32; the exact distances of the k + 16 best are
+    then taken from their differences in float64, so that a row has the distance 0 from itself.
+
+    Args:
+        queries: `[q, F]`, finite.
+        matrix: the rows.
+        k: how many; no more than there are rows.
+        metric: the distance.
+
+    Returns:
+        Distances `[q, k]` float64, the smallest first, and row numbers `[q, k]` int64. Rows at the
+        same distance are in the order of their numbers.
+
+    Raises:
+        ValueError: the widths differ, a query is not finite, or there are fewer than k rows.
+    """
+    check_queries(queries, matrix)
+    if check_count("k", k) > len(matrix):
+        raise argument_error("k", f"at most {len(matrix)}, the number of rows", k)
+    ready, wanted = prepared(queries, metric, matrix.origin), min(k + _MARGIN, len(matrix))
+    terms = matrix.terms(metric)
+    best = torch.full((len(queries), wanted), torch.inf)
+    rows = torch.zeros((len(queries), wanted), dtype=torch.int64)
+    memory = torch.empty(0)
+    for first, block in matrix.blocks():
+        if memory.shape[-1] < len(block):
+            memory = torch.empty((min(_QUERIES, len(queries)), len(block)))
+        of_block = None if terms is None else terms[first : first + len(block)]
+        for start in range(0, len(queries), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            values = ranks(ready[part], block, metric, of_block, memory)
+            _keep_best(best[part], rows[part], values, first)
+    return _refined(queries, matrix, rows, metric, k)
+
+
+def check_queries(queries: torch.Tensor, matrix: Matrix) -> None:
+    """Raises ValueError if these are no finite vectors of the matrix's width."""
+    if queries.ndim != 2 or queries.shape[1] != matrix.width:
+        raise argument_error("queries", f"vectors [q, {matrix.width}]", queries)
+    if not bool(torch.isfinite(queries).all()):
+        raise ValueError("queries: expected finite numbers, got some that are not")
+
+
+def _keep_best(best: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, first: int) -> None:
+    """Puts the smallest values `[q, n]` of a block into `best` and `rows` `[q, w]`, in place.
+
+    The w smallest lie in the w groups with the smallest minima, and only in groups with a minimum
+    below the worst that is kept so far: a pass of minima in place of a selection among all.
+    """
+    wanted, columns = best.shape[1], values.shape[1]
+    groups = columns // _GROUP
+    if groups <= 2 * wanted:
+        _merge(best, rows, values, torch.arange(first, first + columns))
+        return
+    # Columns g, g + groups, g + 2 * groups, ... form a group, so that minima run along memory.
+    grouped = values[:, : groups * _GROUP].view(-1, _GROUP, groups)
+    minima = grouped.amin(dim=1)
+    worst = best.amax(dim=1, keepdim=True)
+    count = min(wanted, int((minima < worst).sum(dim=1).max()))
+    if count:
+        chosen = minima.topk(count, dim=1, largest=False, sorted=False).indices
+        places = chosen[:, None] + groups * torch.arange(_GROUP)[:, None]
+        places = places.flatten(1)
+        _merge(best, rows, values.gather(1, places), first + places)
+    rest = values[:, groups * _GROUP :]
+    if rest.shape[1]:
+        _merge(best, rows, rest, torch.arange(first + groups * _GROUP, first + columns))
+
+
+def _merge(
+    best: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, numbers: torch.Tensor
+) -> None:
+    together = torch.cat([best, values], dim=1)
+    found, places = together.topk(best.shape[1], dim=1, largest=False, sorted=False)
+    known = torch.cat([rows, numbers.expand(values.shape)], dim=1)
+    rows.copy_(known.gather(1, places))
+    best.copy_(found)
+
+
+def _refined(
+    queries: torch.Tensor, matrix: Matrix, rows: torch.Tensor, metric: Metric, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Exact distances of candidates `[q, w]`, the k smallest in order; ties by number."""
+    rows = rows.sort(dim=1).values
+    distances = torch.empty(rows.shape, dtype=torch.float64)
+    step = max(1, _GATHERED // max(1, rows.shape[1] * matrix.width))
+    for start in range(0, len(queries), step):
+        some = rows[start : start + step]
+        taken = matrix.take(some.flatten()).reshape(*some.shape, matrix.width)
+        distances[start : start + step] = metric.distances(queries[start : start + step], taken)
+    found, places = distances.sort(dim=1, stable=True)
+    return found[:, :k], rows.gather(1, places)[:, :k]

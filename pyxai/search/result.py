@@ -1,0 +1,145 @@
+"""What a search found: photos with their distances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pyxai._errors import check_count
+from pyxai.draw import sheet
+from pyxai.images import ImageError, open_photo
+from pyxai.images.errors import printable
+
+_BAR = 10  # pixels of the bar below a picture
+# Blue and orange of Okabe and Ito, which colour-blind people tell apart; no label, grey.
+_SAME, _OTHER, _UNKNOWN = (0, 114, 178), (230, 159, 0), (120, 120, 120)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The photos nearest to a query, the nearest first.
+
+    Attributes:
+        query: the photo that was searched by: its path, or "images[i]".
+        query_id: its id, where it was searched by that, else None.
+        query_label: its class, if it is a photo of the index that has one.
+        ids: `[k]` int64, places in the index.
+        paths: k paths.
+        labels: k classes or None.
+        distances: `[k]` float64.
+        similarity: `[k]` float64, 0 to 100 per cent: for cosine and correlation the cosine or the
+            coefficient, at least 0; for other metrics 1 − distance / d, at least 0, where d is the
+            mean distance of two photos of the index. At 0 a photo is no more alike than any.
+        network: name of the network whose features were compared.
+        layer: the layer.
+        metric: the distance.
+    """
+
+    query: str
+    query_id: int | None
+    query_label: str | None
+    ids: NDArray[np.int64]
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    distances: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+    network: str
+    layer: str
+    metric: str
+    _picture: Image.Image | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        where = f"{self.network} {self.layer}, {self.metric}"
+        return f"SearchResult({printable(self.query)}: {len(self)} photos by {where})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = zip(
+            self.ids.tolist(),
+            self.paths,
+            self.labels,
+            self.distances.tolist(),
+            self.similarity.tolist(),
+            strict=True,
+        )
+        names = ("id", "path", "label", "distance", "similarity")
+        return {
+            "query": {"path": self.query, "id": self.query_id, "label": self.query_label},
+            "network": self.network,
+            "layer": self.layer,
+            "metric": self.metric,
+            "results": [dict(zip(names, row, strict=True)) for row in rows],
+        }
+
+    def sheet(self, *, columns: int = 10, cell: int = 120, most: int = 50) -> Image.Image:
+        """The query, at the left, and what was found as one picture, with similarities as bars.
+
+        Bars are blue for the class of the query, orange for another, grey where one is unknown. A
+        photo that cannot be read (any more) leaves its place empty.
+
+        Args:
+            columns: results in a row.
+            cell: side of a picture, in pixels.
+            most: how many are shown at most.
+
+        Raises:
+            ValueError: an argument does not fit.
+        """
+        for argument, value in (("columns", columns), ("cell", cell), ("most", most)):
+            check_count(argument, value)
+        query = self._picture or _read(self.query)
+        first = None if query is None else _tile(query, cell, 100.0, (0, 0, 0))
+        rows: list[list[Image.Image | None]] = []
+        titles = []
+        for start in range(0, max(1, min(len(self), most)), columns):
+            end = min(start + columns, len(self), most)
+            rows.append([first if start == 0 else None])
+            rows[-1] += [self._tile(place, cell) for place in range(start, end)]
+            if end > start:
+                span = f"{self.distances[start]:.4g} to {self.distances[end - 1]:.4g}"
+                titles.append(f"{self.metric} {span}, {self.network} {self.layer}")
+        return sheet(rows, row_titles=titles or ["nothing found"], cell=cell)
+
+    def _tile(self, place: int, side: int) -> Image.Image | None:
+        picture = _read(self.paths[place])
+        if picture is None:
+            return None
+        color = _color(self.query_label, self.labels[place])
+        return _tile(picture, side, float(self.similarity[place]), color)
+
+
+def _color(label: str | None, other: str | None) -> tuple[int, int, int]:
+    if label is None or other is None:
+        return _UNKNOWN
+    return _SAME if label == other else _OTHER
+
+
+def _read(path: str) -> Image.Image | None:
+    try:
+        return open_photo(path)
+    except ImageError:
+        return None
+
+
+def _tile(
+    picture: Image.Image, side: int, percent: float, color: tuple[int, int, int]
+) -> Image.Image:
+    """A picture in a square with a bar below it."""
+    page = Image.new("RGB", (side, side), "white")
+    scale = min(side / picture.width, (side - _BAR) / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    fitted = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    page.paste(fitted, ((side - size[0]) // 2, (side - _BAR - size[1]) // 2))
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((0, side - _BAR + 2, side - 1, side - 1), fill=(225, 225, 225))
+    if percent > 0:
+        width = max(1, round((side - 1) * percent / 100))
+        pen.rectangle((0, side - _BAR + 2, width, side - 1), fill=color)
+    return page

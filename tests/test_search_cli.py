@@ -1,0 +1,91 @@
+"""`pyxai search`, run as users run it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from gallery_photos import folder_of_photos
+from PIL import Image
+
+from pyxai.cli import main
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return folder_of_photos(tmp_path_factory.mktemp("photos") / "colours", count=2, size=64)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs `pyxai search ...` in a folder of its own: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pyxai", "search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def test_build_query_and_evaluate(run, photos, tmp_path):
+    code, out, _ = run("build", photos, "-o", "index")
+    assert code == 0
+    assert "stage4" in out
+    assert "6 photos in index/" in out
+    code, out, _ = run("query", "index", "--photo-id", 0, "-k", 3, "-o", "sheets", "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert found["query"]["id"] == 0
+    assert len(found["results"]) == 3
+    with Image.open(tmp_path / "sheets" / "0.alike.png") as sheet:
+        assert sheet.width > 300
+    photo = photos / "red" / "1.png"
+    code, out, _ = run("query", "index", photo, "--metric", "minkowski", "--layer", "stem")
+    assert code == 0
+    assert "minkowski p=3" in out
+    assert "100.0 %" in out
+    code, out, _ = run("query", "index", photo, "--box", 0, 0, 32, 32)
+    assert code == 0
+    code, out, _ = run("evaluate", "index", "-k", 1, "--metric", "cosine", "--classes")
+    assert code == 0
+    assert "R-precision" in out
+    assert "green" in out
+    code, out, _ = run("evaluate", "index", "--bootstrap", 0, "--json")
+    assert json.loads(out)["rows"][0]["measures"]["mAP"]["low"] is None
+
+
+def test_photos_that_cannot_be_read(run, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code, out, err = run("build", photos, "broken.png", "--layer", "stem", "--json")
+    assert code == 1
+    assert json.loads(out)["failures"][0]["photo"] == "broken.png"
+    assert "pyxai: not read: broken.png" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("query", "nowhere", "--photo-id", 0), "directory: expected a folder with an index"),
+        (("query", "nowhere"), "query: expected photos, or ids"),
+        (("evaluate", "nowhere"), "directory: expected a folder with an index"),
+        (("build", "nowhere"), "nowhere: no such file"),
+        (("build", ".", "--pooling", "mean"), "pooling: expected one of"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(run, arguments, message):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_index_of_another_network(run, photos):
+    run("build", photos, "-o", "index", "--layer", "stem")
+    code, _, err = run("query", "index", photos / "red" / "0.png", "--layer", "steem")
+    assert code == 2
+    assert "closest: 'stem'" in err

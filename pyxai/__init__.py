@@ -7,6 +7,7 @@ from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
 from pyxai.explain.cam_methods import cam_method
 from pyxai.explain.cam_model import CamModel
+from pyxai.explain.shap import shap_values
 from pyxai.explain.sliding_window import sliding_window
 from pyxai.explain.undesirable import (
     extremal_perturbation,
@@ -41,6 +42,7 @@ __all__ = [
     "fine_tune",
     "load_classifier",
     "meaningful_perturbation",
+    "shap_values",
     "sliding_window",
     "undesirable_pixels",
     "visualize_features",

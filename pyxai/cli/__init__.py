@@ -15,6 +15,7 @@ from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
 from pyxai.cli.novelty import novelty
 from pyxai.cli.search import search
+from pyxai.cli.shap import shap
 from pyxai.cli.train import train
 from pyxai.cli.undesirable import undesirable
 from pyxai.cli.windows import windows
@@ -33,6 +34,7 @@ app.command()(features)
 app.command()(gallery)
 app.command()(info)
 app.add_typer(novelty, name="novelty")
+app.command()(shap)
 app.add_typer(search, name="search")
 app.command()(train)
 app.command()(undesirable)

@@ -5,6 +5,7 @@ from pyxai.draw.features import feature_sheet
 from pyxai.draw.histogram import histogram
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.draw.overlay import overlay
+from pyxai.draw.shap import shap_figure, shap_panel
 from pyxai.draw.sheet import sheet
 from pyxai.draw.windows import window_sheet
 
@@ -14,6 +15,8 @@ __all__ = [
     "histogram",
     "mask_figure",
     "overlay",
+    "shap_figure",
+    "shap_panel",
     "sheet",
     "to_pictures",
     "window_sheet",

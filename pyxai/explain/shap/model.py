@@ -1,0 +1,102 @@
+"""What the SHAP methods ask of a model: outputs of some classes, in chunks, and their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from pyxai._errors import argument_error, describe
+from pyxai.classifier import Classifier, Target
+from pyxai.classifier.batches import images_at_once
+from pyxai.classifier.borrow import call
+from pyxai.classifier.outputs import logits_of
+from pyxai.explain.formats import best_format
+
+Output: TypeAlias = Literal["logits", "probability"]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A model with the classes that are explained of each image.
+
+    Call it within `borrowed`.
+
+    Attributes:
+        classifier: the model.
+        images: its input, `[N, C, H, W]`.
+        classes: `[N, k]`, the targets.
+        single: whether results have no axis for the targets.
+        outputs: of the images, `[N, k]` float64.
+        output: logits or probabilities.
+        batch_size: images in a forward pass.
+        layout: memory layout that the model computes fast in.
+    """
+
+    classifier: Classifier
+    images: torch.Tensor
+    classes: torch.Tensor
+    single: bool
+    outputs: torch.Tensor
+    output: Output
+    batch_size: int
+    layout: torch.memory_format
+
+    def of(self, images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """What the model gives for the targets of the `places`-th images, `[M, k]`."""
+        given = images.contiguous(memory_format=self.layout)
+        logits = logits_of(call(self.classifier.model, given)).to(torch.float32)
+        values = logits.softmax(dim=1) if self.output == "probability" else logits
+        return values.gather(1, self.classes[places])
+
+    def of_each(self, images: torch.Tensor) -> torch.Tensor:
+        """Of every one of the images the targets of each explained image, `[M, N, k]` float64."""
+        rows = []
+        for some in torch.split(images, self.batch_size):
+            given = some.contiguous(memory_format=self.layout)
+            logits = logits_of(call(self.classifier.model, given)).to(torch.float32)
+            values = logits.softmax(dim=1) if self.output == "probability" else logits
+            rows.append(values[:, self.classes].double())
+        return torch.cat(rows)
+
+    def shaped(self, values: torch.Tensor) -> torch.Tensor:
+        """`[N, k, ...]`, or `[N, ...]` where there is one target each."""
+        return values[:, 0] if self.single else values
+
+
+def explained(
+    classifier: Classifier,
+    images: torch.Tensor,
+    target: Target,
+    output: Any,
+    batch_size: int | None,
+) -> Explained:
+    """The model once its outputs on the images are known; within `borrowed`.
+
+    Raises:
+        ValueError: no images; an unknown output; a target that does not fit; outputs that are not
+            finite.
+    """
+    if images.ndim != 4 or not len(images) or 0 in images.shape[1:]:
+        raise argument_error("images", "at least one image [N, C, H, W]", images)
+    if output not in ("logits", "probability"):
+        raise argument_error("output", "'logits' or 'probability'", output)
+    if callable(target):
+        expected = "None, classes or 'all' (functions of the outputs have no SHAP values yet)"
+        raise ValueError(f"target: expected {expected}, got {describe(target)}")
+    layout = best_format(classifier.network, images[:1])
+    step = images_at_once(images) if batch_size is None else batch_size
+    logits = torch.cat(
+        [
+            logits_of(call(classifier.model, some.contiguous(memory_format=layout))).float()
+            for some in torch.split(images, step)
+        ]
+    )
+    if not bool(torch.isfinite(logits).all()):
+        raise argument_error("images", "images on which the model's logits are finite", logits)
+    resolved = classifier.resolve_target(target, classifier.check_logits(logits))
+    classes = resolved.index.expand(len(images), -1)
+    values = logits.softmax(dim=1) if output == "probability" else logits
+    outputs = values.gather(1, classes).double()
+    return Explained(classifier, images, classes, resolved.single, outputs, output, step, layout)

@@ -1,0 +1,45 @@
+"""Which pixels are shown and hidden together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from pyxai._errors import argument_error
+
+
+def grid_of(size: tuple[int, int], rows: int, columns: int) -> torch.Tensor:
+    """`[H, W]` int64: the cell of each pixel, row by row; cells are as equal as can be."""
+    down = (torch.arange(size[0]) * rows).div(size[0], rounding_mode="floor")
+    across = (torch.arange(size[1]) * columns).div(size[1], rounding_mode="floor")
+    return down[:, None] * columns + across
+
+
+def regions_of(regions: Any, size: tuple[int, int]) -> torch.Tensor:
+    """`[H, W]` int64 labels from 0 on, without a gap.
+
+    Args:
+        regions: about how many cells of a grid, or labels `[H, W]` of any integers (superpixels).
+        size: (height, width) of the images.
+
+    Raises:
+        ValueError: fewer than two regions, more than pixels, or labels of another size.
+    """
+    height, width = size
+    if isinstance(regions, int) and not isinstance(regions, bool):
+        if not 2 <= regions <= height * width:
+            expected = f"2 to {height * width} regions of {height} × {width} pixels"
+            raise argument_error("regions", expected, regions)
+        rows = min(height, max(1, round(math.sqrt(regions * height / width))))
+        columns = min(width, max(1, round(regions / rows)))
+        return grid_of(size, rows, columns)
+    labels: torch.Tensor = torch.as_tensor(regions)
+    if labels.is_floating_point() or labels.shape != size:
+        raise argument_error("regions", f"a number, or integer labels [{height}, {width}]", labels)
+    places: torch.Tensor
+    found, places = torch.unique(labels.cpu(), return_inverse=True)
+    if len(found) < 2:
+        raise argument_error("regions", "two different labels or more", found.tolist())
+    return places

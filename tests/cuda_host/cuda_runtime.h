@@ -17,6 +17,7 @@
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // A section of its own, so that it can be filled anew for each block.
 #define __shared__ static __attribute__((section("cuda_shared")))
@@ -133,6 +134,14 @@ inline unsigned __float_as_uint(float value) {
 inline float __fmul_rn(float a, float b) {
     return a * b;
 }
+
+inline long long __double2ll_rn(double value) {
+    return std::llrint(value);
+}
+
+using std::isfinite;
+using std::isinf;
+using std::isnan;
 
 inline float rcbrtf(float value) {
     return 1.0f / std::cbrt(value);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -36,7 +37,9 @@ constexpr int kWarpLanes = 32;
 enum class State { kReady, kAtBarrier, kAtShuffle, kDone };
 
 struct Fibre {
-    ucontext_t context;
+    ucontext_t context; // of the start; later switches take `jump`, which makes no system call
+    jmp_buf jump;
+    bool started = false;
     char* stack = nullptr;
     State state = State::kDone;
     uint3 index{};
@@ -49,6 +52,7 @@ struct Fibre {
 std::mutex one_launch; // the built-ins above are of the whole process
 std::vector<Fibre> fibres;
 ucontext_t scheduler;
+jmp_buf scheduler_jump;
 Fibre* current = nullptr;
 const std::function<void()>* body = nullptr;
 std::mt19937 shuffled(0);
@@ -57,38 +61,54 @@ const void* scheduler_stack = nullptr;
 std::size_t scheduler_size = 0;
 #endif
 
-void leave(bool for_good) {
-#if CUDA_HOST_ASAN
+#if CUDA_HOST_ASAN // follows swapcontext, with a word in advance
+void leave() {
     void* fake = nullptr;
-    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, scheduler_stack, scheduler_size);
-#endif
+    __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_size);
     swapcontext(&current->context, &scheduler);
-#if CUDA_HOST_ASAN
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
-    (void)for_good;
 }
 
+void enter(Fibre& fibre) {
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, fibre.stack, kStack);
+    swapcontext(&scheduler, &fibre.context);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+#else
+void leave() {
+    if (_setjmp(current->jump) == 0) {
+        _longjmp(scheduler_jump, 1);
+    }
+}
+
+void enter(Fibre& fibre) {
+    if (_setjmp(scheduler_jump) == 0) {
+        if (fibre.started) {
+            _longjmp(fibre.jump, 1);
+        }
+        fibre.started = true;
+        setcontext(&fibre.context);
+    }
+}
+#endif
+
+// A fibre runs the kernel again and again, once for each block.
 void begin() {
 #if CUDA_HOST_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
 #endif
-    (*body)();
-    current->state = State::kDone;
-    leave(true);
+    while (true) {
+        (*body)();
+        current->state = State::kDone;
+        leave();
+    }
 }
 
 void resume(Fibre& fibre) {
     current = &fibre;
     threadIdx = fibre.index;
-#if CUDA_HOST_ASAN
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, fibre.stack, kStack);
-#endif
-    swapcontext(&scheduler, &fibre.context);
-#if CUDA_HOST_ASAN
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+    enter(fibre);
 }
 
 void start(Fibre& fibre, unsigned thread) {
@@ -99,18 +119,20 @@ void start(Fibre& fibre, unsigned thread) {
             throw std::runtime_error("CUDA on the host: no memory for stacks");
         }
         fibre.stack = static_cast<char*>(memory);
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = fibre.stack;
+        fibre.context.uc_stack.ss_size = kStack;
+        fibre.context.uc_link = nullptr;
+        makecontext(&fibre.context, begin, 0);
     }
     fibre.index = {thread % blockDim.x, thread / blockDim.x % blockDim.y,
                    thread / blockDim.x / blockDim.y};
     fibre.state = State::kReady;
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack;
-    fibre.context.uc_stack.ss_size = kStack;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, begin, 0);
 }
 
+// The fibres of the block stay where they are, so others must be made for the next.
 [[noreturn]] void fail(const std::string& what) {
+    fibres.clear();
     throw std::runtime_error("CUDA on the host: " + what);
 }
 
@@ -176,12 +198,19 @@ bool release_block(unsigned threads) {
     return true;
 }
 
-// By single stores that no sanitizer watches: it lays red zones between the variables.
+// All bits set is a NaN in every floating-point type.
+#if CUDA_HOST_ASAN // lays red zones between the variables, which only unwatched stores may touch
 __attribute__((no_sanitize("address", "undefined"), noinline)) void poison_shared() {
     for (volatile char* p = __start_cuda_shared; p < __stop_cuda_shared; ++p) {
-        *p = static_cast<char>(0xff); // a NaN in every floating-point type
+        *p = static_cast<char>(0xff);
     }
 }
+#else
+void poison_shared() {
+    std::memset(__start_cuda_shared, 0xff,
+                static_cast<std::size_t>(__stop_cuda_shared - __start_cuda_shared));
+}
+#endif
 
 void run_block(unsigned threads) {
     poison_shared();
@@ -222,7 +251,7 @@ int sync_block(int line, int predicate) {
     fibre.state = State::kAtBarrier;
     fibre.line = line;
     fibre.predicate = predicate;
-    leave(false);
+    leave();
     return fibre.predicate;
 }
 
@@ -236,7 +265,7 @@ std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
     fibre.mask = mask;
     fibre.source = source_lane;
     fibre.value = value;
-    leave(false);
+    leave();
     return fibre.result;
 }
 

@@ -19,8 +19,9 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
-// A section of its own, so that it can be filled anew for each block.
-#define __shared__ static __attribute__((section("cuda_shared")))
+// The build moves these to a section of their own, to be filled anew for each block. (GCC ignores
+// the attribute for it within templates.)
+#define __shared__ static
 
 struct uint3 {
     unsigned x, y, z;

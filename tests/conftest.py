@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
+import cuda_on_host
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from networks import SmallNet
 from train_photos import COLOURS, photo
 
 from pyxai.cli import main
-from pyxai.ops import _native
+from pyxai.ops import _cam_native, _mask_native, _native, _windows_native
 
 _PROBLEM = _native.cuda_status()["problem"]
 _CUDA = pytest.param(
@@ -26,11 +29,37 @@ def device(request):
     return torch.device(request.param)
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vbmi", _CUDA])
+@pytest.fixture(scope="session")
+def host_module():
+    """The CUDA kernels compiled for the host; skips where they cannot be built."""
+    given = os.environ.get("PYXAI_CUDA_HOST_MODULE")  # of test_cuda_host.py: one with sanitizers
+    try:
+        return cuda_on_host.load(Path(given) if given else cuda_on_host.build())
+    except cuda_on_host.CannotBuild as error:
+        pytest.skip(f"CUDA kernels on the host: {error}")
+
+
+@pytest.fixture
+def cuda_host(host_module, monkeypatch):
+    """Puts the CUDA kernels, run on the host, in the place of the CPU's."""
+    kernels = cuda_on_host.Kernels(host_module, _native.cpu)
+    for user in (_cam_native, _mask_native, _windows_native):
+        monkeypatch.setattr(user, "_cpu", kernels)
+    return kernels
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vbmi", "cuda-on-host", _CUDA])
 def kernels(request):
-    """The device of each set of kernels: the CPU with each instruction set, and CUDA."""
+    """The device of each set of kernels: the CPU with each instruction set, and CUDA.
+
+    With `cuda-on-host` the tensors are on the CPU and the CUDA kernels run there.
+    """
     if request.param == "cuda":
         yield torch.device("cuda")
+        return
+    if request.param == "cuda-on-host":
+        request.getfixturevalue("cuda_host")
+        yield torch.device("cpu")
         return
     if request.param not in _native.cpu.simd_levels():
         pytest.skip(f"this processor has no {request.param}")

@@ -34,7 +34,12 @@ bool is_aligned(const void* address, std::size_t bytes) {
 template <class... Params, class... Values>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
             const Values&... values) {
-    kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(values...);
+    // Not <<<>>>: this way the units are C++, which the tests also compile for the host.
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchKernelEx(&config, kernel, values...); // its error is also the last one
     check_launch(name, grid, block);
 }
 

@@ -1,0 +1,290 @@
+// Runs the threads of a block as fibres; see cuda_runtime.h.
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "cuda_runtime.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define CUDA_HOST_ASAN 1
+#else
+#define CUDA_HOST_ASAN 0
+#endif
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+// The linker's names for the ends of the section that holds shared memory.
+extern "C" char __start_cuda_shared[] __attribute__((visibility("hidden"), weak));
+extern "C" char __stop_cuda_shared[] __attribute__((visibility("hidden"), weak));
+
+namespace cuda_host {
+namespace {
+
+constexpr std::size_t kStack = std::size_t{256} << 10;
+constexpr unsigned kMaxThreads = 1024;
+constexpr int kWarpLanes = 32;
+
+enum class State { kReady, kAtBarrier, kAtShuffle, kDone };
+
+struct Fibre {
+    ucontext_t context; // of the start; later switches take `jump`, which makes no system call
+    jmp_buf jump;
+    bool started = false;
+    char* stack = nullptr;
+    State state = State::kDone;
+    uint3 index{};
+    int line = 0, predicate = 0; // of the barrier
+    unsigned mask = 0;           // of the shuffle
+    int source = 0;
+    std::uint64_t value = 0, result = 0;
+};
+
+std::mutex one_launch; // the built-ins above are of the whole process
+std::vector<Fibre> fibres;
+ucontext_t scheduler;
+jmp_buf scheduler_jump;
+Fibre* current = nullptr;
+const std::function<void()>* body = nullptr;
+std::mt19937 shuffled(0);
+#if CUDA_HOST_ASAN
+const void* scheduler_stack = nullptr;
+std::size_t scheduler_size = 0;
+#endif
+
+#if CUDA_HOST_ASAN // follows swapcontext, with a word in advance
+void leave() {
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_size);
+    swapcontext(&current->context, &scheduler);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+
+void enter(Fibre& fibre) {
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, fibre.stack, kStack);
+    swapcontext(&scheduler, &fibre.context);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+#else
+void leave() {
+    if (_setjmp(current->jump) == 0) {
+        _longjmp(scheduler_jump, 1);
+    }
+}
+
+void enter(Fibre& fibre) {
+    if (_setjmp(scheduler_jump) == 0) {
+        if (fibre.started) {
+            _longjmp(fibre.jump, 1);
+        }
+        fibre.started = true;
+        setcontext(&fibre.context);
+    }
+}
+#endif
+
+// A fibre runs the kernel again and again, once for each block.
+void begin() {
+#if CUDA_HOST_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
+#endif
+    while (true) {
+        (*body)();
+        current->state = State::kDone;
+        leave();
+    }
+}
+
+void resume(Fibre& fibre) {
+    current = &fibre;
+    threadIdx = fibre.index;
+    enter(fibre);
+}
+
+void start(Fibre& fibre, unsigned thread) {
+    if (fibre.stack == nullptr) {
+        void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) {
+            throw std::runtime_error("CUDA on the host: no memory for stacks");
+        }
+        fibre.stack = static_cast<char*>(memory);
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = fibre.stack;
+        fibre.context.uc_stack.ss_size = kStack;
+        fibre.context.uc_link = nullptr;
+        makecontext(&fibre.context, begin, 0);
+    }
+    fibre.index = {thread % blockDim.x, thread / blockDim.x % blockDim.y,
+                   thread / blockDim.x / blockDim.y};
+    fibre.state = State::kReady;
+}
+
+// The fibres of the block stay where they are, so others must be made for the next.
+[[noreturn]] void fail(const std::string& what) {
+    fibres.clear();
+    throw std::runtime_error("CUDA on the host: " + what);
+}
+
+// Lets the lanes of the warp go on whose shuffle is complete.
+bool release_warp(unsigned first, unsigned threads) {
+    bool released = false;
+    for (unsigned i = first; i < std::min(first + kWarpLanes, threads); ++i) {
+        if (fibres[i].state != State::kAtShuffle) {
+            continue;
+        }
+        const unsigned mask = fibres[i].mask;
+        if ((mask >> (i - first) & 1) == 0) {
+            fail("a lane shuffles with a mask that lacks it");
+        }
+        bool complete = true;
+        for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+            if ((mask >> lane & 1) != 0) {
+                if (first + lane >= threads || fibres[first + lane].state == State::kDone) {
+                    fail("a shuffle waits for a lane that is not there");
+                }
+                const Fibre& other = fibres[first + lane];
+                complete = complete && other.state == State::kAtShuffle && other.mask == mask;
+            }
+        }
+        if (!complete) {
+            continue;
+        }
+        for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+            if ((mask >> lane & 1) != 0) {
+                Fibre& fibre = fibres[first + lane];
+                if ((mask >> fibre.source & 1) == 0) {
+                    fail("a shuffle reads a lane that its mask lacks");
+                }
+                fibre.result = fibres[first + static_cast<unsigned>(fibre.source)].value;
+                fibre.state = State::kReady;
+            }
+        }
+        released = true;
+    }
+    return released;
+}
+
+// Lets the block go on when all threads that have not ended wait at one barrier.
+bool release_block(unsigned threads) {
+    int line = 0, predicate = 1;
+    for (unsigned i = 0; i < threads; ++i) {
+        const Fibre& fibre = fibres[i];
+        if (fibre.state == State::kDone) {
+            continue;
+        }
+        if (fibre.state != State::kAtBarrier || (line != 0 && line != fibre.line)) {
+            return false;
+        }
+        line = fibre.line;
+        predicate = predicate && fibre.predicate;
+    }
+    for (unsigned i = 0; i < threads; ++i) {
+        if (fibres[i].state == State::kAtBarrier) {
+            fibres[i].predicate = predicate;
+            fibres[i].state = State::kReady;
+        }
+    }
+    return true;
+}
+
+// All bits set is a NaN in every floating-point type. With the address sanitizer there is no such
+// section: red zones lie between the variables there.
+void poison_shared() {
+    if (__start_cuda_shared != nullptr) {
+        std::memset(__start_cuda_shared, 0xff,
+                    static_cast<std::size_t>(__stop_cuda_shared - __start_cuda_shared));
+    }
+}
+
+void run_block(unsigned threads) {
+    poison_shared();
+    std::vector<unsigned> warps((threads + kWarpLanes - 1) / kWarpLanes);
+    for (unsigned i = 0; i < warps.size(); ++i) {
+        warps[i] = i * kWarpLanes;
+    }
+    for (unsigned i = 0; i < threads; ++i) {
+        start(fibres[i], i);
+    }
+    while (true) {
+        std::shuffle(warps.begin(), warps.end(), shuffled);
+        bool left = false, moved = false;
+        for (const unsigned first : warps) {
+            do {
+                for (unsigned i = first; i < std::min(first + kWarpLanes, threads); ++i) {
+                    if (fibres[i].state == State::kReady) {
+                        resume(fibres[i]);
+                        moved = true;
+                    }
+                    left = left || fibres[i].state != State::kDone;
+                }
+            } while (release_warp(first, threads));
+        }
+        if (!left) {
+            return;
+        }
+        if (!release_block(threads) && !moved) {
+            fail("threads of a block wait at different barriers or shuffles, for ever");
+        }
+    }
+}
+
+} // namespace
+
+int sync_block(int line, int predicate) {
+    Fibre& fibre = *current;
+    fibre.state = State::kAtBarrier;
+    fibre.line = line;
+    fibre.predicate = predicate;
+    leave();
+    return fibre.predicate;
+}
+
+int lane() {
+    return static_cast<int>(current - fibres.data()) % kWarpLanes;
+}
+
+std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
+    Fibre& fibre = *current;
+    fibre.state = State::kAtShuffle;
+    fibre.mask = mask;
+    fibre.source = source_lane;
+    fibre.value = value;
+    leave();
+    return fibre.result;
+}
+
+void run(dim3 grid, dim3 block, const std::function<void()>& kernel) {
+    const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
+    const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
+    if (threads == 0 || threads > kMaxThreads || count == 0 || grid.y > 65535 || grid.z > 65535) {
+        fail("a grid or block of a size that a device refuses");
+    }
+    const std::lock_guard<std::mutex> locked(one_launch);
+    fibres.resize(kMaxThreads);
+    body = &kernel;
+    blockDim = block;
+    gridDim = grid;
+    std::vector<std::uint64_t> order(count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+        order[i] = i;
+    }
+    std::shuffle(order.begin(), order.end(), shuffled);
+    for (const std::uint64_t i : order) {
+        blockIdx = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
+                    static_cast<unsigned>(i / grid.x / grid.y)};
+        run_block(static_cast<unsigned>(threads));
+    }
+}
+
+} // namespace cuda_host

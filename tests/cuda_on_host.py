@@ -1,0 +1,211 @@
+"""The CUDA kernels compiled for the host by a C++ compiler, as the ordinary tests run them.
+
+`load` builds `csrc/` against the stand-ins in `tests/cuda_host/`, once for each state of the
+sources; `Kernels` then takes the place of `pyxai.ops._cpu`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+UNITS = (
+    "csrc/cam/cam.cu",
+    "csrc/mask/mask.cu",
+    "csrc/windows/windows.cu",
+    "csrc/bind_cuda.cpp",
+    "tests/cuda_host/scheduler.cpp",
+)
+KERNEL_UNITS = 3  # the first of them
+RENAME = ".bss=cuda_shared,alloc,load,data,contents"
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+# Red zones lie around shared memory too. Misaligned vector loads are undefined behaviour.
+SANITIZERS = (
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=vptr",
+    "-fno-sanitize-recover=undefined",
+)
+PENALTY_PARTS = 16  # kPenaltyParts of csrc/mask/mask.h
+WITHOUT_KERNEL = ("survey_boxes",)  # host code of the CPU module that CUDA uses too
+MAX_CHANNELS = 64  # kMaxChannels of csrc/windows/windows.h
+
+
+class CannotBuild(RuntimeError):
+    """This machine lacks what the build needs."""
+
+
+def compiler() -> str:
+    """The C++ compiler: of the environment variable CXX, else g++."""
+    found = shutil.which(os.environ.get("CXX", "g++"))
+    if found is None:
+        raise CannotBuild("no C++ compiler (g++, or the one that CXX names)")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise CannotBuild("no Python.h")
+    if not (ROOT / "csrc").is_dir():
+        raise CannotBuild("no csrc folder beside the tests")
+    return found
+
+
+def objcopy() -> str:
+    """The tool of binutils, which comes with every g++."""
+    found = shutil.which("objcopy")
+    if found is None:
+        raise CannotBuild("no objcopy (binutils)")
+    return found
+
+
+def _digest(command: list[str]) -> str:
+    state = hashlib.sha256("\0".join([*command, torch.__version__]).encode())
+    for folder in ("csrc", "tests/cuda_host"):
+        for path in sorted((ROOT / folder).rglob("*.*")):
+            state.update(path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def build(sanitize: bool = False) -> Path:
+    """Compiles the module, unless that was done before; returns its path."""
+    flags = [*FLAGS, *(SANITIZERS if sanitize else ())]
+    # torch brings the headers of pybind11 along.
+    includes = [ROOT / "tests/cuda_host", Path(torch.__file__).parent / "include"]
+    includes += [Path(sysconfig.get_path("include"))]
+    command = [compiler(), *flags, *(f"-I{each}" for each in includes[:1])]
+    command += [part for each in includes[1:] for part in ("-isystem", str(each))]
+    folder = Path(tempfile.gettempdir()) / f"pyxai-cuda-host-{os.getuid()}" / _digest(command)
+    module = folder / "_cuda.so"
+    if module.exists():
+        return module
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        objects = [str(Path(work) / f"{i}.o") for i in range(len(UNITS))]
+        calls = [
+            [*command, "-x", "c++", "-c", str(ROOT / unit), "-o", out]
+            for unit, out in zip(UNITS, objects, strict=True)
+        ]
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_call, calls))
+        if not sanitize:
+            for out in objects[:KERNEL_UNITS]:  # their only variables are shared memory
+                _call([objcopy(), "--rename-section", RENAME, out])
+        _call([compiler(), *flags, "-shared", *objects, "-o", f"{work}/_cuda.so"])
+        Path(work, "_cuda.so").replace(module)  # whole or not at all
+    return module
+
+
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+
+
+@functools.cache
+def load(path: Path):
+    """The module at the path; its PyInit function is that of `_cuda`."""
+    spec = importlib.util.spec_from_file_location("_cuda", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _numbers(address: int, count: int, kind: type) -> torch.Tensor:
+    return torch.frombuffer((kind * count).from_address(address), dtype=torch.float32)
+
+
+class Kernels:
+    """Calls the kernels with what the CPU kernels are called with: they share their arguments.
+
+    The last three (scratch memory, its size, threads) are left out, `device` and `stream` added.
+    """
+
+    def __init__(self, cuda, cpu):
+        self._cuda, self._cpu = cuda, cpu
+        self.launches = 0
+
+    def __getattr__(self, name):
+        """What has no CUDA kernel; any other name is a kernel that was forgotten here."""
+        if name not in WITHOUT_KERNEL:
+            raise AttributeError(f"{name}: give it a method that runs the CUDA kernel")
+        return getattr(self._cpu, name)
+
+    def _run(self, kernel, *arguments) -> int:
+        self.launches += 1
+        kernel(*arguments, 0, 0)
+        return 0
+
+    def cam_project(self, *arguments):
+        return self._run(self._cuda.cam_project, *arguments[:-3])
+
+    def cam_render(self, *arguments):
+        scaling = torch.full((arguments[1], 2), torch.nan)
+        return self._run(self._cuda.cam_render, *arguments[:-3], scaling.data_ptr())
+
+    def cam_overlay(self, *arguments):
+        scaling = torch.full((arguments[3], 2), torch.nan)
+        return self._run(self._cuda.cam_overlay, *arguments[:-3], scaling.data_ptr())
+
+    def cam_project_render(self, *arguments):
+        maps, images, channels, targets, height, width = arguments[5:11]
+        self._run(self._cuda.cam_project, *arguments[:6], images, channels, targets, height * width)
+        scaling = torch.full((images * targets, 2), torch.nan)
+        return self._run(
+            self._cuda.cam_render,
+            maps,
+            images * targets,
+            height,
+            width,
+            *arguments[11:-3],
+            scaling.data_ptr(),
+        )
+
+    def mask_blend(self, *arguments):
+        return self._run(self._cuda.mask_blend, *arguments[:-3])
+
+    def mask_blend_slopes(self, *arguments):
+        return self._run(self._cuda.mask_blend_slopes, *arguments[:-3])
+
+    def mask_sum_shown(self, *arguments):
+        return self._run(self._cuda.mask_sum_shown, *arguments[:-3])
+
+    def mask_penalty(self, *arguments):
+        partials = torch.full((arguments[3], PENALTY_PARTS), torch.nan)
+        return self._run(self._cuda.mask_penalty, *arguments[:-3], partials.data_ptr())
+
+    def mask_step(self, *arguments):
+        return self._run(self._cuda.mask_step, *arguments[:-1])
+
+    def crop_windows(self, *arguments):
+        if arguments[3][0] > MAX_CHANNELS:  # on a device the reference does it
+            return self._cpu.crop_windows(*arguments)
+        return self._run(self._cuda.crop_windows, *arguments[:-3])
+
+    def window_heatmap(self, *arguments):
+        scores, maps, boxes, count, out, height, width = arguments[:-3]
+        if count == 0 or maps == 0 or height * width == 0:
+            return self._cpu.window_heatmap(*arguments)
+        given = _numbers(scores, maps * count, ctypes.c_float).view(maps, count)
+        largest = given.abs().amax(1)
+        changes = torch.zeros(maps + 1, height, width, dtype=torch.int64)
+        return self._run(
+            self._cuda.window_heatmap,
+            scores,
+            largest.data_ptr(),
+            maps,
+            boxes,
+            count,
+            changes.data_ptr(),
+            out,
+            height,
+            width,
+        )

@@ -1,0 +1,68 @@
+"""What runs the CUDA kernels on the host, and those kernels under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_on_host
+import pytest
+import torch
+
+from pyxai.ops import cam_project, mask_blend
+
+TESTS = Path(__file__).parent
+
+
+def test_the_kernels_run_and_not_those_of_the_cpu(cuda_host):
+    cam_project(torch.randn(1, 8, 3, 3), torch.randn(1, 2, 8))
+    mask_blend(torch.randn(1, 3, 8, 8), torch.rand(1, 2, 2))
+    assert cuda_host.launches == 2
+
+
+def test_conversions_round_as_torch_does(cuda_host):
+    values = torch.cat(
+        [
+            torch.randn(4000) * 10.0 ** torch.randint(-9, 6, (4000,)),
+            torch.arange(-300, 300) * 2.0**-26,  # halves of the smallest steps: ties
+            1 + torch.arange(0, 64) * 2.0**-12,
+            torch.tensor([65504.0, 65519.0, 65520.0, 1e6, torch.inf, -torch.inf, -0.0]),
+        ]
+    )
+    for dtype in (torch.float16, torch.bfloat16):
+        # A photo of ones under a mask of one cell is the mask.
+        ones = torch.ones(1, 1, 1, 1, dtype=dtype)
+        found = mask_blend(ones, values[:, None, None]).flatten()
+        finite = values.isfinite()
+        assert torch.equal(found[finite], values[finite].to(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "PYXAI_SANITIZE" not in os.environ, reason="minutes long: runs when PYXAI_SANITIZE is set"
+)
+def test_under_address_and_undefined_behaviour_sanitizer():
+    module = cuda_on_host.build(sanitize=True)
+    library = subprocess.run(
+        [cuda_on_host.compiler(), "-print-file-name=libasan.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYXAI_CUDA_HOST_MODULE": str(module),
+        "OMP_NUM_THREADS": "1",
+    }
+    chosen = "cuda-on-host and not large and not same_bits"
+    files = sorted(str(path) for path in TESTS.glob("test_ops_*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen]
+    done = subprocess.run(
+        [*command, *files], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

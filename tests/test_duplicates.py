@@ -226,7 +226,7 @@ def test_the_least_cosine_lies_above_chance():
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         least = least_cosine(rows)
         cosines = (rows @ rows.T)[np.triu_indices(300, 1)]
-        assert least >= 0.8
+        assert least >= 0.88
         assert float(cosines.max()) < least < 1
     assert least_cosine(rows[:10]) == 0.95
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pyxai.acceleration.packing import Geometry, Lengths
 
 # So few input channels do not fill the vectors that oneDNN computes with; with the positions of a
-# stride as channels they do. The first layer of a ResNet goes back in a third of the time.
+# stride as channels they do.
 _FEW_CHANNELS = 4
 
 

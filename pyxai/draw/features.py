@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
+from pyxai.draw.cells import fitted
 
 _GAP = 8
 _LINE = 15
@@ -60,7 +61,7 @@ def feature_sheet(
             pen.text((x, y - 1), captions[place][:letters], "black", font)
         y += _LINE
         for picture in variants:
-            _paste(page, picture, x, y, cell)
+            page.paste(fitted(picture, cell), (x, y))
             x += cell + 2
         if crops:
             _square(page, crops[place], x, y, cell)
@@ -75,12 +76,4 @@ def _square(
     step = max(2, side // count)
     for place, crop in enumerate(crops):
         row, column = divmod(place, count)
-        _paste(page, crop, left + column * step, top + row * step, step - 1)
-
-
-def _paste(page: Image.Image, picture: Image.Image, x: int, y: int, side: int) -> None:
-    """A picture scaled to fit a square."""
-    scale = side / max(picture.size)
-    width, height = (max(1, round(length * scale)) for length in picture.size)
-    fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    page.paste(fitted, (x + (side - width) // 2, y + (side - height) // 2))
+        page.paste(fitted(crop, step - 1), (left + column * step, top + row * step))

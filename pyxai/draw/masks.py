@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
+from pyxai.draw.cells import cut, fitted
 from pyxai.draw.overlay import overlay
 
 _GAP = 8
@@ -78,7 +79,7 @@ def mask_figure(
     page = Image.new("RGB", (columns * across + _GAP, top + len(rows) * down + _GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(_TEXT)
     for column, title in enumerate(column_titles):
-        pen.text((_GAP + column * across, 2), _cut(title, font, cell), "black", font)
+        pen.text((_GAP + column * across, 2), cut(title, cell, font), "black", font)
     for index, ((photo, masks), texts) in enumerate(zip(rows, captions, strict=True)):
         pictures = [photo]
         for heatmap, perturbed in masks:
@@ -88,16 +89,6 @@ def mask_figure(
         y = top + index * down + _GAP
         for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
             x = _GAP + column * across
-            scale = cell / max(picture.size)
-            width, height = (max(1, round(length * scale)) for length in picture.size)
-            fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-            page.paste(fitted, (x + (cell - width) // 2, y + (cell - height) // 2))
-            pen.text((x, y + cell + 1), _cut(text, font, cell), "black", font)
+            page.paste(fitted(picture, cell), (x, y))
+            pen.text((x, y + cell + 1), cut(text, cell, font), "black", font)
     return page
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """As much of a text as fits into so many pixels."""
-    while text and font.getlength(text) > width:
-        text = text[:-1]
-    return text

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
+from pyxai.draw.cells import fitted
 
 Palette: TypeAlias = Literal["red_blue", "orange_purple"]
 
@@ -96,7 +97,7 @@ def shap_figure(
         for column, (panel, text) in enumerate(zip(panels, ("", *texts), strict=True)):
             x = _GAP + column * across
             pen.text((x, y), text, "black", font)
-            page.paste(_fitted(panel, cell), (x, y + _LINE))
+            page.paste(fitted(panel, cell), (x, y + _LINE))
     _scale(page, pen, font, len(photos) * down + _GAP, limit, palette)
     return page
 
@@ -115,16 +116,6 @@ def _pair(palette: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     if palette not in _COLOURS:
         raise argument_error("palette", f"one of {', '.join(map(repr, _COLOURS))}", palette)
     return _COLOURS[palette]
-
-
-def _fitted(picture: Image.Image, cell: int) -> Image.Image:
-    """The picture in the middle of a white square."""
-    scale = cell / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    square = Image.new("RGB", (cell, cell), "white")
-    fitted = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    square.paste(fitted, ((cell - size[0]) // 2, (cell - size[1]) // 2))
-    return square
 
 
 def _scale(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
+from pyxai.draw.cells import cut, fitted
 
 _GAP = 6
 _LINE = 16
@@ -64,20 +65,9 @@ def sheet(
             pen.text((_GAP, y), row_titles[index][: letters * columns], "black", font)
         for column, picture in enumerate(row):
             if captions:
-                caption = _cut(captions[index][column], cell, font)
+                caption = cut(captions[index][column], cell, font)
                 pen.text((_GAP + column * step, y + above + cell + 2), caption, "black", font)
             if picture is None:
                 continue
-            scale = cell / max(picture.size)
-            width, height = (max(1, round(length * scale)) for length in picture.size)
-            fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-            x = _GAP + column * step + (cell - width) // 2
-            page.paste(fitted, (x, y + above + (cell - height) // 2))
+            page.paste(fitted(picture, cell), (_GAP + column * step, y + above))
     return page
-
-
-def _cut(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """As much of a text as fits so many pixels."""
-    while text and font.getlength(text) > width:
-        text = text[:-1]
-    return text

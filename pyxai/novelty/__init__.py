@@ -5,11 +5,12 @@ of the logistic head, `active_share` counts active neurons. Scores with paramete
 `NoveltyDetector(clf, method=KNN(k=10))`.
 """
 
+from pyxai._measure import Measure
 from pyxai.novelty.activations import Activations
 from pyxai.novelty.activity import ActiveShare, active_share
 from pyxai.novelty.comparison import Comparison, HoldOut, compare, holdout
 from pyxai.novelty.detector import NoveltyDetector
-from pyxai.novelty.metrics import Evaluation, Measure, evaluate_scores
+from pyxai.novelty.metrics import Evaluation, evaluate_scores
 from pyxai.novelty.scores import (
     ASH,
     FDBD,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyxai._errors import argument_error, check_count
+from pyxai._measure import Measure
 from pyxai._text import text_table
 
 Array = np.ndarray[Any, Any]
@@ -30,26 +31,6 @@ HEADINGS = {
     "fpr95_novel": "FPR95 novel+",
 }
 """The same for the head of a table: known+ counts known as positive, novel+ novel."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number with its interval.
-
-    Attributes:
-        value: on the images as they are.
-        low: the lower end of the interval, NaN without bootstrap.
-        high: the upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.low):
-            return f"{self.value:.4f}"
-        return f"{self.value:.4f} ({self.low:.4f} - {self.high:.4f})"
 
 
 @dataclass(frozen=True)
@@ -84,10 +65,7 @@ class Evaluation:
         found: dict[str, Any] = {"known": self.known, "novel": self.novel}
         found["confidence"] = self.confidence
         for name in NAMES:
-            measure = getattr(self, name)
-            ends = {"low": measure.low, "high": measure.high}
-            ends = {end: None if np.isnan(each) else each for end, each in ends.items()}
-            found[name] = {"value": measure.value, **ends}
+            found[name] = getattr(self, name).as_dict()
         return found
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pyxai._errors import MissingExtraError, argument_error
+from pyxai._files import replacing
 from pyxai.novelty.identity import Identity, identity_of, weights_token
 from pyxai.novelty.scores import SCORES, OutlierEstimator, Score
 
@@ -55,9 +56,8 @@ def save_detector(detector: Any, path: Path) -> None:
             for name in ("layer", "false_alarm_rate", "holdout", "batch_size", "seed")
         },
     }
-    partial = path.with_name(f"{path.name}.part")
-    save_file(tensors, partial, metadata={"pyxai": json.dumps(record)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"pyxai": json.dumps(record)})
 
 
 def load_detector(

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from pyxai._errors import check_count
 from pyxai.draw import sheet
+from pyxai.draw.cells import fitted
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
 
@@ -133,10 +134,7 @@ def _tile(
 ) -> Image.Image:
     """A picture in a square with a bar below it."""
     page = Image.new("RGB", (side, side), "white")
-    scale = min(side / picture.width, (side - _BAR) / picture.height)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    fitted = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    page.paste(fitted, ((side - size[0]) // 2, (side - _BAR - size[1]) // 2))
+    page.paste(fitted(picture, side, side - _BAR))
     pen = ImageDraw.Draw(page)
     pen.rectangle((0, side - _BAR + 2, side - 1, side - 1), fill=(225, 225, 225))
     if percent > 0:

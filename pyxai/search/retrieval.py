@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyxai._errors import argument_error, check_count
+from pyxai._measure import Measure
 from pyxai._text import text_table
 from pyxai.search.distances import Metric, prepared, ranks
 from pyxai.search.nearest import Matrix
@@ -19,26 +20,6 @@ Array = NDArray[np.float64]
 _QUERIES = 32  # ranked together
 _TOP = 15  # of ConvNet Playground's score
 _AT_ONCE = 1 << 22  # numbers of a bootstrap chunk
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over queries with its bootstrap interval.
-
-    Attributes:
-        value: the mean.
-        low: the lower end, NaN without bootstrap.
-        high: the upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.low):
-            return f"{100 * self.value:.1f}"
-        return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class RetrievalRow:
     metric: str
     label: str | None
     queries: int
-    measures: dict[str, Estimate]
+    measures: dict[str, Measure]
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ class RetrievalReport:
         lines = [("network", "layer", "metric", "class", "queries", *names)]
         for row in self.rows:
             if row.label is None or classes:
-                cells = [str(row.measures[name]) for name in names]
+                cells = [row.measures[name].percent() for name in names]
                 label = "all" if row.label is None else row.label
                 head = (row.network, row.layer, row.metric, label, str(row.queries))
                 lines.append((*head, *cells))
@@ -109,11 +90,6 @@ class RetrievalReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-
-        def plain(value: Estimate) -> dict[str, float | None]:
-            pairs = (("value", value.value), ("low", value.low), ("high", value.high))
-            return {name: None if np.isnan(each) else each for name, each in pairs}
-
         return {
             "chance": self.chance,
             "skipped": self.skipped,
@@ -125,7 +101,7 @@ class RetrievalReport:
                     "metric": row.metric,
                     "class": row.label,
                     "queries": row.queries,
-                    "measures": {name: plain(each) for name, each in row.measures.items()},
+                    "measures": {name: each.as_dict() for name, each in row.measures.items()},
                 }
                 for row in self.rows
             ],
@@ -189,7 +165,7 @@ def measures_of(relevant: NDArray[np.bool_], cutoffs: Sequence[int]) -> dict[str
 
 def estimates(
     values: dict[str, Array], bootstrap: int, confidence: float, random: np.random.Generator
-) -> dict[str, Estimate]:
+) -> dict[str, Measure]:
     """Means with percentile intervals over samples of the queries, drawn with replacement.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993).
@@ -209,7 +185,7 @@ def estimates(
         ends = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
     means = table.mean(axis=0)
     return {
-        name: Estimate(float(means[i]), float(ends[0, i]), float(ends[1, i]))
+        name: Measure(float(means[i]), float(ends[0, i]), float(ends[1, i]))
         for i, name in enumerate(values)
     }
 
@@ -279,7 +255,7 @@ def evaluate_layer(
     bootstrap: int,
     confidence: float,
     seed: int,
-) -> list[tuple[str | None, int, dict[str, Estimate]]]:
+) -> list[tuple[str | None, int, dict[str, Measure]]]:
     """(class or None for all, number of queries, measures) of one layer and metric."""
     parts = [
         measures_of(relevant, cutoffs)
@@ -288,7 +264,7 @@ def evaluate_layer(
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     codes = queries.codes[queries.ids].numpy()
     random = np.random.default_rng(seed)
-    found: list[tuple[str | None, int, dict[str, Estimate]]] = []
+    found: list[tuple[str | None, int, dict[str, Measure]]] = []
     for place, name in enumerate((None, *queries.names)):
         inside = np.ones(len(codes), bool) if name is None else codes == place - 1
         if inside.any():

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pyxai._errors import argument_error, closest
+from pyxai._files import replacing, write_json
 from pyxai.search.nearest import Matrix
 
 FORMAT = "pyxai image index 1"
@@ -201,7 +202,7 @@ class Store:
             "shards": [{"stem": each.stem, "photos": len(each.photos)} for each in self.shards],
             "failures": [[name, reason] for name, reason in self.failures.items()],
         }
-        write_json(self.directory / FILE, record)
+        write_json(self.directory / FILE, record, indent=None)
 
     def move_to(self, directory: Path) -> None:
         """Writes everything into a folder, which it lies in from then on."""
@@ -259,7 +260,7 @@ class Store:
         columns: dict[str, list[Any]] = {
             name: [getattr(photo, name) for photo in shard.photos] for name in Photo.__match_args__
         }
-        write_json(photos, columns)
+        write_json(photos, columns, indent=None)
         shard.features = _mapped(features)
 
     # ---- looking at it ----
@@ -389,17 +390,8 @@ def write_tensors(
         offset = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for pieces in lists.values():
             for piece in pieces:
                 file.write(piece.contiguous().view(torch.uint8).numpy().data)
-    partial.replace(path)
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes all or nothing: another file first, which then takes the place."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from pyxai._files import replacing
 from pyxai.classifier import Classifier
 from pyxai.images import Preprocessing
 from pyxai.zoo.head import HeadSpec, head_of
@@ -48,9 +49,8 @@ def save_classifier(classifier: Classifier, path: str | os.PathLike[str]) -> Non
     head = head_of(network)
     if head is not None:
         metadata["head"] = json.dumps(asdict(head))
-    partial = Path(f"{os.fspath(path)}.part")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    with replacing(Path(path)) as partial:
+        save_file(state, partial, metadata=metadata)
 
 
 def read_weights(path: str) -> Weights:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pyxai._errors import argument_error
+from pyxai._files import replacing
 from pyxai.train.quality import sharpness
 
 _FORMAT = "pyxai duplicates 1"
@@ -139,8 +140,8 @@ class Store:
             names = [[record.name, record.pixels] for record, _ in self._waiting]
             file = self._directory / f"{self._prefix}-{number:05d}.safetensors"
             metadata = {"photos": json.dumps(names), "network": self._network}
-            save_file({"features": rows}, file.with_suffix(".part"), metadata=metadata)
-            file.with_suffix(".part").replace(file)
+            with replacing(file) as partial:
+                save_file({"features": rows}, partial, metadata=metadata)
         self._waiting.clear()
 
     def _append(self, entry: dict[str, Any]) -> None:

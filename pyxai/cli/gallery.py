@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from pyxai._text import text_table
+from pyxai.classes.crop_size import choose_crop
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classes.page import share
 from pyxai.classes.storage import folder_names
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
-from pyxai.images import ImageError, find_photos, open_photo
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
-_CROP = 160
-_LOOKED_AT = 32  # photos, to choose a crop
 _SHOWN = 20  # photos that could not be read
 
 
@@ -88,24 +85,6 @@ def gallery(
             typer.echo(f"pyxai: photos {what}: {count}", err=True)
     if report["unreadable"]:
         raise typer.Exit(1)
-
-
-def choose_crop(photos: list[Path]) -> tuple[int, str]:
-    """A crop that suits the first photos, and why: 160 pixels, or half a side of small photos.
-
-    Raises:
-        pyxai.images.ImageError: there are no photos.
-    """
-    sides = []
-    for path in find_photos(photos)[:_LOOKED_AT]:
-        try:
-            sides.append(min(open_photo(path).size))
-        except ImageError:  # reported when all are read
-            continue
-    if not sides or statistics.median(sides) >= 2 * _CROP:
-        return _CROP, "the default"
-    side = int(statistics.median(sides))
-    return max(1, side // 2), f"half of {side}, the shorter side of the first photos (median)"
 
 
 def _summary(report: dict[str, Any]) -> str:

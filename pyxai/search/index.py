@@ -359,6 +359,29 @@ class ImageIndex:
         least = check_count("neighbours", neighbours, least=2)
         return Projection(umap_points(matrix, as_metric(metric), least, seed), method, name, None)
 
+    def typical_distance(
+        self,
+        *,
+        metric: MetricName = "cosine",
+        p: float | None = None,
+        layer: str | None = None,
+        model: str | None = None,
+    ) -> float:
+        """The mean distance of two photos, from a fixed sample of pairs; 1 where it is 0.
+
+        Similarities by metrics other than cosine and correlation are shares of it.
+
+        Args:
+            metric: see `search`.
+            p: see `search`.
+            layer: see `search`.
+            model: see `search`.
+
+        Raises:
+            ValueError: an argument does not fit.
+        """
+        return self._typical_distance(self._store.header.place(layer, model), as_metric(metric, p))
+
     # ---- how ----
 
     def _matrix(self, network: int, layer: int) -> Matrix:

@@ -1,5 +1,6 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
+from pyxai import playground
 from pyxai.acceleration import accelerate
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
@@ -42,6 +43,7 @@ __all__ = [
     "fine_tune",
     "load_classifier",
     "meaningful_perturbation",
+    "playground",
     "shap_values",
     "sliding_window",
     "undesirable_pixels",

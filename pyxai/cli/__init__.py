@@ -14,6 +14,7 @@ from pyxai.cli.features import features
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
 from pyxai.cli.novelty import novelty
+from pyxai.cli.playground import playground
 from pyxai.cli.search import search
 from pyxai.cli.shap import shap
 from pyxai.cli.train import train
@@ -34,6 +35,7 @@ app.command()(features)
 app.command()(gallery)
 app.command()(info)
 app.add_typer(novelty, name="novelty")
+app.add_typer(playground, name="playground")
 app.command()(shap)
 app.add_typer(search, name="search")
 app.command()(train)

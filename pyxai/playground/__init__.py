@@ -1,6 +1,6 @@
 """The playground: a web site to explore what classifiers see in photos."""
 
-from pyxai.playground.build import build
-from pyxai.playground.serve import serve
+from pyxai.playground.builder import build
+from pyxai.playground.server import serve
 
 __all__ = ["build", "serve"]

@@ -85,9 +85,7 @@ class SiteFolder:
 
     def read(self, address: str) -> dict[str, Any]:
         """What `write` has written."""
-        text = (self._data / f"{address}.js").read_text("ascii")
-        found: dict[str, Any] = json.loads(text[text.index(", ") + 2 : text.rindex(")")])
-        return found
+        return read_data(self._data / f"{address}.js")
 
     def picture(self, address: str, picture: Image.Image, quality: int = 85) -> None:
         """Writes a picture as a JPEG file; the address ends in ".jpg"."""
@@ -106,6 +104,20 @@ class SiteFolder:
 
     def _save(self) -> None:
         write_json(self._data / _RECORD, self._keys)
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """A file of data, as `SiteFolder.write` has written it.
+
+    Raises:
+        ValueError: it is something else.
+        OSError: it cannot be read.
+    """
+    text = path.read_text("ascii")
+    if not text.startswith("playground.receive("):
+        raise ValueError(f"{path}: expected a file of data of a site, got something else")
+    found: dict[str, Any] = json.loads(text[text.index(", ") + 2 : text.rindex(")")])
+    return found
 
 
 def packed(values: NDArray[Any], kind: str) -> dict[str, Any]:

@@ -382,6 +382,14 @@ class ImageIndex:
         """
         return self._typical_distance(self._store.header.place(layer, model), as_metric(metric, p))
 
+    def classifier(self, model: str | None = None) -> Classifier:
+        """A network of the index, by name; None, the first.
+
+        Raises:
+            ValueError: there is no such network, or the index was loaded without it.
+        """
+        return self._classifier(self.networks[self._store.header.place(None, model)[0]])
+
     # ---- how ----
 
     def _matrix(self, network: int, layer: int) -> Matrix:

@@ -1,0 +1,141 @@
+"""Serves a playground: its files, and, if asked for, answers for new photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pyxai._errors import MissingExtraError, argument_error, check_count
+from pyxai.playground.explanations import Explainer, Explaining
+from pyxai.playground.static_server import make_server
+from pyxai.playground.writing import read_data
+from pyxai.search.index import ImageIndex
+from pyxai.search.networks import Models, named
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+LOOPBACK = "127.0.0.1"
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    site: PathLike,
+    *,
+    host: str = LOOPBACK,
+    port: int = 8000,
+    models: Models | None = None,
+    index: PathLike | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serves a site that `build` made, until it is interrupted.
+
+    Only files of the site are handed out, and by default only to this machine. With the networks
+    and the folder of features, visitors can also search by photos of their own (extra `serve`):
+    these are looked at in memory and forgotten. Nothing is fetched from anywhere.
+
+    Args:
+        site: the folder.
+        host: the address to listen at. Others than the default let other machines in; there is no
+            password, so put a real web server in front of it.
+        port: 0 for any that is free.
+        models: the networks that the site was built with, for live search.
+        index: the folder of features that it was built with, for live search.
+        ready: is called with the site's address once it can be opened.
+
+    Raises:
+        ValueError: there is no such site; only one of `models` and `index` is given; they are not
+            those of the site.
+        MissingExtraError: live search without FastAPI and uvicorn.
+        OSError: the port is taken.
+    """
+    root = Path(site)
+    about = read_site(root)
+    if not 0 <= check_count("port", port, least=0) <= 65535:
+        raise argument_error("port", "a port from 0 to 65535", port)
+    if (models is None) != (index is None):
+        got = "models" if index is None else "index"
+        raise ValueError(f"index: expected models and index together, or neither, got only {got}")
+    if models is None or index is None:
+        _serve_files(root, host, port, ready)
+    else:
+        _serve_live(root, about, models, Path(index), host, port, ready)
+
+
+def read_site(root: Path) -> dict[str, Any]:
+    """What site.js says.
+
+    Raises:
+        ValueError: there is no site in the folder, a damaged one, or one of another version.
+    """
+    try:
+        about = read_data(root / "data" / "site.js")
+    except (OSError, ValueError) as error:
+        expected = "the folder of a site that `pyxai playground build` finished"
+        raise ValueError(f"site: expected {expected}, got {root}: {error}") from error
+    if about.get("format") != 1:
+        raise ValueError(f"site: expected format 1, got {about.get('format')!r}")
+    return about
+
+
+def _serve_files(root: Path, host: str, port: int, ready: Callable[[str], None] | None) -> None:
+    server = make_server(root, host, port, only_local=host in _LOCAL)
+    try:
+        if ready is not None:
+            ready(_address(host, server.server_address[1]))
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+def _serve_live(
+    root: Path,
+    about: dict[str, Any],
+    models: Models,
+    index: Path,
+    host: str,
+    port: int,
+    ready: Callable[[str], None] | None,
+) -> None:
+    try:
+        import uvicorn
+
+        from pyxai.playground.live import Live, make_app
+    except ImportError as error:
+        raise MissingExtraError("live search", "fastapi and uvicorn", "serve") from error
+    indexes = load_indexes(about, models, index)
+    classifiers = [indexes[0].classifier(each.name) for each in indexes[0].networks]
+    settings = Explaining(None, ("auto",), False, 0, 1, 0)
+    explainers = [Explainer(each, settings) for each in classifiers]
+    app = make_app(root, Live(indexes, explainers, about["metrics"]), only_local=host in _LOCAL)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
+    sockets = [config.bind_socket()]
+    if ready is not None:
+        ready(_address(host, sockets[0].getsockname()[1]))
+    uvicorn.Server(config).run(sockets)
+
+
+def load_indexes(about: dict[str, Any], models: Models, folder: Path) -> list[ImageIndex]:
+    """The features of each data set, with their networks.
+
+    Raises:
+        ValueError: they are not those of the site.
+    """
+    found = []
+    for number, described in enumerate(about["sets"]):
+        index = ImageIndex.load(folder / str(number), models)
+        layers = [[layer.name for layer in each.layers] for each in index.networks]
+        wanted = [[layer["name"] for layer in each["layers"]] for each in about["networks"]]
+        if len(index) != described["photos"] or layers != wanted:
+            expected = f"the features that the site was built with ({described['photos']} photos)"
+            raise argument_error("index", expected, f"{folder / str(number)}: {index!r}")
+        found.append(index)
+    given = len(named(models))
+    if given != len(about["networks"]):
+        raise argument_error("models", f"the site's {len(about['networks'])} networks", given)
+    return found
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -143,11 +142,11 @@ def read_labels(path: Path) -> dict[str, str]:
             raise ValueError(
                 f"--labels: expected a CSV with the columns file and label, got {path}"
             )
-        return {os.path.normpath(path.parent / row["file"]): row["label"] for row in rows}
+        return {str((path.parent / row["file"]).resolve()): row["label"] for row in rows}
 
 
 def _by_path(labels: dict[str, str]) -> Callable[[str], str | None]:
-    return lambda path: labels.get(os.path.normpath(path))
+    return lambda path: labels.get(str(Path(path).resolve()))
 
 
 def _index(site: Path) -> Path:

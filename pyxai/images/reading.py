@@ -95,6 +95,11 @@ def open_photo(source: PhotoSource, *, name: str | None = None) -> Image.Image:
         raise ImageError(label, f"cannot be decoded: {_in_words(error)}") from error
 
 
+def readable_formats() -> list[str]:
+    """Those of `FORMATS` that can be read here."""
+    return [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
+
+
 def is_upright_rgb(photo: object) -> bool:
     """Whether this is a picture just as `open_photo` returns it, so that it need not be opened."""
     return type(photo) is Image.Image and photo.mode == "RGB" and not photo.info
@@ -166,9 +171,8 @@ def _unknown_format(path: str) -> str:
 def _from_file(file: Any, name: str) -> Image.Image:
     if isinstance(file, io.TextIOBase):
         raise ImageError(name, "expected a binary file object, got a text file; open it with 'rb'")
-    formats = [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
     try:
-        image = Image.open(file, formats=formats)
+        image = Image.open(file, formats=readable_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, _in_words(error)) from error
     with image:

@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from PIL import Image, UnidentifiedImageError
 
 from pyxai.images import ImageError, open_photo
-from pyxai.images.reading import FORMATS
+from pyxai.images.reading import readable_formats
 from pyxai.playground.explanations import Explainer
 from pyxai.playground.similar import NEIGHBORS
 from pyxai.playground.static_server import HEADERS, file_of, is_local
@@ -86,7 +86,7 @@ def decoded(body: bytes) -> Image.Image:
         HTTPException: it is none, or too large.
     """
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(body), formats=readable_formats()) as picture:
             width, height = picture.size
         if width * height > MAX_PIXELS:
             told = f"a photo of at most {MAX_PIXELS:,} pixels, got {width} × {height}"

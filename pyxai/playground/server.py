@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -109,11 +110,12 @@ def _serve_live(
     settings = Explaining(None, ("auto",), False, 0, 1, 0)
     explainers = [Explainer(each, settings) for each in classifiers]
     app = make_app(root, Live(indexes, explainers, about["metrics"]), only_local=host in _LOCAL)
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
-    sockets = [config.bind_socket()]
-    if ready is not None:
-        ready(_address(host, sockets[0].getsockname()[1]))
-    uvicorn.Server(config).run(sockets)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        if ready is not None:
+            ready(_address(host, listening.getsockname()[1]))
+        config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off")
+        uvicorn.Server(config).run([listening])
 
 
 def load_indexes(about: dict[str, Any], models: Models, folder: Path) -> list[ImageIndex]:

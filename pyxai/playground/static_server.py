@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -35,11 +36,14 @@ def file_of(root: Path, address: str) -> Path | None:
     path = unquote(urlsplit(address).path)
     if "\0" in path or "\\" in path:
         return None
-    wanted = (root / path.lstrip("/")).resolve()
-    if wanted == root:
-        wanted = root / "index.html"
-    inside = wanted.is_relative_to(root) and wanted.suffix in _SUFFIXES
-    return wanted if inside and wanted.is_file() else None
+    try:
+        wanted = (root / path.lstrip("/")).resolve()
+        if wanted == root:
+            wanted = root / "index.html"
+        inside = wanted.is_relative_to(root) and wanted.suffix in _SUFFIXES
+        return wanted if inside and wanted.is_file() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 def is_local(host: str | None) -> bool:
@@ -91,6 +95,10 @@ class _OpenHandler(_Handler):
     only_local = False
 
 
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
 def make_server(root: Path, host: str, port: int, *, only_local: bool) -> ThreadingHTTPServer:
     """A server that waits for `serve_forever`.
 
@@ -104,4 +112,4 @@ def make_server(root: Path, host: str, port: int, *, only_local: bool) -> Thread
         OSError: the port is taken.
     """
     handler = partial(_Handler if only_local else _OpenHandler, directory=str(root.resolve()))
-    return ThreadingHTTPServer((host, port), handler)
+    return (_Server6 if ":" in host else ThreadingHTTPServer)((host, port), handler)

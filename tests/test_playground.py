@@ -1,0 +1,433 @@
+"""`pyxai.playground.build`: what the files of a site say, and what a second call keeps."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import SmallNet, SmallViT, random_net
+from PIL import Image
+from train_photos import COLOURS, SQUARE, photo
+
+import pyxai
+from pyxai.playground import build
+from pyxai.playground.explanations import Explainer, Explaining
+from pyxai.playground.server import read_site
+from pyxai.playground.similar import on_a_square
+from pyxai.playground.unit_pictures import drawn_channels
+from pyxai.playground.writing import SiteFolder, read_data
+
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+QUICK = {"units": 2, "unit_steps": 2, "crops": 2, "undesirable": 1, "undesirable_steps": 2}
+QUICK |= {"maps": ("pca",), "progress": False}
+
+
+def classifiers():
+    torch.manual_seed(0)
+    names = ["blue", "green", "red", "</script>"]
+    return {
+        "first": pyxai.Classifier(
+            random_net(classes=4), class_names=names, preprocessing=SQUARE, name="first"
+        ),
+        "second": pyxai.Classifier(random_net(classes=7), preprocessing=SQUARE, name="second"),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Nine photos of three colours, one with a hostile name, one that is broken."""
+    root, random = tmp_path_factory.mktemp("photos") / "colours", np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            file = HOSTILE if (name, number) == ("red", 2) else f"{number}.png"
+            photo(colour, (48, 40), random).save(root / name / file)
+    (root / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("site") / "out"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    page = build(classifiers(), folder, root, **QUICK)
+    torch.set_num_threads(threads)
+    assert page == root / "index.html"
+    return root
+
+
+def data(site, address):
+    return read_data(site / "data" / f"{address}.js")
+
+
+def unpacked(array):
+    kinds = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4", "float32": "<f4"}
+    numbers = np.frombuffer(base64.b64decode(array["data"]), kinds[array["type"]])
+    return numbers.reshape(array["shape"])
+
+
+# ---- what the files say ----
+
+
+def test_site_says_what_there_is(site):
+    about = read_site(site)
+    (one,) = about["sets"]
+    assert (one["name"], one["photos"], one["unreadable"]) == ("colours", 9, 1)
+    assert one["classes"] == ["blue", "green", "red"]
+    assert one["sizes"] == [3, 3, 3]
+    assert about["k"] == 8
+    assert about["metrics"] == ["cosine", "euclidean", "sqeuclidean", "minkowski"]
+    assert [each["name"] for each in about["networks"]] == ["first", "second"]
+    network = about["networks"][0]
+    model = classifiers()["first"].network
+    assert network["parameters"] == sum(each.numel() for each in model.parameters())
+    names = data(site, "networks/0/names")["names"]
+    assert names == ["blue", "green", "red", "</script>"]
+    assert data(site, "networks/1/names")["names"][6] == "class 6"
+    modules = data(site, "networks/0/modules")["modules"]
+    for place, layer in enumerate(network["layers"]):
+        module = modules[layer["index"]]
+        assert (module["name"], module["layer"]) == (layer["name"], place)
+        found = classifiers()["first"].activations(torch.zeros(1, 3, 32, 32), layer["name"])
+        assert tuple(found[layer["name"]].shape[1:]) == tuple(module["shape"])
+        assert layer["channels"] == module["shape"][0]
+        assert layer["positions"] == module["shape"][1:]
+    assert modules[0]["name"] == "stem.0"
+    assert modules[0]["parameters"] == 8 * 3 * 9 + 8
+    so_far = [layer["parameters_so_far"] for layer in network["layers"]]
+    assert so_far == sorted(so_far)
+    assert so_far[-1] <= network["parameters"] - 24 * 4  # all but the head
+
+
+def test_photos_have_names_classes_and_copies(site, folder):
+    photos = data(site, "sets/0/photos-0")
+    assert photos["first"] == 0
+    assert photos["names"][0] == "blue/0.png"
+    assert f"red/{HOSTILE}" in photos["names"]
+    assert photos["labels"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert photos["sizes"] == [[48, 40]] * 9
+    assert unpacked(data(site, "sets/0/labels")["labels"]).tolist() == photos["labels"]
+    for kind in ("thumbs", "photos"):
+        with Image.open(site / "data" / "sets" / "0" / kind / "0" / "8.jpg") as copy:
+            assert copy.size == (48, 40)
+    assert str(folder) not in (site / "data" / "sets" / "0" / "photos-0.js").read_text()
+
+
+def test_nothing_in_a_site_can_end_a_script_or_names_this_machine(site, folder):
+    for path in sorted((site / "data").rglob("*")):
+        assert HOSTILE not in path.name
+        if path.suffix == ".js":
+            text = path.read_text("ascii")
+            assert "<" not in text
+            assert str(folder.parent) not in text
+            assert text.startswith(f'playground.receive("{path.relative_to(site / "data")}'[:-3])
+
+
+def test_large_photos_are_shrunk(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (1500, 300), (number * 90, 0, 0)).save(tmp_path / f"{number}.png")
+    plain = {"units": 0, "undesirable": 0, "galleries": False, "explained": 0}
+    build(classifiers()["first"], tmp_path, tmp_path / "site", **QUICK | plain)
+    copies = tmp_path / "site" / "data" / "sets" / "0"
+    with Image.open(copies / "photos" / "0" / "1.jpg") as copy:
+        assert copy.size == (640, 128)
+    with Image.open(copies / "thumbs" / "0" / "1.jpg") as copy:
+        assert copy.size == (128, 26)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "minkowski"])
+def test_neighbors_are_those_of_the_index(site, folder, metric):
+    index = pyxai.ImageIndex.build(classifiers(), folder, progress=False)
+    for number, network in enumerate(index.networks):
+        for place, layer in enumerate(network.layers):
+            address = f"sets/0/networks/{number}/layers/{place}/neighbors-{metric}-0"
+            found = data(site, address)
+            expected = index.search(
+                range(9), 8, metric=metric, layer=layer.name, model=network.name
+            )
+            assert np.array_equal(unpacked(found["ids"]), [each.ids for each in expected])
+            distances = np.array([each.distances for each in expected])
+            assert np.allclose(unpacked(found["distances"]), distances, rtol=1e-6)
+            scale = 1.0 if metric == "cosine" else found["typical"]
+            similarity = 100 * np.maximum(0, 1 - distances / scale)
+            assert np.allclose(similarity, [each.similarity for each in expected])
+
+
+def test_maps_keep_proportions(site):
+    points = unpacked(data(site, "sets/0/networks/0/layers/0/map-pca")["points"])
+    assert points.shape == (9, 2)
+    assert points.min() == 0
+    assert points.max() == 65535
+    wide = on_a_square(np.array([[0.0, 1.0], [4.0, 2.0]], np.float32))
+    assert wide.tolist() == [[0, 24576], [65535, 40959]]
+    same = on_a_square(np.zeros((3, 2), np.float32))
+    assert (same == 32768).all()
+
+
+def test_retrieval_is_that_of_the_index(site, folder):
+    found = data(site, "sets/0/retrieval")
+    index = pyxai.ImageIndex.build(classifiers(), folder, progress=False)
+    report = index.evaluate((1, 10, 50), metrics="cosine", layers="stage3", model="second")
+    measures = read_site(site)["measures"]
+    layers = [layer["name"] for layer in read_site(site)["networks"][1]["layers"]]
+    (row,) = (
+        row
+        for row in found["rows"]
+        if (row["network"], row["metric"], row["class"]) == (1, "cosine", None)
+        and layers[row["layer"]] == "stage3"
+    )
+    for name, (value, low, high) in zip(measures, row["measures"], strict=True):
+        assert value == pytest.approx(report.rows[0].measures[name].value)
+        assert low <= value <= high
+    assert found["chance"] == pytest.approx(2 / 8)
+    start = read_site(site)["sets"][0]["start"]
+    best = max(
+        (each for each in found["rows"] if each["class"] is None and each["metric"] == "cosine"),
+        key=lambda each: each["measures"][measures.index("mAP")][0],
+    )
+    assert (start["network"], start["layer"]) == (best["network"], best["layer"])
+
+
+def test_units_have_pictures_and_crops(site):
+    for number in range(2):
+        for place, layer in enumerate(read_site(site)["networks"][number]["layers"]):
+            base = f"networks/{number}/layers/{place}"
+            units = data(site, f"{base}/units")
+            channels = [unit["channel"] for unit in units["units"]]
+            assert channels == drawn_channels(layer["channels"], 2, 0)
+            assert (layer["units"], layer["thumbnail"]) == (2, channels[0])
+            assert units["size"] == 32  # of the network's input, below 128
+            for unit in units["units"]:
+                with Image.open(site / f"data/{base}/units/{unit['channel']}.jpg") as made:
+                    assert made.size == (32, 32)
+                assert len(unit["responses"]) == 2
+                strongest = [crop["response"] for crop in unit["crops"]]
+                assert strongest == sorted(strongest, reverse=True)
+                for rank, crop in enumerate(unit["crops"]):
+                    assert crop["set"] == 0
+                    assert 0 <= crop["photo"] < 9
+                    assert (site / f"data/{base}/crops/{unit['channel']}-{rank}.jpg").exists()
+
+
+def test_explanations_are_those_of_the_library(site, folder):
+    explained = data(site, "sets/0/networks/0/explained-0")["photos"]
+    assert len(explained) == 9
+    model = classifiers()["first"]
+    path = folder / "green" / "1.png"
+    shares = model(path)[0].softmax(0)
+    one = explained[4]
+    assert one["top"][0] == [int(shares.argmax()), pytest.approx(float(shares.max()), abs=1e-5)]
+    targets = {each["target"] for each in one["maps"]}
+    assert 1 in targets  # the class that the folder is named after
+    kinds = [(each["kind"], each["method"]) for each in one["maps"]]
+    assert {("cam", "cam"), ("cam", "layercam"), ("windows", "exhaustive")} <= set(kinds)
+    for each in one["maps"]:
+        assert each["region"] == [0, 0, 48, 40]
+        if each["method"] == "cam":
+            raw = pyxai.cam(model, path, each["target"], size=None, normalize=None)[0].numpy()
+            shown = unpacked(each["values"]) / 255 * (each["high"] - each["low"]) + each["low"]
+            assert np.allclose(shown, raw, atol=(raw.max() - raw.min()) / 500)
+    undesirable = [
+        number
+        for number, one in enumerate(explained)
+        for each in one["maps"]
+        if each["kind"] == "undesirable"
+    ]
+    assert undesirable == [0]
+
+
+def test_networks_without_positions_or_of_one_size_are_explained_by_windows(folder):
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    settings = Explaining(None, ("auto", "layercam"), True, 0, 1, 0)
+    picture = Image.open(folder / "red" / "0.png").convert("RGB")
+    found = Explainer(pyxai.Classifier(flat.eval(), preprocessing=SQUARE), settings)(picture)
+    assert [each["kind"] for each in found["maps"]] == ["windows"]
+    vit = pyxai.Classifier(SmallViT().eval(), preprocessing=SQUARE)
+    kinds = {each["kind"] for each in Explainer(vit, settings)(picture)["maps"]}
+    assert kinds == {"cam", "windows"}
+
+
+def test_classes_have_crops(site):
+    classes = data(site, "sets/0/networks/0/classes")
+    assert classes["classes"]
+    for row in classes["classes"]:
+        crops = data(site, f"sets/0/networks/0/class-{row['class']}")
+        several = [crop for group in [*crops["clusters"], crops["noise"]] for crop in group]
+        assert len(several) == row["crops"]
+        assert row["clusters"] == len(crops["clusters"])
+        assert {crop["i"] for crop in several} == set(range(row["crops"]))
+        for crop in several:
+            assert (site / f"data/sets/0/networks/0/crops/{row['class']}-{crop['i']}.jpg").exists()
+        picture = site / f"data/networks/0/classes/{row['class']}.jpg"
+        assert picture.exists() == row["picture"]
+    assert sum(row["picture"] for row in classes["classes"]) == min(2, len(classes["classes"]))
+
+
+def test_models_are_left_as_they_were(folder, tmp_path):
+    torch.manual_seed(3)
+    model = SmallNet(4).train()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    random = torch.get_rng_state()
+    build(pyxai.Classifier(model, preprocessing=SQUARE), folder, tmp_path / "site", **QUICK)
+    assert model.training
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    assert all(each.grad is None and each.requires_grad for each in model.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+# ---- a second call ----
+
+
+def written(site):
+    return {
+        path.relative_to(site).as_posix(): (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in (site / "data").rglob("*.js*")
+        if "build" not in path.name
+    }
+
+
+def test_a_second_call_keeps_what_does_not_change(site, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(site, copy)
+    before = written(copy)
+    lost = "data/sets/0/networks/1/explained-0.js"
+    (copy / lost).unlink()
+    expected = (site / lost).read_text()
+    build(classifiers(), folder, copy, **QUICK)
+    assert (copy / lost).read_text() == expected
+    changed = {name for name, state in written(copy).items() if before[name] != state}
+    kept = {name for name in before if "neighbors" in name or "units" in name or "map-" in name}
+    assert lost in changed
+    assert not changed & kept
+
+
+def test_other_settings_leave_no_stale_files(site, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(site, copy)
+    options = QUICK | {"metrics": ("manhattan",), "units": 0, "galleries": False}
+    build(classifiers()["second"], folder, copy, **options)
+    names = {path.relative_to(copy / "data").as_posix() for path in (copy / "data").rglob("*.*")}
+    assert not [name for name in names if "networks/1" in name or "cosine" in name]
+    assert not [name for name in names if "units" in name or "crops" in name or "class-" in name]
+    assert [name for name in names if "manhattan" in name]
+    assert read_site(copy)["networks"][0]["name"] == "second"
+
+
+def test_a_run_that_was_interrupted_goes_on(folder, tmp_path, monkeypatch):
+    calls, real = [], Explainer.__call__
+
+    def broken(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Explainer, "__call__", broken)
+    options = QUICK | {"units": 0, "undesirable": 0, "index": tmp_path / "index"}
+    with pytest.raises(KeyboardInterrupt):
+        build(classifiers(), folder, tmp_path / "site", **options)
+    with pytest.raises(ValueError, match="site: expected the folder of a site that"):
+        read_site(tmp_path / "site")
+    build(classifiers(), folder, tmp_path / "site", **options)
+    assert len(calls) == 12 + 9  # the nine photos of the first network were not explained again
+    assert read_site(tmp_path / "site")["sets"][0]["explained"] == 9
+
+
+def test_several_data_sets(site, folder, tmp_path):
+    sets = {"cold": folder / "blue", "warm": [folder / "red" / "0.png", folder / "green"]}
+    options = QUICK | {"units": 0, "undesirable": 0, "explained": 2}
+    build(classifiers()["first"], sets, tmp_path / "site", **options)
+    about = read_site(tmp_path / "site")
+    assert [(each["name"], each["photos"]) for each in about["sets"]] == [("cold", 3), ("warm", 4)]
+    assert about["title"] == "cold, warm"
+    assert [each["retrieval"] for each in about["sets"]] == [False, False]
+    names = data(tmp_path / "site", "sets/1/photos-0")["names"]
+    assert names == ["0.png", "0.png", "1.png", "2.png"]
+    assert len(data(tmp_path / "site", "sets/1/networks/0/explained-0")["photos"]) == 2
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("cosinus",)}, "metric: expected one of .*closest: 'cosine'"),
+        ({"metrics": ()}, "metrics: expected at least one of"),
+        ({"maps": ("tsne",)}, "maps: expected some of 'pca' and 'umap'"),
+        ({"methods": ("gradcamm",)}, "method: expected one of .*closest"),
+        ({"units": -1}, "units: expected an int of at least 0"),
+        ({"explained": -1}, "explained: expected None or an int of at least 0"),
+        ({"unit_steps": 0}, "unit_steps: expected an int of at least 1"),
+        ({"layers": "stage9"}, "stage9.*closest"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(classifiers()["first"], folder, tmp_path / "site", **QUICK | options)
+
+
+def test_bad_photos(folder, tmp_path):
+    model = classifiers()["first"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(pyxai.images.ImageError, match="expected a folder with photos, found none"):
+        build(model, tmp_path / "empty", tmp_path / "site", **QUICK)
+    with pytest.raises(ValueError, match="expected at least two that can be read, got one"):
+        build(model, folder / "red" / "0.png", tmp_path / "site", **QUICK)
+    for photos in ([Image.new("RGB", (40, 40))], {}, 3):
+        with pytest.raises(ValueError, match="photos: expected a folder, files, or a mapping"):
+            build(model, photos, tmp_path / "site", **QUICK)
+
+
+def test_a_folder_with_other_files_is_left_alone(folder, tmp_path):
+    (tmp_path / "thesis.txt").write_text("important")
+    with pytest.raises(ValueError, match="holds other files"):
+        build(classifiers()["first"], folder, tmp_path, **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_steps_delete_nothing_but_their_own_files(tmp_path):
+    site = SiteFolder(tmp_path / "site")
+    for step in ("sets/0/class-", "sets/0/classes.js", "sets/0/crops"):
+        site.begin(step, version=1)
+    for address in ("sets/0/class-1", "sets/0/classes", "sets/0/crops/1"):
+        site.write(address, {})
+    again = SiteFolder(tmp_path / "site")
+    again.begin("sets/0/class-", version=2)
+    again.begin("sets/0/classes.js", version=1)
+    again.begin("sets/0/crops", version=1)
+    assert not again.has("sets/0/class-1")
+    assert again.has("sets/0/classes")
+    assert again.has("sets/0/crops/1")
+    again = SiteFolder(tmp_path / "site")
+    again.begin("sets/0/crops", version=1)
+    again.finish()
+    assert not again.has("sets/0/classes")
+    assert again.has("sets/0/crops/1")
+
+
+def test_data_are_plain_ascii(tmp_path):
+    site = SiteFolder(tmp_path / "site")
+    record = {"text": '</script> "quoted" ü \u2028', "list": [1.5, None, True]}
+    site.write("odd", record)
+    path = tmp_path / "site" / "data" / "odd.js"
+    assert "</" not in path.read_text("ascii")
+    assert site.read("odd") == record
+    with pytest.raises(ValueError, match="Out of range float"):
+        site.write("nan", {"value": float("nan")})
+    assert not site.has("nan")
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="expected a file of data"):
+        read_data(path)
+
+
+def test_pages_are_copied(site):
+    assert (site / "index.html").read_text() == (
+        Path(pyxai.__file__).parent / "playground" / "site" / "index.html"
+    ).read_text()

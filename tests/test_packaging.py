@@ -85,7 +85,11 @@ def test_changelog_knows_the_version():
 
 
 @pytest.mark.parametrize(
-    "name", ["py.typed", "ops/_cpu.pyi", "ops/_cuda.pyi", "zoo/demo.safetensors"]
+    "name",
+    [
+        *("py.typed", "ops/_cpu.pyi", "ops/_cuda.pyi", "zoo/demo.safetensors"),
+        *("playground/site/index.html", "playground/site/scripts/main.js"),
+    ],
 )
 def test_package_data(name):
     assert (PACKAGE / name).is_file()

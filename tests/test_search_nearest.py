@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from pyxai._errors import MissingExtraError
-from pyxai.search import nearest as nearest_module
-from pyxai.search.distances import METRICS, as_metric
-from pyxai.search.nearest import Matrix, nearest
+from pyxai.neighbours import nearest as nearest_module
+from pyxai.neighbours.distances import METRICS, as_metric
+from pyxai.neighbours.nearest import Matrix, nearest
 from pyxai.search.projection import principal_components, umap_points
 from pyxai.search.retrieval import (
     choose_queries,

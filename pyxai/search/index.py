@@ -16,9 +16,9 @@ from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
 from pyxai.search.backends import Backend, Collection, Finder, as_backend
 from pyxai.search.building import build_store, extend_store
-from pyxai.search.distances import Metric, MetricName, as_metric
+from pyxai.neighbours.distances import Metric, MetricName, as_metric
 from pyxai.search.extraction import Labels, LayerNames, features_of
-from pyxai.search.nearest import Matrix
+from pyxai.neighbours.nearest import Matrix
 from pyxai.search.networks import Models, match, named
 from pyxai.search.projection import Projection, principal_components, umap_points
 from pyxai.search.queries import OneQuery, Query, read_queries
@@ -235,7 +235,7 @@ class ImageIndex:
                 of these, as a list; or model input, a float tensor `[N, C, H, W]`.
             k: how many photos; fewer come if the index has fewer.
             metric: "cosine", "euclidean", "sqeuclidean", "minkowski", "manhattan", "chebyshev" or
-                "correlation"; see `pyxai.search.distances.Metric`.
+                "correlation"; see `pyxai.neighbours.distances.Metric`.
             p: the order of "minkowski", 1 or more; by default 3.
             layer: whose features are compared; None, the last of the network's.
             model: name of the network; None, the one that has the layer, else the first.

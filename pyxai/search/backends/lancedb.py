@@ -11,8 +11,8 @@ import torch
 
 from pyxai._errors import MissingExtraError, argument_error
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
-from pyxai.search.distances import Metric, prepared
-from pyxai.search.nearest import Matrix, check_queries
+from pyxai.neighbours.distances import Metric, prepared
+from pyxai.neighbours.nearest import Matrix, check_queries
 
 _FOLDER = "lancedb"
 _ROWS = 4096  # handed over together

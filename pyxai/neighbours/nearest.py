@@ -104,7 +104,8 @@ def nearest(
 
     Returns:
         Distances `[q, k]` float64, the smallest first, and row numbers `[q, k]` int64. Rows at the
-        same distance are in the order of their numbers.
+        same distance are in the order of their numbers; which of them are found if not all are
+        among the k + 16 is left open.
 
     Raises:
         ValueError: the widths differ, a query is not finite, or there are fewer than k rows.

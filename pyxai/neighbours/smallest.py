@@ -10,7 +10,7 @@ _GROUP = 32
 class Smallest:
     """The w smallest values of each query, and their columns, of all blocks so far.
 
-    Of equal values at the edge, those of earlier blocks stay.
+    Which of equal values at the edge are kept is left open.
 
     Attributes:
         values: `[q, w]` float32, in no order; infinite while fewer were seen.

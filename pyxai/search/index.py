@@ -14,11 +14,11 @@ from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
+from pyxai.neighbours.distances import Metric, MetricName, as_metric
+from pyxai.neighbours.nearest import Matrix
 from pyxai.search.backends import Backend, Collection, Finder, as_backend
 from pyxai.search.building import build_store, extend_store
-from pyxai.neighbours.distances import Metric, MetricName, as_metric
 from pyxai.search.extraction import Labels, LayerNames, features_of
-from pyxai.neighbours.nearest import Matrix
 from pyxai.search.networks import Models, match, named
 from pyxai.search.projection import Projection, principal_components, umap_points
 from pyxai.search.queries import OneQuery, Query, read_queries

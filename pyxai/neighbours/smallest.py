@@ -58,8 +58,11 @@ def _merge(
     best: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, numbers: torch.Tensor
 ) -> None:
     """Takes values `[q, m]` with their numbers `[q, m]` or `[m]` in, in place."""
-    together = torch.cat([best, values], dim=1)
-    found, places = together.topk(best.shape[1], dim=1, largest=False, sorted=False)
-    known = torch.cat([columns, numbers.expand(values.shape)], dim=1)
-    columns.copy_(known.gather(1, places))
+    wanted = best.shape[1]
+    found, places = torch.cat([best, values], dim=1).topk(
+        wanted, dim=1, largest=False, sorted=False
+    )
+    kept = columns.gather(1, places.clamp_max(wanted - 1))
+    new = numbers.expand(values.shape).gather(1, (places - wanted).clamp_min_(0))
+    columns.copy_(torch.where(places < wanted, kept, new))
     best.copy_(found)

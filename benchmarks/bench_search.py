@@ -33,11 +33,11 @@ from PIL import Image
 
 import pyxai
 from pyxai.images import open_photo
+from pyxai.neighbours.distances import as_metric
+from pyxai.neighbours.nearest import Matrix, nearest
 from pyxai.search.backends import Collection
 from pyxai.search.backends.faiss import Faiss
 from pyxai.search.backends.lancedb import LanceDB
-from pyxai.search.distances import as_metric
-from pyxai.search.nearest import Matrix, nearest
 
 WIDTH, K = 512, 50
 OURS = "pyxai"

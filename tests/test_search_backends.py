@@ -11,11 +11,11 @@ from gallery_photos import PLAIN, color_classifier, folder_of_photos
 
 from pyxai import ImageIndex
 from pyxai._errors import MissingExtraError
+from pyxai.neighbours.distances import METRICS, as_metric
+from pyxai.neighbours.nearest import Matrix, nearest
 from pyxai.search.backends import Collection, Exact
 from pyxai.search.backends.faiss import Faiss
 from pyxai.search.backends.lancedb import LanceDB
-from pyxai.search.distances import METRICS, as_metric
-from pyxai.search.nearest import Matrix, nearest
 
 BY_PRODUCTS = ["cosine", "correlation", "euclidean", "sqeuclidean"]
 

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 import pyxai
-from pyxai.search.distances import METRICS
+from pyxai.neighbours.distances import METRICS
 
 
 def classifier_of(arguments):

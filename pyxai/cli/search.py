@@ -13,7 +13,7 @@ from pyxai.classifier.features import Pooling
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName
 from pyxai.cli._photos import free_name
 from pyxai.images.errors import printable
-from pyxai.search.distances import METRICS
+from pyxai.neighbours.distances import METRICS
 from pyxai.search.index import ImageIndex
 from pyxai.zoo import load_classifier
 

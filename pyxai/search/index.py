@@ -14,15 +14,15 @@ from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
+from pyxai.neighbours.distances import Metric, MetricName, as_metric
+from pyxai.neighbours.nearest import Matrix
 from pyxai.search.backends import Backend, Collection, Finder, as_backend
 from pyxai.search.building import build_store, extend_store
-from pyxai.search.distances import Metric, MetricName, as_metric
-from pyxai.search.extraction import Labels, LayerNames, features_of
-from pyxai.search.nearest import Matrix
+from pyxai.search.extraction import Labels, LayerNames
 from pyxai.search.networks import Models, match, named
 from pyxai.search.projection import Projection, principal_components, umap_points
 from pyxai.search.queries import OneQuery, Query, read_queries
-from pyxai.search.result import SearchResult
+from pyxai.search.result import SearchResult, typical_distance
 from pyxai.search.retrieval import (
     RetrievalReport,
     RetrievalRow,
@@ -37,11 +37,9 @@ from pyxai.search.storage import (
     load_store,
     refuse_other_index,
 )
+from pyxai.search.vectors import query_vectors
 
 Directory: TypeAlias = "str | os.PathLike[str]"
-
-_PAIRS = 1024  # whose mean distance is that of two photos
-_PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
 
 
 class ImageIndex:
@@ -235,7 +233,7 @@ class ImageIndex:
                 of these, as a list; or model input, a float tensor `[N, C, H, W]`.
             k: how many photos; fewer come if the index has fewer.
             metric: "cosine", "euclidean", "sqeuclidean", "minkowski", "manhattan", "chebyshev" or
-                "correlation"; see `pyxai.search.distances.Metric`.
+                "correlation"; see `pyxai.neighbours.distances.Metric`.
             p: the order of "minkowski", 1 or more; by default 3.
             layer: whose features are compared; None, the last of the network's.
             model: name of the network; None, the one that has the layer, else the first.
@@ -255,7 +253,13 @@ class ImageIndex:
         finder_of = as_backend(backend)
         place = self._store.header.place(layer, model)
         queries, single = read_queries(query, self._photos, box)
-        vectors = self._vectors(queries, place)
+        vectors = query_vectors(
+            queries,
+            self._matrix(*place),
+            self.networks[place[0]].layers[place[1]].name,
+            lambda: self._classifier(self.networks[place[0]]),
+            self._store.header.pooling,
+        )
         more = 0 if include_itself else int(any(each.id is not None for each in queries))
         count = min(wanted + more, len(self))
         finder = self._finder(place, measure, finder_of)
@@ -420,27 +424,6 @@ class ImageIndex:
             )
         return self._classifiers[network.name]
 
-    def _vectors(self, queries: Sequence[OneQuery], place: tuple[int, int]) -> torch.Tensor:
-        """The features of the queries, `[q, F]`; those of photos of the index are there."""
-        matrix, network = self._matrix(*place), self.networks[place[0]]
-        found = torch.zeros((len(queries), matrix.width))
-        known = [at for at, one in enumerate(queries) if one.is_stored]
-        new = [at for at, one in enumerate(queries) if not one.is_stored]
-        if known:
-            found[known] = matrix.take(torch.tensor([queries[at].id for at in known]))
-        if new:
-            classifier, layer = self._classifier(network), network.layers[place[1]].name
-            pooling: Any = self._store.header.pooling
-            inputs = [classifier.to_input(queries[at].images)[0].cpu() for at in new]
-            rows = features_of(classifier, inputs, [layer], pooling)[layer]
-            if rows.shape[1] != matrix.width:
-                expected = f"photos that give {matrix.width} features of {layer}"
-                raise argument_error("query", expected, f"{rows.shape[1]}, of another size")
-            if not bool(torch.isfinite(rows).all()):
-                raise ValueError("query: expected photos with finite features, got NaN or infinity")
-            found[new] = rows
-        return found
-
     def _result(
         self,
         query: OneQuery,
@@ -470,16 +453,7 @@ class ImageIndex:
         )
 
     def _typical_distance(self, place: tuple[int, int], metric: Metric) -> float:
-        """The mean distance of two photos, from a fixed sample of pairs; above 0."""
         key = (*place, metric)
         if key not in self._typical:
-            matrix, generator = self._matrix(*place), torch.Generator().manual_seed(0)
-            count = max(16, min(_PAIRS, _PAIR_NUMBERS // max(1, matrix.width)))
-            pairs = torch.randint(len(matrix), (2, count), generator=generator)
-            pairs = pairs[:, pairs[0] != pairs[1]]
-            mean = 0.0
-            if pairs.shape[1]:
-                first, second = matrix.take(pairs[0]), matrix.take(pairs[1])
-                mean = float(metric.distances(first, second[:, None]).mean())
-            self._typical[key] = mean if mean > 0 else 1.0
+            self._typical[key] = typical_distance(self._matrix(*place), metric)
         return self._typical[key]

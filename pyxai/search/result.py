@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -14,10 +15,14 @@ from pyxai.draw import sheet
 from pyxai.draw.cells import fitted
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
+from pyxai.neighbours.distances import Metric
+from pyxai.neighbours.nearest import Matrix
 
 _BAR = 10  # pixels of the bar below a picture
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; no label, grey.
 _SAME, _OTHER, _UNKNOWN = (0, 114, 178), (230, 159, 0), (120, 120, 120)
+_PAIRS = 1024  # whose mean distance is that of two photos
+_PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
 
 
 @dataclass(frozen=True)
@@ -141,3 +146,16 @@ def _tile(
         width = max(1, round((side - 1) * percent / 100))
         pen.rectangle((0, side - _BAR + 2, width, side - 1), fill=color)
     return page
+
+
+def typical_distance(matrix: Matrix, metric: Metric) -> float:
+    """The mean distance of two photos, from a fixed sample of pairs; above 0."""
+    generator = torch.Generator().manual_seed(0)
+    count = max(16, min(_PAIRS, _PAIR_NUMBERS // max(1, matrix.width)))
+    pairs = torch.randint(len(matrix), (2, count), generator=generator)
+    pairs = pairs[:, pairs[0] != pairs[1]]
+    mean = 0.0
+    if pairs.shape[1]:
+        first, second = matrix.take(pairs[0]), matrix.take(pairs[1])
+        mean = float(metric.distances(first, second[:, None]).mean())
+    return mean if mean > 0 else 1.0

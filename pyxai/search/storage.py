@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from pyxai._errors import argument_error, closest
 from pyxai._files import replacing, write_json
-from pyxai.search.nearest import Matrix
+from pyxai.neighbours.nearest import Matrix
 
 FORMAT = "pyxai image index 1"
 FILE = "index.json"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
+
+from pyxai.neighbours.distances import Metric
+from pyxai.neighbours.nearest import Matrix, nearest
 
 _SMALLEST = 1e-6  # a distance of unit vectors below which they are the same
 
@@ -26,17 +31,22 @@ def distance_ratios(
     Returns:
         `[n]`; 1 is the median of the class, NaN where a class has one photo only.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     found = np.full(len(features), np.nan, np.float32)
     for label in np.unique(labels):
         (members,) = np.nonzero(labels == label)
         if len(members) < 2:
             continue
-        rows = features[members]
-        unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        search = NearestNeighbors(n_neighbors=min(neighbours, len(members) - 1), algorithm="brute")
-        distances, _ = search.fit(unit).kneighbors()  # of each to all others, not to itself
-        means = distances.mean(axis=1)
+        unit = functional.normalize(torch.from_numpy(features[members]), dim=1)
+        means = _mean_distances(unit, min(neighbours, len(members) - 1))
         found[members] = means / max(float(np.median(means)), _SMALLEST)
     return found
+
+
+def _mean_distances(rows: torch.Tensor, count: int) -> NDArray[np.float64]:
+    """Of each row to so many others that are nearest, itself left out."""
+    distances, places = nearest(rows, Matrix([rows]), count + 1, Metric("euclidean"))
+    # Among many equal rows the row itself may be beyond the k + 1 found; then the last is one more.
+    itself = places == torch.arange(len(rows))[:, None]
+    itself[~itself.any(dim=1), -1] = True
+    means: NDArray[np.float64] = (distances.masked_fill(itself, 0).sum(dim=1) / count).numpy()
+    return means

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional
 
 from pyxai._errors import argument_error, check_count
+from pyxai.neighbours.products import products
+from pyxai.neighbours.smallest import Smallest
 from pyxai.novelty.activations import Activations
 from pyxai.novelty.moments import Moments, Reservoir
 from pyxai.novelty.scores.base import Score, Setting, from_numpy
@@ -53,25 +55,14 @@ class KNN(Score):
 
     def score(self, chunk: Activations, state: dict[str, torch.Tensor]) -> torch.Tensor:
         rows = _unit(chunk.features)
-        k = min(self.k, sum(map(len, state.values())))
-        found = [self._kth(some, state, k) for some in torch.split(rows, _QUERIES)]
-        cosines = torch.cat(found) if found else rows.new_empty(0)
-        return -(2 - 2 * cosines.double()).clamp_min(0).sqrt()
-
-    def _kth(self, rows: torch.Tensor, state: dict[str, torch.Tensor], k: int) -> torch.Tensor:
-        """The k-th largest cosine of each row with the known ones."""
-        best = rows.new_empty((len(rows), 0))
+        best = Smallest(len(rows), min(self.k, sum(map(len, state.values()))), rows.device)
+        first = 0
         for block in state.values():
-            cosines = rows @ block.T
-            if best.shape[1] == k:
-                # Most blocks hold nothing nearer than what was found; those rows are done.
-                better = (cosines.amax(dim=1) > best[:, -1]).nonzero()[:, 0]
-                both = torch.cat([best[better], cosines[better]], dim=1)
-                best[better] = both.topk(k, dim=1).values
-                continue
-            both = torch.cat([best, cosines], dim=1)
-            best = both.topk(min(k, both.shape[1]), dim=1).values
-        return best[:, -1]
+            for start in range(0, len(rows), _QUERIES):
+                part = slice(start, start + _QUERIES)
+                best.add(products(rows[part], block).neg_(), first, part)
+            first += len(block)
+        return -(2 + 2 * best.values.amax(dim=1).double()).clamp_min(0).sqrt()
 
 
 @dataclass(eq=False)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from pyxai._errors import MissingExtraError, argument_error
+from pyxai.neighbours.distances import Metric, prepared
+from pyxai.neighbours.nearest import Matrix, check_queries
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
-from pyxai.search.distances import Metric, prepared
-from pyxai.search.nearest import Matrix, check_queries
 
 _TRAINED_ON = 64  # vectors for each cell
 _LEAST_IN_CELL = 39  # on average: with fewer faiss says that it cannot find centres

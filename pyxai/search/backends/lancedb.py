@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from pyxai._errors import MissingExtraError, argument_error
+from pyxai.neighbours.distances import Metric, prepared
+from pyxai.neighbours.nearest import Matrix, check_queries
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
-from pyxai.search.distances import Metric, prepared
-from pyxai.search.nearest import Matrix, check_queries
 
 _FOLDER = "lancedb"
 _ROWS = 4096  # handed over together

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyxai.neighbours.products import products
+
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 """Places of the one, places of the other, and how far apart each pair is."""
 
@@ -134,7 +136,7 @@ def near_features(features: torch.Tensor, least: float) -> Iterator[Pairs]:
     for start in range(0, len(features), _BLOCK):
         rows = features[start : start + _BLOCK]
         for other in range(start, len(features), _BLOCK):
-            cosines = rows @ features[other : other + _BLOCK].T
+            cosines = products(rows, features[other : other + _BLOCK])
             one, two = (cosines >= least).nonzero(as_tuple=True)
             later = two + other > one + start
             one, two = one[later], two[later]

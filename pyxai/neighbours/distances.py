@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from pyxai._errors import argument_error, closest
+from pyxai.neighbours.products import products
 
 METRICS = (
     "cosine",
@@ -187,11 +188,11 @@ def ranks(
     else:
         for start in range(0, len(rows), _PRODUCT_ROWS):
             part = slice(start, start + _PRODUCT_ROWS)
+            dots = products(queries, rows[part])
             if metric.order == 2.0:
-                torch.addmm(terms[part], queries, rows[part].T, alpha=-2, out=found[:, part])
+                torch.add(terms[part], dots, alpha=-2, out=found[:, part])
             else:
-                torch.mm(queries, rows[part].T, out=found[:, part])
-                found[:, part].mul_(terms[part])
+                torch.mul(dots, terms[part], out=found[:, part])
     return found
 
 

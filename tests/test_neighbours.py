@@ -1,4 +1,4 @@
-"""Exact neighbours, retrieval measures and maps against plain computation and by hand."""
+"""Exact neighbours against SciPy, by hand and by properties."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from pyxai._errors import MissingExtraError
-from pyxai.search import nearest as nearest_module
-from pyxai.search.distances import METRICS, as_metric
-from pyxai.search.nearest import Matrix, nearest
-from pyxai.search.projection import principal_components, umap_points
-from pyxai.search.retrieval import (
-    choose_queries,
-    estimates,
-    evaluate_layer,
-    measures_of,
-    relevance_in_order,
-)
+from pyxai.neighbours import nearest as nearest_module
+from pyxai.neighbours.distances import METRICS, as_metric
+from pyxai.neighbours.nearest import Matrix, nearest
+from pyxai.neighbours.products import products
+from pyxai.neighbours.smallest import Smallest
 
 EVERY = [(name, None) for name in METRICS]
 EVERY += [("minkowski", p) for p in (1, 1.5, 2, 4, 5, 6, 7, 9, math.inf)]
@@ -163,121 +156,55 @@ def test_bad_matrices():
         Matrix([])
 
 
-# ---- retrieval ----
+# ---- the parts ----
 
 
-def test_measures_by_hand():
-    relevant = np.array([[True, False, True, False, False, True]])
-    found = {name: values[0] for name, values in measures_of(relevant, (1, 2, 5)).items()}
-    assert found["P@1"] == 1
-    assert found["P@2"] == 0.5
-    assert found["P@5"] == 0.4
-    assert found["mAP"] == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
-    assert found["R-precision"] == pytest.approx(2 / 3)
-    gains = [1 / math.log2(1 + place) for place in range(1, 6)]
-    assert found["nDCG@5"] == pytest.approx((gains[0] + gains[2]) / sum(gains[:3]))
-    # ConvNet Playground: places weigh 15/15, 14/15, ..., over their sum, 8.
-    assert found["score"] == pytest.approx((15 + 13 + 10) / 15 / 8)
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(0, 900),
+    wanted=st.integers(1, 40),
+    queries=st.integers(0, 5),
+    block=st.integers(1, 500),
+    different=st.sampled_from([1, 3, 50, 10**6]),
+    seed=st.integers(0, 99),
+)
+def test_smallest_of_blocks(count, wanted, queries, block, different, seed):
+    """Any sizes, more wanted than there are groups or values, and ties."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(different, (queries, count), generator=generator).float()
+    best = Smallest(queries, wanted)
+    for first in range(0, count, block):
+        some = values[:, first : first + block]
+        for start in range(0, queries, 2):
+            part = slice(start, start + 2)
+            best.add(some[part], first, part)
+    known = min(wanted, count)
+    found, order = best.values.sort(dim=1)
+    assert (found[:, :known] == values.sort(dim=1).values[:, :known]).all()
+    assert (found[:, known:] == torch.inf).all()
+    columns = best.columns.gather(1, order)[:, :known]
+    if count:
+        assert (values.gather(1, columns) == found[:, :known]).all()
+    assert all(len(set(row)) == known for row in columns.tolist())
 
 
-def test_perfect_and_worst_rankings():
-    best = np.zeros((1, 40), bool)
-    best[0, :19] = True
-    for name, value in measures_of(best, (5, 15)).items():
-        assert value[0] == pytest.approx(1), name
-    worst = best[:, ::-1]
-    values = measures_of(worst, (5, 15))
-    assert values["P@15"] == values["score"] == values["R-precision"] == 0
-    assert 0 < values["mAP"][0] < 0.5
+@pytest.mark.parametrize("shape", [(0, 5, 3), (1, 1, 1), (1, 900, 33), (300, 1, 7), (65, 130, 515)])
+@pytest.mark.parametrize("grad", [False, True])
+def test_products(shape, grad):
+    queries, rows, width = shape
+    a, b = torch.randn(queries, width), torch.randn(rows, width, requires_grad=grad)
+    found = products(a, b)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    expected = (a.double() @ b.double().T).float()
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_query_is_left_out_and_others_are_ranked():
-    matrix = Matrix([torch.tensor([[0.0], [1.0], [3.0], [10.0], [11.5]])])
-    codes = torch.tensor([0, 1, 0, 1, 1])
-    (found,) = relevance_in_order(matrix, codes, torch.tensor([0, 3]), as_metric("euclidean"))
-    assert found.tolist() == [[False, True, False, False], [True, False, True, False]]
+def test_products_without_onednn(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert products(torch.eye(2), torch.tensor([[1.0, 2.0]])).tolist() == [[1.0], [2.0]]
 
 
-def test_equal_distances_do_not_favour_a_class():
-    """Photos come in folders; constant features must not look better than chance."""
-    matrix = Matrix([torch.ones(400, 3)])
-    queries = choose_queries(["a"] * 200 + ["b"] * 200, None, 0)
-    rows = evaluate_layer(
-        matrix, queries, as_metric("cosine"), (10,), bootstrap=0, confidence=0.9, seed=0
-    )
-    # A fixed order is good for one class and bad for the other, by as much.
-    assert rows[0][2]["mAP"].value == pytest.approx(0.5, abs=0.03)
-
-
-def test_intervals():
-    values = {"x": np.random.default_rng(0).random(400), "one": np.ones(400)}
-    found = estimates(values, 2000, 0.95, np.random.default_rng(1))
-    mean, error = values["x"].mean(), values["x"].std() / 20
-    assert found["x"].value == pytest.approx(mean)
-    assert found["x"].low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
-    assert found["x"].high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
-    assert (found["one"].low, found["one"].high) == (1, 1)
-    assert np.isnan(estimates(values, 0, 0.95, np.random.default_rng(1))["x"].low)
-
-
-def test_queries_are_photos_whose_class_others_have():
-    chosen = choose_queries(["a", "a", "b", None, "c", "c", "c"], None, 0)
-    assert chosen.ids.tolist() == [0, 1, 4, 5, 6]
-    assert chosen.skipped == 2
-    assert chosen.chance == pytest.approx((2 * 1 / 6 + 3 * 2 / 6) / 5)
-    some = choose_queries(["a"] * 50, 7, 3)
-    assert len(some.ids) == 7
-    assert some.ids.tolist() == choose_queries(["a"] * 50, 7, 3).ids.tolist()
-    for labels in (["a", "b"], [None, None]):
-        with pytest.raises(ValueError, match="labels: expected photos in a folder for each class"):
-            choose_queries(labels, None, 0)
-
-
-# ---- maps ----
-
-
-@pytest.mark.parametrize("shape", [(200, 30), (20, 90), (5, 2), (3, 1)])
-def test_principal_components(shape):
-    rows = torch.randn(shape) * torch.linspace(3, 1, shape[1]) + 5
-    points, shares = principal_components(Matrix(list(rows.tensor_split(2))))
-    centred = (rows - rows.mean(dim=0)).double().numpy()
-    u, s, vt = np.linalg.svd(centred, full_matrices=False)
-    count = min(2, *shape)
-    signs = np.sign(vt[np.arange(count), np.abs(vt[:count]).argmax(axis=1)])
-    expected = (u[:, :count] * s[:count]) * signs
-    np.testing.assert_allclose(points[:, :count], expected, atol=1e-4)
-    assert shares[:count] == pytest.approx((s**2 / (s**2).sum())[:count])
-
-
-def test_randomised_components(monkeypatch):
-    from pyxai.search import projection
-
-    rows = torch.randn(120, 6) @ torch.randn(6, 80) * 3 + torch.randn(120, 80) * 0.1
-    exact, _ = principal_components(Matrix([rows]))
-    monkeypatch.setattr(projection, "_MOST_EXACT", 50)
-    found, _ = principal_components(Matrix([rows]))
-    again, _ = principal_components(Matrix([rows]))
-    np.testing.assert_allclose(found, exact, atol=1e-3)
-    assert (found == again).all()
-
-
-def test_umap_says_what_is_missing(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(MissingExtraError, match=r"pyxai-vision\[umap\]"):
-        umap_points(Matrix([torch.randn(10, 3)]), as_metric("cosine"), 5, 0)
-
-
-@pytest.mark.slow
-def test_umap_keeps_groups_together():
-    pytest.importorskip("umap")
-    centres = torch.randn(3, 8) * 20
-    rows = torch.cat([centre + torch.randn(12, 8) for centre in centres])
-    points = umap_points(Matrix([rows]), as_metric("euclidean"), 6, 0)
-    groups = points.reshape(3, 12, 2)
-    within = np.linalg.norm(groups - groups.mean(axis=1, keepdims=True), axis=2).max()
-    means = groups.mean(axis=1)
-    between = min(np.linalg.norm(means[i] - means[j]) for i in range(3) for j in range(i))
-    assert between > within
-    assert (points == umap_points(Matrix([rows]), as_metric("euclidean"), 6, 0)).all()
+def test_no_queries_find_nothing():
+    distances, found = nearest(torch.zeros(0, 4), Matrix([torch.randn(9, 4)]), 3, as_metric("l2"))
+    assert distances.shape == found.shape == (0, 3)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 
 from pyxai._errors import argument_error, check_count
-from pyxai.search.distances import Metric, prepared, ranks, row_terms
+from pyxai.neighbours.distances import Metric, prepared, ranks, row_terms
+from pyxai.neighbours.smallest import Smallest
 
 _BLOCK_BYTES = 1 << 25  # of rows that are looked at together
 _MOST_ROWS = 1 << 14
 _QUERIES = 256  # with as many rows: ranks that are held together
-_GROUP = 32
+_FIRST = 32  # rows whose mean is the origin, and the fewest of a block
 _MARGIN = 16  # candidates more than asked for, whose exact distances are then taken
 _GATHERED = 1 << 18  # numbers of candidates that are held together, in float64
 
@@ -47,7 +48,7 @@ class Matrix:
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
         """Rows in order, as (number of the first, float32 `[m, F]`); no more is held."""
-        size = size or max(_GROUP, min(_MOST_ROWS, _BLOCK_BYTES // (4 * max(1, self.width))))
+        size = size or max(_FIRST, min(_MOST_ROWS, _BLOCK_BYTES // (4 * max(1, self.width))))
         first = 0
         for piece in self.pieces:
             for start in range(0, len(piece), size):
@@ -72,7 +73,7 @@ class Matrix:
     def origin(self) -> torch.Tensor:
         """A point amidst the rows, `[F]`: the mean of the first ones."""
         if self._origin is None:
-            self._origin = self.pieces[0][:_GROUP].float().mean(dim=0)
+            self._origin = self.pieces[0][:_FIRST].float().mean(dim=0)
         return self._origin
 
     def terms(self, metric: Metric) -> torch.Tensor | None:
@@ -103,7 +104,8 @@ def nearest(
 
     Returns:
         Distances `[q, k]` float64, the smallest first, and row numbers `[q, k]` int64. Rows at the
-        same distance are in the order of their numbers.
+        same distance are in the order of their numbers; which of them are found if not all are
+        among the k + 16 is left open.
 
     Raises:
         ValueError: the widths differ, a query is not finite, or there are fewer than k rows.
@@ -113,8 +115,7 @@ def nearest(
         raise argument_error("k", f"at most {len(matrix)}, the number of rows", k)
     ready, wanted = prepared(queries, metric, matrix.origin), min(k + _MARGIN, len(matrix))
     terms = matrix.terms(metric)
-    best = torch.full((len(queries), wanted), torch.inf)
-    rows = torch.zeros((len(queries), wanted), dtype=torch.int64)
+    best = Smallest(len(queries), wanted)
     memory = torch.empty(0)
     for first, block in matrix.blocks():
         if memory.shape[-1] < len(block):
@@ -123,8 +124,8 @@ def nearest(
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
             values = ranks(ready[part], block, metric, of_block, memory)
-            _keep_best(best[part], rows[part], values, first)
-    return _refined(queries, matrix, rows, metric, k)
+            best.add(values, first, part)
+    return _refined(queries, matrix, best.columns, metric, k)
 
 
 def check_queries(queries: torch.Tensor, matrix: Matrix) -> None:
@@ -133,42 +134,6 @@ def check_queries(queries: torch.Tensor, matrix: Matrix) -> None:
         raise argument_error("queries", f"vectors [q, {matrix.width}]", queries)
     if not bool(torch.isfinite(queries).all()):
         raise ValueError("queries: expected finite numbers, got some that are not")
-
-
-def _keep_best(best: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, first: int) -> None:
-    """Puts the smallest values `[q, n]` of a block into `best` and `rows` `[q, w]`, in place.
-
-    The w smallest lie in the w groups with the smallest minima, and only in groups with a minimum
-    below the worst that is kept so far: a pass of minima in place of a selection among all.
-    """
-    wanted, columns = best.shape[1], values.shape[1]
-    groups = columns // _GROUP
-    if groups <= 2 * wanted:
-        _merge(best, rows, values, torch.arange(first, first + columns))
-        return
-    # Columns g, g + groups, g + 2 * groups, ... form a group, so that minima run along memory.
-    grouped = values[:, : groups * _GROUP].view(-1, _GROUP, groups)
-    minima = grouped.amin(dim=1)
-    worst = best.amax(dim=1, keepdim=True)
-    count = min(wanted, int((minima < worst).sum(dim=1).max()))
-    if count:
-        chosen = minima.topk(count, dim=1, largest=False, sorted=False).indices
-        places = chosen[:, None] + groups * torch.arange(_GROUP)[:, None]
-        places = places.flatten(1)
-        _merge(best, rows, values.gather(1, places), first + places)
-    rest = values[:, groups * _GROUP :]
-    if rest.shape[1]:
-        _merge(best, rows, rest, torch.arange(first + groups * _GROUP, first + columns))
-
-
-def _merge(
-    best: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, numbers: torch.Tensor
-) -> None:
-    together = torch.cat([best, values], dim=1)
-    found, places = together.topk(best.shape[1], dim=1, largest=False, sorted=False)
-    known = torch.cat([rows, numbers.expand(values.shape)], dim=1)
-    rows.copy_(known.gather(1, places))
-    best.copy_(found)
 
 
 def _refined(

@@ -1,0 +1,1 @@
+"""Exact nearest neighbours of any number of rows, block by block: search, novelty, audits."""

@@ -11,10 +11,10 @@ import typer
 
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Device
+from pyxai.neighbours.distances import METRICS
 from pyxai.playground.builder import build as build_site
 from pyxai.playground.server import LOOPBACK
 from pyxai.playground.server import serve as serve_site
-from pyxai.search.distances import METRICS
 from pyxai.zoo import load_classifier
 
 playground = typer.Typer(

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from pyxai._errors import MissingExtraError, argument_error, check_count
 from pyxai.classifier import Classifier
 from pyxai.explain.cam_methods import cam_method
+from pyxai.neighbours.distances import METRICS, as_metric
 from pyxai.playground.anatomies import write_anatomy
 from pyxai.playground.explanations import Explaining, write_explanations
 from pyxai.playground.galleries import write_galleries
@@ -28,7 +29,6 @@ from pyxai.playground.similar import (
 )
 from pyxai.playground.unit_pictures import Drawing, write_units
 from pyxai.playground.writing import SiteFolder
-from pyxai.search.distances import METRICS, as_metric
 from pyxai.search.extraction import Labels, LayerNames
 from pyxai.search.index import ImageIndex
 from pyxai.search.networks import Models, named

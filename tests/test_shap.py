@@ -320,6 +320,51 @@ def test_probabilities(images):
     assert float(found.relative_gap().max()) < 0.05
 
 
+class Counted(nn.Module):
+    """A model that counts the images it has seen, with a setting that is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale, self.seen = smooth(), 1.0, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.scale * self.inner(x)
+
+
+def test_backgrounds_are_looked_at_once(images):
+    model, background = Counted(), torch.randn(20, 3, 12, 12)
+
+    def run(background=background, **options):
+        model.seen = 0
+        found = quick(model, images[:1], background, 0, samples=2, **options)
+        with torch.no_grad():
+            outputs = model.scale * model.inner(background)
+        if "output" in options:
+            outputs = outputs.softmax(dim=1)
+        expected = outputs[:, 0].mean().double()
+        torch.testing.assert_close(found.base_values[0], expected, atol=1e-5, rtol=0)
+        return found, model.seen - len(background)
+
+    first, seen = run()
+    again, less = run(background.clone())
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(first.base_values, again.base_values)
+    assert less < 0 < seen
+    assert run(output="probability")[1] < 0
+    background[7, 0, 3, 3] += 1
+    assert run()[1] > 0
+    model.scale = 1.5
+    assert run()[1] > 0
+    with torch.no_grad():
+        model.inner[0].weight.mul_(1 + 1e-4)
+    assert run()[1] > 0
+    assert run()[1] < 0
+    for seed in range(4):  # only the last ones are kept
+        run(torch.randn(20, 3, 12, 12, generator=torch.Generator().manual_seed(seed)))
+    assert run()[1] > 0
+
+
 # ---- the model is borrowed ----
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pyxai.explain.shap.backgrounds import mean_outputs
 from pyxai.explain.shap.model import Explained
 
 _BELIEVED = 4.0  # standard errors up to which a gap is one of sampling
@@ -207,7 +208,7 @@ def _gradients(model: Explained, points: torch.Tensor, image: torch.Tensor) -> l
 
 def _base(model: Explained, background: torch.Tensor) -> torch.Tensor:
     if background.ndim == 4:
-        return model.of_each(background).mean(dim=0)
+        return mean_outputs(model, background)[model.classes]
     flat, count = background.flatten(0, 1), background.shape[1]
     places = torch.arange(len(background), device=flat.device).repeat_interleave(count)
     parts = zip(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -100,6 +101,8 @@ def shap_values(
             inputs = inputs.clone()
         asked = explained(classifier, inputs, target, output, batch_size)
         if method == "gradient":
+            if batch_size is None:  # layers' outputs stay until the way back
+                asked = replace(asked, batch_size=max(1, 3 * asked.batch_size // 4))
             return _by_gradients(asked, background, samples, seed, correct_gap)
         pictures = _one_background(asked, background)
         if method == "partition":

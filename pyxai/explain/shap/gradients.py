@@ -113,8 +113,10 @@ def integrate(model: Explained, background: torch.Tensor, draw: Draw, correct: b
         image, sample = rows // samples, rows % samples
         other = background[image, which[sample]] if own else background[which[sample]]
         way = images[image] - other
-        share = places[sample].to(way.dtype)[:, None, None, None]
-        gradients = _gradients(model, other + share * way, image)
+        points = torch.addcmul(other, places[sample].to(way.dtype)[:, None, None, None], way)
+        del other
+        gradients = _gradients(model, points, image)
+        del points
         for target, gradient in enumerate(gradients):
             found = way.float() * gradient.float()
             sums.add(target, start, found.flatten(1), weights, pairs)

@@ -293,6 +293,11 @@ def test_a_gap_that_is_not_of_sampling_stays(images):
     torch.testing.assert_close(found.additivity_gap, found.sampling_gap)
 
 
+def test_two_samples_are_no_regression(images):
+    found = quick(smooth(), images, 2 * torch.randn(5, 3, 12, 12), 0, samples=2)
+    torch.testing.assert_close(found.additivity_gap, found.sampling_gap)
+
+
 def test_draws_have_equal_steps():
     draw = drawn(20, 5, 0)
     assert draw.which.tolist() == [each for each in range(5) for _ in range(4)]

@@ -66,7 +66,7 @@ class ShapSummary:
     def __str__(self) -> str:
         frame = f"in the frame ({self.frame_area:.0%} of the area)"
         corners = f"in the corners ({self.corner_area:.0%})"
-        rows = [("class", "photos", "for", "against", frame, corners, "agreement", "gap")]
+        rows = [("class", "photos", "for", "against", frame, corners, "agreement", "sampling gap")]
         for each in self.classes:
             rows.append(
                 (

@@ -10,6 +10,7 @@ from pyxai.explain.shap.backgrounds import mean_outputs
 from pyxai.explain.shap.model import Explained
 
 _BELIEVED = 4.0  # standard errors up to which a gap is one of sampling
+_FEWEST = 4  # samples for a regression
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def integrate(model: Explained, background: torch.Tensor, draw: Draw, correct: b
     The values of one sample add up to the derivative g of the output along the way, and the mean of
     g is known: outputs - base. So g can serve as a control variate: values are moved along their
     regression on g until they add up. Where the gap is more than sampling explains, as by outputs
-    that jump, they are left as they are.
+    that jump, they are left as they are, and so they are with fewer than four samples.
 
     Args:
         model: what is explained.
@@ -123,7 +124,9 @@ def integrate(model: Explained, background: torch.Tensor, draw: Draw, correct: b
     shape = (len(images), targets, *images.shape[1:])
     base = _base(model, background)
     gap = base + sums.total.double().sum(dim=2) - model.outputs
-    values, error = sums.corrected(gap) if correct else (sums.total, sums.squares.sqrt())
+    values, error = sums.total, sums.squares.sqrt()
+    if correct and samples >= _FEWEST:
+        values, error = sums.corrected(gap)
     return Integral(values.reshape(shape), error.reshape(shape), base, gap)
 
 

@@ -18,6 +18,7 @@ backgrounds are drawn by a fixed seed.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 from pathlib import Path
@@ -154,7 +155,7 @@ def main() -> None:
             study(classifier, image, background, arguments.samples, reference, gaps, errors)
         for way, found in gaps.items():
             ranked = torch.tensor(found).sort().values
-            high = ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))]
+            high = ranked[math.ceil(0.95 * len(ranked)) - 1]
             within = f"{int((ranked <= 0.01).sum())}/{len(ranked)}"
             shares = [f"{100 * float(each):.2f} %" for each in (ranked.median(), high, ranked[-1])]
             told = [statistics.mean(column) for column in zip(*errors[way], strict=True)]

@@ -4,6 +4,7 @@ from pyxai import playground
 from pyxai.acceleration import accelerate
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
+from pyxai.classes.shap import shap_summary
 from pyxai.classifier import Classifier
 from pyxai.explain.cam import cam
 from pyxai.explain.cam_methods import cam_method
@@ -44,6 +45,7 @@ __all__ = [
     "load_classifier",
     "meaningful_perturbation",
     "playground",
+    "shap_summary",
     "shap_values",
     "sliding_window",
     "undesirable_pixels",

@@ -230,24 +230,92 @@ def test_seeds_and_the_global_random_state(images):
     assert not torch.equal(first.values, other.values)
 
 
-def test_the_error_says_how_far_samples_scatter(images):
-    """Against 60 runs with other seeds: stratified draws scatter less than is said, never more."""
+@pytest.mark.parametrize("samples", [5, 12, 16, 37, 64])
+@pytest.mark.parametrize("correct_gap", [False, True])
+def test_the_error_says_how_far_samples_scatter(images, samples, correct_gap):
+    """Against 60 runs with other seeds: samples with equal steps scatter less, never more."""
     model, background = smooth(), 2 * torch.randn(8, 3, 12, 12)
-    runs = [quick(model, images[:1], background, 0, seed=seed, samples=16) for seed in range(60)]
-    scatter = torch.stack([run.values for run in runs]).std(dim=0)
-    told = torch.stack([run.standard_error for run in runs]).mean(dim=0)
-    assert 0.01 < float(scatter.mean() / told.mean()) < 1.2
+    options = {"samples": samples, "correct_gap": correct_gap}
+    runs = [quick(model, images[:1], background, 0, seed=seed, **options) for seed in range(60)]
+    scatter = torch.stack([run.values for run in runs]).var(dim=0).mean().sqrt()
+    told = torch.stack([run.standard_error for run in runs]).square().mean().sqrt()
+    assert 0.005 < float(scatter / told) < 1.3
 
 
-def test_draws_are_stratified():
-    which, places = drawn(20, 5, 0)
-    assert which.bincount().tolist() == [4] * 5
-    assert (places * 20).floor().tolist() == [*range(20)]
-    for background in range(5):
-        own = places[which == background]
-        assert (own * 4).floor().tolist() == [0, 1, 2, 3]
-    which, _ = drawn(7, 10, 0)
-    assert len(which.unique()) == 7
+@pytest.mark.parametrize("correct_gap", [False, True])
+def test_draws_are_right_on_average(images, correct_gap):
+    """The mean of many runs with few samples is the integral."""
+    model, background = smooth(), 2 * torch.randn(5, 3, 12, 12)
+    exact = quick(model, images[:1], background, 0, samples=5000).values
+    options = {"samples": 13, "correct_gap": correct_gap}
+    runs = [quick(model, images[:1], background, 0, seed=seed, **options) for seed in range(200)]
+    values = torch.stack([run.values for run in runs])
+    off = (values.mean(dim=0) - exact).norm() / exact.norm()
+    one = ((values - exact).flatten(1).norm(dim=1) / exact.norm()).mean()
+    assert float(off) < 0.25 * float(one)  # of 200 independent runs it would be 0.07
+
+
+def test_the_control_variate_takes_the_gap_out(images):
+    """The sum is right, values are no worse, and the gap of the samples is still told."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, 3))
+    background = torch.randn(6, 3, 12, 12)
+    exact = quick(model, images, background, 1, samples=3000, correct_gap=False).values
+    errors = {True: 0.0, False: 0.0}
+    for seed in range(10):
+        for correct_gap in errors:
+            found = quick(
+                model, images, background, 1, samples=24, seed=seed, correct_gap=correct_gap
+            )
+            errors[correct_gap] += float((found.values - exact).norm())
+            sums = found.base_values + found.values.double().sum(dim=(1, 2, 3))
+            torch.testing.assert_close(sums - found.outputs, found.additivity_gap)
+            assert float(found.sampling_gap.abs().min()) > 1e-4
+            if correct_gap:
+                assert float(found.additivity_gap.abs().max()) < 1e-5
+            else:
+                torch.testing.assert_close(found.additivity_gap, found.sampling_gap)
+    assert errors[True] < 1.05 * errors[False]
+
+
+def test_a_gap_that_is_not_of_sampling_stays(images):
+    """Gradients see no jump, so no number of samples finds what it is worth."""
+
+    class Stairs(nn.Module):
+        def forward(self, x):
+            mean = x.mean(dim=(1, 2, 3))
+            jump = mean + (mean > 0.5).to(x.dtype)
+            return torch.stack([jump + 0.01 * mean**2, mean], dim=1)
+
+    found = quick(Stairs(), images.abs() + 0.1, torch.zeros(1, 3, 12, 12), 0)
+    torch.testing.assert_close(
+        found.additivity_gap, torch.full((3,), -1.0).double(), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(found.additivity_gap, found.sampling_gap)
+
+
+def test_two_samples_are_no_regression(images):
+    found = quick(smooth(), images, 2 * torch.randn(5, 3, 12, 12), 0, samples=2)
+    torch.testing.assert_close(found.additivity_gap, found.sampling_gap)
+
+
+def test_draws_have_equal_steps():
+    draw = drawn(20, 5, 0)
+    assert draw.which.tolist() == [each for each in range(5) for _ in range(4)]
+    assert draw.weights.tolist() == pytest.approx([1 / 20] * 20)
+    assert sorted((draw.places * 20).floor().tolist()) == [*range(20)]
+    assert torch.allclose(draw.places.reshape(5, 4).diff(dim=1), torch.tensor(0.25).double())
+    assert (draw.pairs.reshape(5, 4) > 0).tolist() == [[False, True, True, True]] * 5
+    one = drawn(8, 1, 3)
+    assert one.places.tolist() == [(step + 0.5) / 8 for step in range(8)]
+    uneven = drawn(23, 5, 0)  # each background counts alike, however many samples it has
+    counts = uneven.which.bincount()
+    assert sorted(counts.tolist()) == [4, 4, 5, 5, 5]
+    sums = torch.zeros(5).double().index_add_(0, uneven.which, uneven.weights)
+    assert sums.tolist() == pytest.approx([0.2] * 5)
+    few = drawn(7, 10, 0)
+    assert len(few.which.unique()) == 7
+    assert few.places.tolist() == pytest.approx([(step + 0.5) / 7 for step in range(7)])
+    assert not torch.equal(drawn(20, 5, 1).places, draw.places)
 
 
 def test_probabilities(images):
@@ -255,6 +323,51 @@ def test_probabilities(images):
     found = quick(model, images, "mean", 1, output="probability", samples=100)
     torch.testing.assert_close(found.outputs, model(images).softmax(1)[:, 1].double())
     assert float(found.relative_gap().max()) < 0.05
+
+
+class Counted(nn.Module):
+    """A model that counts the images it has seen, with a setting that is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale, self.seen = smooth(), 1.0, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.scale * self.inner(x)
+
+
+def test_backgrounds_are_looked_at_once(images):
+    model, background = Counted(), torch.randn(20, 3, 12, 12)
+
+    def run(background=background, **options):
+        model.seen = 0
+        found = quick(model, images[:1], background, 0, samples=2, **options)
+        with torch.no_grad():
+            outputs = model.scale * model.inner(background)
+        if "output" in options:
+            outputs = outputs.softmax(dim=1)
+        expected = outputs[:, 0].mean().double()
+        torch.testing.assert_close(found.base_values[0], expected, atol=1e-5, rtol=0)
+        return found, model.seen - len(background)
+
+    first, seen = run()
+    again, less = run(background.clone())
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(first.base_values, again.base_values)
+    assert less < 0 < seen
+    assert run(output="probability")[1] < 0
+    background[7, 0, 3, 3] += 1
+    assert run()[1] > 0
+    model.scale = 1.5
+    assert run()[1] > 0
+    with torch.no_grad():
+        model.inner[0].weight.mul_(1 + 1e-4)
+    assert run()[1] > 0
+    assert run()[1] < 0
+    for seed in range(4):  # only the last ones are kept
+        run(torch.randn(20, 3, 12, 12, generator=torch.Generator().manual_seed(seed)))
+    assert run()[1] > 0
 
 
 # ---- the model is borrowed ----
@@ -317,6 +430,24 @@ def test_against_captum(images):
     expected = theirs.attribute(images, background.expand_as(images), target=1, n_steps=300)
     found = quick(model, images, background, 1, samples=300)
     torch.testing.assert_close(found.values, expected.float(), atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("samples", [4, 25])
+def test_against_captum_with_the_same_samples(images, monkeypatch, samples):
+    """Captum gets our draw in place of its random numbers: a background and a place each."""
+    captum = pytest.importorskip("captum.attr")
+    model, background = smooth(), torch.randn(5, 3, 12, 12)
+    draw = drawn(samples, 5, 4)
+    which, places = (each.repeat(len(images)).numpy() for each in (draw.which, draw.places))
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy.random.choice", lambda *_: which)
+        patch.setattr("numpy.random.uniform", lambda *_: places)
+        expected = captum.GradientShap(model).attribute(
+            images, background, n_samples=samples, stdevs=0.0, target=1
+        )
+    options = {"samples": samples, "seed": 4, "correct_gap": False}
+    found = quick(model, images, background, 1, **options)
+    torch.testing.assert_close(found.values, expected.float(), atol=1e-6, rtol=1e-4)
 
 
 def test_against_shap(images):

@@ -5,16 +5,22 @@ from pyxai.classes.contents import GalleryCrop
 from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
 from pyxai.classes.feature_visualization import caricatures, visualize_features
 from pyxai.classes.gallery import ClassGallery
+from pyxai.classes.shap import shap_summary
+from pyxai.classes.shap.result import ShapSummary
+from pyxai.classes.shap.statistics import ClassSummary
 
 __all__ = [
     "ClassGallery",
+    "ClassSummary",
     "Comparison",
     "ExcitingCrop",
     "GalleryCrop",
+    "ShapSummary",
     "VoteCount",
     "caricatures",
     "compare",
     "count_votes",
     "exciting_crops",
+    "shap_summary",
     "visualize_features",
 ]

@@ -14,6 +14,7 @@ from pyxai._text import text_table
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
+from pyxai.cli._shap_summary import summarize
 from pyxai.draw.shap import Palette, shap_figure
 from pyxai.explain.shap import Method, shap_values
 from pyxai.explain.shap.model import Output as ModelOutput
@@ -40,11 +41,27 @@ def shap(
     ] = "logits",
     palette: Annotated[str, typer.Option(help="red_blue or orange_purple.")] = "red_blue",
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Sum up all photos by class and region instead.")
+    ] = False,
+    explain: Annotated[
+        str, typer.Option(help="With --summary: the class of the folder, or the predicted one.")
+    ] = "folder",
+    grid: Annotated[int, typer.Option(help="With --summary: rows and columns of regions.")] = 8,
+    per_folder: Annotated[
+        int | None, typer.Option(help="With --summary: at most so many photos of each folder.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="With --summary: folder from which a stopped run goes on.")
+    ] = None,
     output: Output = Path("pyxai-shap"),
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what speaks for classes and against them: a figure and a JSON file for each photo."""
+    """Show what speaks for classes and against them: a figure and a JSON file for each photo.
+
+    With --summary, what speaks for each class in the regions of all photos of a folder.
+    """
     classifier = load_classifier(model, architecture=architecture, device=device)
     wanted = None if not target else [class_of(each, classifier) for each in target]
     settings: dict[str, Any] = {
@@ -54,6 +71,13 @@ def shap(
         "output": cast(ModelOutput, output_of),
         "seed": seed,
     }
+    if summary:
+        if not photos or target:
+            raise typer.BadParameter("--summary takes folders of photos, and no --target")
+        options = {"target": explain, "grid": grid, "per_folder": per_folder}
+        options |= {"checkpoint": checkpoint, **settings}
+        summarize(classifier, photos, output, cast(Palette, palette), options, as_json=as_json)
+        return
     process(
         "shap",
         photos,

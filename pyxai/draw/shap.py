@@ -98,7 +98,8 @@ def shap_figure(
             x = _GAP + column * across
             pen.text((x, y), text, "black", font)
             page.paste(fitted(panel, cell), (x, y + _LINE))
-    _scale(page, pen, font, len(photos) * down + _GAP, limit, palette)
+    corner = (_GAP, len(photos) * down + _GAP)
+    shap_scale(page, corner, page.width - 2 * _GAP, limit, palette)
     return page
 
 
@@ -118,21 +119,32 @@ def _pair(palette: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return _COLOURS[palette]
 
 
-def _scale(
+def shap_scale(
     page: Image.Image,
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    top: int,
+    corner: tuple[int, int],
+    width: int,
     limit: float,
     palette: Palette,
+    *,
+    name: str = "",
 ) -> None:
-    """The bar of colours from -limit to limit, with what they mean."""
-    width = page.width - 2 * _GAP
+    """Draws the bar of colours from -limit to limit, with what they mean below it.
+
+    Args:
+        page: is drawn on.
+        corner: left and top of the bar in pixels.
+        width: of the bar.
+        limit: the absolute value that has the full colour.
+        palette: see `shap_panel`.
+        name: of what has this scale.
+    """
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(_TEXT)
     steps: NDArray[np.float64] = np.linspace(-limit, limit, width)[None].repeat(_BAR, axis=0)
     white = Image.new("RGB", (width, _BAR), "white")
-    page.paste(shap_panel(white, steps, limit, palette), (_GAP, top))
-    y = top + _BAR + 2
-    pen.text((_GAP, y), f"{-limit:.2g} against the class", "black", font)
+    page.paste(shap_panel(white, steps, limit, palette), corner)
+    left, y = corner[0], corner[1] + _BAR + 2
+    pen.text((left, y), f"{-limit:.2g} against the class", "black", font)
     right = f"for the class {limit:.2g}"
-    pen.text((page.width - _GAP - font.getlength(right), y), right, "black", font)
-    pen.text((page.width / 2 - 4, y), "0", "black", font)
+    pen.text((left + width - font.getlength(right), y), right, "black", font)
+    middle = f"0 ({name})" if name else "0"
+    pen.text((left + (width - font.getlength(middle)) / 2, y), middle, "black", font)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.classifier.borrow import borrowed
 from pyxai.explain.blur import gaussian_blur
 from pyxai.explain.shap.coalitions import Game
-from pyxai.explain.shap.gradients import integrate
+from pyxai.explain.shap.gradients import drawn, integrate
 from pyxai.explain.shap.kernel import EXACT, exact, regression
 from pyxai.explain.shap.model import Explained, Output, explained
 from pyxai.explain.shap.partition import owen_values
@@ -40,6 +41,7 @@ def shap_values(
     samples: int = 200,
     regions: int | torch.Tensor | None = None,
     output: Output = "logits",
+    correct_gap: bool = True,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> ShapValues:
@@ -66,6 +68,9 @@ def shap_values(
         regions: of "kernel": about how many cells of a grid (by default 64), or a label for each
             pixel, `[H, W]` integers.
         output: "logits" or "probability".
+        correct_gap: of "gradient": take out of the values what their sum misses by sampling, by a
+            control variate. False leaves the plain expected gradients. Either way `sampling_gap`
+            says what was missed. The other methods always add up.
         seed: of everything that is drawn; the same draw for every image, so that a result does not
             depend on the batch. The global random state is left alone.
         batch_size: images in a forward pass; None, as many as suit cache and memory.
@@ -96,7 +101,9 @@ def shap_values(
             inputs = inputs.clone()
         asked = explained(classifier, inputs, target, output, batch_size)
         if method == "gradient":
-            return _by_gradients(asked, background, samples, seed)
+            if batch_size is None:  # layers' outputs stay until the way back
+                asked = replace(asked, batch_size=max(1, 3 * asked.batch_size // 4))
+            return _by_gradients(asked, background, samples, seed, correct_gap)
         pictures = _one_background(asked, background)
         if method == "partition":
             return _by_partition(asked, pictures, samples)
@@ -104,7 +111,9 @@ def shap_values(
         return _by_kernel(asked, pictures, labels, samples, seed)
 
 
-def _by_gradients(model: Explained, background: Any, samples: int, seed: int) -> ShapValues:
+def _by_gradients(
+    model: Explained, background: Any, samples: int, seed: int, correct: bool
+) -> ShapValues:
     if isinstance(background, str):
         pictures = _made(model.images, background)[:, None].expand_as(model.images[:, None])
     else:
@@ -112,9 +121,10 @@ def _by_gradients(model: Explained, background: Any, samples: int, seed: int) ->
         if pictures.shape[1:] != model.images.shape[1:]:
             expected = f"images [B, {', '.join(map(str, model.images.shape[1:]))}]"
             raise argument_error("background", expected, pictures)
-    found = integrate(model, pictures, samples, seed)
+    draw = drawn(samples, 1 if pictures.ndim == 5 else len(pictures), seed)
+    found = integrate(model, pictures, draw, correct)
     sums = found.values.double().sum(dim=(2, 3, 4))
-    return _result(model, found.values, found.error, found.base, sums, samples)
+    return _result(model, found.values, found.error, found.base, sums, samples, gap=found.gap)
 
 
 def _by_partition(model: Explained, background: torch.Tensor, samples: int) -> ShapValues:
@@ -181,16 +191,18 @@ def _result(
     evaluations: int,
     regions: torch.Tensor | None = None,
     region_values: torch.Tensor | None = None,
+    gap: torch.Tensor | None = None,
 ) -> ShapValues:
     if not bool(torch.isfinite(sums).all()):
         raise argument_error("background", "one on which the outputs are finite", "NaN or infinity")
-    shaped = model.shaped
+    shaped, left = model.shaped, base + sums - model.outputs
     return ShapValues(
         values=shaped(values),
         base_values=shaped(base),
         outputs=shaped(model.outputs),
         standard_error=shaped(error),
-        additivity_gap=shaped(base + sums - model.outputs),
+        additivity_gap=shaped(left),
+        sampling_gap=shaped(left if gap is None else gap),
         classes=shaped(model.classes),
         regions=regions,
         region_values=None if region_values is None else shaped(region_values),

@@ -43,22 +43,16 @@ class Explained:
     batch_size: int
     layout: torch.memory_format
 
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Of all classes, `[M, K]` float32."""
+        given = images.contiguous(memory_format=self.layout)
+        return logits_of(call(self.classifier.model, given)).to(torch.float32)
+
     def of(self, images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """What the model gives for the targets of the `places`-th images, `[M, k]`."""
-        given = images.contiguous(memory_format=self.layout)
-        logits = logits_of(call(self.classifier.model, given)).to(torch.float32)
+        logits = self.logits(images)
         values = logits.softmax(dim=1) if self.output == "probability" else logits
         return values.gather(1, self.classes[places])
-
-    def of_each(self, images: torch.Tensor) -> torch.Tensor:
-        """Of every one of the images the targets of each explained image, `[M, N, k]` float64."""
-        rows = []
-        for some in torch.split(images, self.batch_size):
-            given = some.contiguous(memory_format=self.layout)
-            logits = logits_of(call(self.classifier.model, given)).to(torch.float32)
-            values = logits.softmax(dim=1) if self.output == "probability" else logits
-            rows.append(values[:, self.classes].double())
-        return torch.cat(rows)
 
     def shaped(self, values: torch.Tensor) -> torch.Tensor:
         """`[N, k, ...]`, or `[N, ...]` where there is one target each."""

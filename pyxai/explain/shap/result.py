@@ -20,9 +20,12 @@ class ShapValues:
             output minus `base_values`, but for `additivity_gap`.
         base_values: the mean output on the background, `[N]` float64.
         outputs: the output on the images, `[N]` float64.
-        standard_error: of `values`, of their shape; 0 where nothing is drawn at random. For
-            "gradient" that of independent samples; the draws are spread evenly and scatter less.
-        additivity_gap: base_values + sum of values - outputs, `[N]` float64.
+        standard_error: of `values`, of their shape; 0 where nothing is sampled. For "gradient" from
+            how much neighbouring samples differ; rather too large than too small.
+        additivity_gap: base_values + sum of values - outputs, `[N]` float64; near 0 by
+            construction, but for "gradient" without the control variate or where that cannot help.
+        sampling_gap: the same before the control variate of "gradient": how far its samples alone
+            are off.
         classes: the targets, `[N]` int64.
         regions: `[H, W]` int64, which region each pixel belongs to; None without fixed regions.
         region_values: `[N, R]` float64; None without fixed regions.
@@ -35,6 +38,7 @@ class ShapValues:
     outputs: torch.Tensor
     standard_error: torch.Tensor
     additivity_gap: torch.Tensor
+    sampling_gap: torch.Tensor
     classes: torch.Tensor
     regions: torch.Tensor | None
     region_values: torch.Tensor | None
@@ -43,8 +47,9 @@ class ShapValues:
 
     def __repr__(self) -> str:
         shape = " × ".join(map(str, self.values.shape))
-        gap = float(self.relative_gap().max())
-        return f"ShapValues({shape}, {self.evaluations} evaluations, gap at most {gap:.2%})"
+        gap, sampled = float(self.relative_gap().max()), float(self.relative_sampling_gap().max())
+        told = f"gap at most {gap:.2%}, of samples alone {sampled:.2%}"
+        return f"ShapValues({shape}, {self.evaluations} evaluations, {told})"
 
     def maps(self) -> torch.Tensor:
         """The values of each pixel, its channels added up, `[N, H, W]`."""
@@ -56,3 +61,7 @@ class ShapValues:
         Where nothing is to be explained (both are equal) it is large or infinite.
         """
         return self.additivity_gap.abs() / (self.outputs - self.base_values).abs()
+
+    def relative_sampling_gap(self) -> torch.Tensor:
+        """The same of `sampling_gap`: whether there were samples enough; `[N]` float64."""
+        return self.sampling_gap.abs() / (self.outputs - self.base_values).abs()

@@ -103,7 +103,7 @@ def crop_sides(stride, case, side=800):
     photo = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, device=DEVICE)
     photo = photo.permute(2, 0, 1)
     dtype, layout, size = CROPS[case]
-    boxes = grid_boxes(stride)
+    boxes = grid_boxes(stride).to(DEVICE)
     mean, std = (torch.tensor(each, device=DEVICE)[:, None, None] for each in (MEAN, STD))
     out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=DEVICE, memory_format=layout)
 
@@ -119,7 +119,7 @@ def crop_sides(stride, case, side=800):
 
 
 def heatmap_sides(maps, stride, side=800):
-    boxes = grid_boxes(stride)
+    boxes = grid_boxes(stride).to(DEVICE)
     scores = torch.randn(maps, len(boxes), device=DEVICE)
     out = torch.empty(maps, side, side, device=DEVICE)
     return {

@@ -60,8 +60,9 @@ def test_under_address_and_undefined_behaviour_sanitizer():
         "PYXAI_CUDA_HOST_MODULE": str(module),
         "OMP_NUM_THREADS": "1",
     }
-    # Of the exponents one of each branch of the kernel.
+    # Of the exponents one of each branch of the kernel; large pictures in one dtype.
     chosen = "cuda-on-host and not large and not same_bits and not -8.0- and not -1.5-"
+    chosen += " and not (224 and (dtype1 or dtype2))"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen]
 
     def run(path):

@@ -292,6 +292,12 @@ def test_cam_replays_with_the_layers_it_needs(log, small_net, method):
     assert log.count("replay") >= 2
 
 
+def test_a_copy_of_a_copy_has_no_recordings(small_net):
+    probe = torch.randn(2, 3, 32, 32)
+    again = pyxai.accelerate(pyxai.accelerate(small_net, graphs=True, probe=probe), probe=probe)
+    assert "_replays" not in again.__dict__
+
+
 def test_compile_and_graphs_exclude_each_other(small_net):
     with pytest.raises(ValueError, match="graphs: expected False"):
         pyxai.accelerate(small_net, compile=True, graphs=True)

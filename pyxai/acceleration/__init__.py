@@ -167,6 +167,7 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
             f"model: expected a module that copy.deepcopy can copy, got {describe(network)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+    fast.__dict__.pop("_replays", None)  # of a copy made with graphs=True
     fast.eval().requires_grad_(False)
     for parameter in fast.parameters():
         parameter.grad = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -265,6 +267,73 @@ def test_on_the_cpu_nothing_is_recorded():
     assert not fast._orig_mod.__dict__["_replays"]._entries
 
 
+# ---- the recorder for CUDA, with a stand-in for torch.cuda ----
+
+
+class Stream:
+    device = "cpu"
+
+    def wait_stream(self, other):
+        pass
+
+    wait_event = wait_stream
+
+
+class FakeCuda:
+    """Runs everything at once, as without a device."""
+
+    def __init__(self, monkeypatch, fails):
+        self.default, self.now, self.fails = Stream(), None, fails
+        self.captures = 0
+        self.now = self.default
+        graph = SimpleNamespace(replay=lambda: None)
+        event = SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)
+        for name, value in {
+            "device": lambda device: contextlib.nullcontext(),
+            "current_stream": lambda device=None: self.now,
+            "set_stream": lambda stream: setattr(self, "now", stream),
+            "Stream": Stream,
+            "Event": lambda: event,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "CUDAGraph": lambda: graph,
+            "graph": self.capture,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    @contextlib.contextmanager
+    def capture(self, graph, *, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        self.captures += 1
+        before, self.now = self.now, stream
+        yield
+        if self.fails and self.captures == 1:  # torch's stays on its stream then
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.now = before
+
+
+def test_recording_warms_up_and_gives_the_stream_back(monkeypatch):
+    cuda, calls = FakeCuda(monkeypatch, fails=False), []
+    recorded = _graphs.record(lambda: calls.append(1) or len(calls), torch.device("cpu"))
+    assert recorded.output == len(calls) == _graphs._WARM_UPS + 1
+    for use in (recorded.wait, recorded.replay, recorded.used, recorded.close):
+        use()
+    assert cuda.now is cuda.default
+
+
+def test_a_failed_recording_leaves_torch_in_order(monkeypatch):
+    cuda = FakeCuda(monkeypatch, fails=True)
+    with pytest.raises(_graphs.CannotRecord, match="RuntimeError: operation failed"):
+        _graphs.record(lambda: None, torch.device("cpu"))
+    assert cuda.now is cuda.default
+    assert cuda.captures == 2  # the second ends well
+
+
+def test_errors_while_warming_up_are_those_of_the_work(monkeypatch):
+    FakeCuda(monkeypatch, fails=False)
+    with pytest.raises(KeyError):
+        _graphs.record(lambda: {}["no"], torch.device("cpu"))
+
+
 # ---- accelerate, cam, masks ----
 
 
@@ -402,8 +471,11 @@ class TestOnADevice:
         network = Waits().cuda().eval().requires_grad_(False)
         replays = _graphs.Replays(network)
         images = torch.randn(1, 3, 8, 8, device="cuda")
+        stream = torch.cuda.current_stream()
         for _ in range(3):
             found = replays(network, "forward", network, images)
+        assert torch.cuda.current_stream() == stream
+        torch.randn(3, device="cuda")  # the generator is in order
         torch.testing.assert_close(found, network(images))
 
     @pytest.mark.parametrize("name", LEARNERS)

@@ -6,6 +6,7 @@ So inputs are copied into tensors that stay, and outputs out of them.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import warnings
@@ -98,8 +99,26 @@ def record(work: Callable[[], Any], device: torch.device) -> Recorded:
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 output = work()
         except Exception as error:
+            _mend(current)
             raise CannotRecord(f"{type(error).__name__}: {error}") from error
         return _Graph(graph, output, device)
+
+
+def _mend(current: torch.cuda.Stream) -> None:
+    """Puts back what torch leaves changed when a capture fails: the stream, and the generator.
+
+    The generator refuses to draw until a capture has ended well ("Offset increment outside graph
+    capture"), so one does.
+    """
+    torch.cuda.set_stream(current)
+    with contextlib.suppress(RuntimeError):
+        one = torch.zeros(1, device=current.device)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(current)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            one.add_(1)
+    torch.cuda.set_stream(current)
 
 
 @dataclass

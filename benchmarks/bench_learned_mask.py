@@ -37,7 +37,7 @@ STEPS = 10
 def straightforward(model, images, target, start, steps, gamma=0.3):
     """Masks `[N, 28, 28]` of F-TC."""
     background = gaussian_blur(images, 5.0, 11)
-    rows = torch.arange(len(images))
+    rows = torch.arange(len(images), device=images.device)
     with torch.no_grad():
         original = model(images)
     mask = start.repeat(len(images), 1, 1, 1).requires_grad_()

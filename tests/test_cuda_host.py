@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -59,10 +60,16 @@ def test_under_address_and_undefined_behaviour_sanitizer():
         "PYXAI_CUDA_HOST_MODULE": str(module),
         "OMP_NUM_THREADS": "1",
     }
-    chosen = "cuda-on-host and not large and not same_bits"
-    files = sorted(str(path) for path in TESTS.glob("test_ops_*.py"))
+    # Of the exponents one of each branch of the kernel; large pictures in one dtype.
+    chosen = "cuda-on-host and not large and not same_bits and not -8.0- and not -1.5-"
+    chosen += " and not (224 and (dtype1 or dtype2))"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen]
-    done = subprocess.run(
-        [*command, *files], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    def run(path):
+        return subprocess.run(
+            [*command, path], env=environment, capture_output=True, text=True, check=False
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in pool.map(run, sorted(TESTS.glob("test_ops_*.py"))):
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

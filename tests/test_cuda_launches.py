@@ -1,57 +1,245 @@
-"""How launches behave on a device: streams, captured graphs, no hidden synchronisation."""
+"""How launches behave on a device: streams, captured graphs, no hidden synchronisation.
+
+The families of kernels also run here on the CPU, so that what is asked of a device is sound.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pyxai.ops import _native, cam_project_render, mask_blend
+from pyxai.ops import (
+    _native,
+    cam_overlay,
+    cam_project,
+    cam_project_render,
+    cam_render,
+    crop_windows,
+    mask_blend,
+    mask_penalty,
+    mask_step_,
+    window_heatmap,
+)
 
 _PROBLEM = _native.cuda_status()["problem"]
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}"),
-]
+on_cuda = [pytest.mark.cuda, pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}")]
+GIB = 1 << 30
+BOXES = torch.tensor([[0, 0, 20, 30], [5, 6, 25, 31], [1, 1, 41, 33]])
 
 
-def inputs():
-    features = torch.randn(2, 64, 7, 7, device="cuda")
-    weights = torch.randn(1, 3, 64, device="cuda")
-    return features, weights
+def gradient(images, masks, behind):
+    leaf = masks.detach().requires_grad_()
+    blended = mask_blend(images, leaf, behind)
+    return torch.autograd.grad(blended, leaf, images)[0]
 
 
-def test_runs_on_the_side_stream_of_the_caller():
-    features, weights = inputs()
-    expected, _ = cam_project_render(features, weights, (50, 60))
-    torch.cuda.synchronize()
-    late = torch.zeros_like(features)
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        torch.cuda._sleep(20_000_000)  # a kernel on another stream would see the zeros
-        late.copy_(features)
-        found, _ = cam_project_render(late, weights, (50, 60))
-    side.synchronize()
-    assert torch.equal(found, expected)
+def penalty(masks):
+    leaf = masks.detach().requires_grad_()
+    costs = mask_penalty(leaf, tv_weight=1.7, l1_weight=3.0)
+    return torch.cat([costs.detach(), torch.autograd.grad(costs.sum(), leaf)[0].flatten()])
 
 
-def test_a_captured_graph_is_replayed_on_new_data():
-    features, weights = inputs()
-    cam_project_render(features, weights, (50, 60))
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found, _ = cam_project_render(features, weights, (50, 60))
-    features.copy_(torch.randn_like(features))
-    graph.replay()
-    expected, _ = cam_project_render(features, weights, (50, 60))
-    assert torch.equal(found, expected)
+def step(masks, slopes, first, second, number):
+    state = masks.clone(), first.clone(), second.clone()
+    mask_step_(state[0], slopes, *state[1:], number)
+    return torch.stack(state)
 
 
-def test_nothing_waits_for_the_device():
-    features, weights = inputs()
-    images, masks = torch.randn(2, 3, 40, 50, device="cuda"), torch.rand(2, 5, 6, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        cam_project_render(features, weights, (50, 60))
-        mask_blend(images, masks)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def pictures(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+# name: (inputs on the CPU, what is computed of them)
+FAMILIES = {
+    "project": (lambda: (torch.randn(2, 64, 7, 7), torch.randn(1, 3, 64)), cam_project),
+    "project and render": (
+        lambda: (torch.randn(2, 64, 7, 7), torch.randn(1, 3, 64)),
+        lambda features, weights: cam_project_render(features, weights, (50, 60))[0],
+    ),
+    "render": (lambda: (torch.randn(2, 3, 7, 7),), lambda maps: cam_render(maps, (50, 60))),
+    "overlay": (
+        lambda: (pictures(2, 40, 50, 3), torch.randn(2, 5, 6), pictures(256, 4)),
+        cam_overlay,
+    ),
+    "blend": (
+        lambda: (torch.randn(2, 3, 40, 50), torch.rand(2, 5, 6), torch.randn(2, 3, 40, 50)),
+        mask_blend,
+    ),
+    "gradient of blending": (
+        lambda: (torch.randn(2, 3, 40, 50), torch.rand(2, 5, 6), torch.randn(2, 3, 40, 50)),
+        gradient,
+    ),
+    "penalty": (lambda: (torch.rand(3, 9, 8),), penalty),
+    "step": (
+        lambda: (*torch.rand(4, 3, 9, 8), torch.randint(1, 9, (1,))),
+        step,
+    ),
+    "crops": (
+        lambda: (pictures(3, 40, 50), BOXES.clone()),
+        lambda photo, boxes: crop_windows(photo, boxes, (16, 17)),
+    ),
+    "heat maps": (
+        lambda: (torch.randn(2, len(BOXES)), BOXES.clone()),
+        lambda scores, boxes: window_heatmap(scores, boxes, (33, 41)).nan_to_num(),
+    ),
+}
+
+
+def moved(tensors):
+    return tuple(each.cuda() for each in tensors)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_depend_on_their_inputs(name):
+    make, call = FAMILIES[name]
+    given = make()
+    first = call(*given)
+    assert torch.equal(call(*given), first)
+    assert not torch.equal(call(*make()), first)
+
+
+@pytest.mark.parametrize("name", [pytest.param(each, marks=on_cuda) for each in FAMILIES])
+class TestOnADevice:
+    def test_runs_on_the_side_stream_of_the_caller(self, name):
+        make, call = FAMILIES[name]
+        given = moved(make())
+        expected = call(*given)
+        # In a step the number comes too late as well: 1, so that nothing is divided by 0.
+        late = [torch.ones_like(each) for each in given]
+        torch.cuda.synchronize()
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(20_000_000)  # a kernel on another stream would see the ones
+            for each, values in zip(late, given, strict=True):
+                each.copy_(values)
+            found = call(*late)
+        side.synchronize()
+        assert torch.equal(found, expected)
+
+    def test_a_captured_graph_is_replayed_on_new_data(self, name):
+        make, call = FAMILIES[name]
+        given, new = moved(make()), moved(make())
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            call(*given)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = call(*given)
+        for each, values in zip(given, new, strict=True):
+            each.copy_(values)
+        graph.replay()
+        assert torch.equal(found, call(*new))
+
+    def test_nothing_waits_for_the_device(self, name):
+        make, call = FAMILIES[name]
+        given = moved(make())
+        call(*given)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            call(*given)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_no_host_copy_in_the_profile(self, name):
+        make, call = FAMILIES[name]
+        given = moved(make())
+        call(*given)
+        torch.cuda.synchronize()
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            call(*given)
+        names = [event.name for event in profile.events()]
+        assert not [each for each in names if "DtoH" in each or "HtoD" in each]
+
+    def test_the_same_twice(self, name):
+        make, call = FAMILIES[name]
+        given = moved(make())
+        first = call(*given)
+        for _ in range(20):
+            assert torch.equal(call(*given), first)
+
+
+# ---- more than 2^31 elements ----
+
+
+def room(gib):
+    """Skips unless so much memory is free on the device."""
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    if free < gib * GIB:
+        pytest.skip(f"needs {gib} GiB on the device")
+
+
+@pytest.fixture
+def emptied():
+    yield
+    torch.cuda.empty_cache()
+
+
+LARGE = 2**31 + 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("emptied")
+class TestLargeTensors:
+    pytestmark = on_cuda
+
+    def test_maps(self):
+        room(6)
+        count = LARGE // (1024 * 1024) + 1
+        features = torch.randn(count, 4, 2, 2, device="cuda")
+        weights = torch.randn(1, 1, 4, device="cuda")
+        maps, _ = cam_project_render(features, weights, (1024, 1024), dtype=torch.uint8)
+        assert maps.numel() > 2**31
+        last, _ = cam_project_render(features[-1:], weights, (1024, 1024), dtype=torch.uint8)
+        assert torch.equal(maps[-1:], last)
+
+    def test_features(self):
+        room(10)
+        channels = LARGE // (64 * 64) + 1
+        features = torch.zeros(1, channels, 64, 64, dtype=torch.bfloat16, device="cuda")
+        weights = torch.zeros(1, 1, channels, device="cuda")
+        features[0, -1], weights[0, 0, -1] = 3, 2
+        assert torch.equal(cam_project(features, weights), torch.full((1, 1, 64, 64), 6.0).cuda())
+
+    def test_blend_and_its_gradient(self):
+        room(18)
+        count = LARGE // (3 * 512 * 512) + 1
+        image = torch.randn(1, 3, 512, 512, device="cuda").to(torch.bfloat16)
+        masks = torch.rand(count, 4, 4, device="cuda", requires_grad=True)
+        blended = mask_blend(image, masks)
+        assert blended.numel() > 2**31
+        last = masks.detach()[-1:].requires_grad_()
+        expected = mask_blend(image, last)
+        assert torch.equal(blended[-1:], expected)
+        (found,) = torch.autograd.grad(blended, masks, blended.detach())
+        (slopes,) = torch.autograd.grad(expected, last, expected.detach())
+        assert torch.equal(found[-1:], slopes)
+
+    def test_penalty_and_step(self):
+        room(48)
+        masks = torch.rand(LARGE // (1024 * 1024) + 1, 1024, 1024, device="cuda")
+        costs = mask_penalty(masks, tv_weight=1.0, l1_weight=1.0)
+        assert torch.equal(costs[-1:], mask_penalty(masks[-1:], tv_weight=1.0, l1_weight=1.0))
+        slopes, first, second = (torch.full_like(masks, value) for value in (1.0, 0.0, 0.0))
+        some = [each[-1:].clone() for each in (masks, slopes, first, second)]
+        mask_step_(masks, slopes, first, second, 1)
+        mask_step_(*some, 1)
+        assert torch.equal(masks[-1:], some[0])
+
+    def test_crops_and_heat_maps(self):
+        room(12)
+        photo = torch.randint(0, 256, (3, 512, 512), dtype=torch.uint8, device="cuda")
+        count = LARGE // photo.numel() + 1
+        boxes = torch.tensor([[0, 0, 512, 512]]).expand(count, 4).contiguous()
+        windows = crop_windows(photo, boxes, (512, 512), dtype=torch.bfloat16)
+        assert windows.numel() > 2**31
+        assert torch.equal(windows[-1], windows[0])
+        del windows
+        maps = LARGE // (1024 * 1024) + 1
+        room(45)
+        scores = torch.randn(maps, 1, device="cuda")
+        found = window_heatmap(scores, torch.tensor([[0, 0, 1024, 1024]]), (1024, 1024))
+        assert torch.equal(found[-1], scores[-1].expand(1024, 1024))

@@ -277,6 +277,37 @@ def test_why_cuda_cannot_be_used(monkeypatch, module, torch_cuda, problem):
         _native.cuda.__wrapped__()  # past the cache
 
 
+@pytest.mark.parametrize(
+    ("architectures", "capability", "expected"),
+    [
+        ("80-real", (8, 0), True),
+        ("80-real", (8, 6), True),  # of the same major version
+        ("86-real", (8, 0), False),
+        ("80-real", (9, 0), False),
+        ("80", (9, 0), True),  # with PTX
+        ("80-virtual", (12, 0), True),
+        ("90a-real", (9, 0), True),
+        ("90a-real", (10, 0), False),
+        ("75-real 80-real 86-real 89-real 90-real 100-real 120", (7, 0), False),
+        ("75-real 80-real 86-real 89-real 90-real 100-real 120", (10, 3), True),
+        ("all-major", (7, 0), True),
+    ],
+)
+def test_which_devices_run_what_was_built(architectures, capability, expected):
+    assert _native.runs_on(architectures, capability) == expected
+
+
+def test_a_device_for_which_nothing_was_built(monkeypatch):
+    monkeypatch.setattr(_native, "_load_cuda", lambda: stand_in(None, devices=1))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "An old card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    problem = cuda_status()["problem"]
+    assert re.search(r"An old card has compute capability 6\.1: .*CUDAARCHS=61-real", problem)
+
+
 def test_the_cuda_half_loads_without_a_driver(tmp_path):
     if not cuda_status()["built"]:
         pytest.skip(f"CUDA: {cuda_status()['problem']}")

@@ -15,6 +15,7 @@ namespace pyxai::cuda {
 namespace {
 
 constexpr int kSlopeThreads = 128;
+constexpr int kSlopeBlocks = 12; // of a multiprocessor; for 16 a register or two go to memory
 
 struct SlopeParams {
     BlendSource gradients, images, backgrounds;
@@ -75,7 +76,8 @@ __device__ inline float column_sum(const SlopeParams& params, std::int64_t m, in
 // grid: (tiles of columns, rows, M) of the masks. A block adds up first down, columns of the result
 // side by side, then across.
 template <DType type, bool has_background>
-__global__ void __launch_bounds__(kSlopeThreads) slopes_kernel(const SlopeParams params) {
+__global__ void __launch_bounds__(kSlopeThreads, kSlopeBlocks)
+    slopes_kernel(const SlopeParams params) {
     __shared__ float sums[kSlopeThreads];
     const int first = blockIdx.x * kSlopeThreads;
     const int column = first + threadIdx.x;

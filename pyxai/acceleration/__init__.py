@@ -13,6 +13,7 @@ from pyxai.acceleration.casting import CastInputs, CastOutputs, tensors_in
 from pyxai.acceleration.convolution import FastConv2d
 from pyxai.acceleration.folding import Usage, fold_norms, observe
 from pyxai.acceleration.fusion import fuse, settle
+from pyxai.acceleration.graphs import Graphed
 from pyxai.acceleration.tracing import TraceError, trace
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import unwrap
@@ -30,6 +31,7 @@ def accelerate(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     compile: bool = False,
+    graphs: bool = False,
     probe: torch.Tensor | None = None,
     tolerance: float | None = None,
 ) -> Classifier: ...
@@ -42,6 +44,7 @@ def accelerate(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     compile: bool = False,
+    graphs: bool = False,
     probe: torch.Tensor | None = None,
     tolerance: float | None = None,
 ) -> nn.Module: ...
@@ -53,6 +56,7 @@ def accelerate(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     compile: bool = False,
+    graphs: bool = False,
     probe: torch.Tensor | None = None,
     tolerance: float | None = None,
 ) -> nn.Module | Classifier:
@@ -75,6 +79,11 @@ def accelerate(
             convolutions nearly everywhere.
         compile: return the copy in `torch.compile`, which compiles at the first call.
             `pyxai.cam` needs the layers and so runs the copy inside, uncompiled.
+        graphs: record calls on a CUDA device as CUDA graphs, one for each shape of images that
+            comes twice (the last four are kept), and replay them: for small batches, where the
+            host takes longer than the device. `pyxai.cam` replays too where it needs no gradients.
+            Calls that cannot be replayed run as usual, so does everything on the CPU;
+            docs/cuda.md says which. Not together with `compile`.
         probe: images `[N, C, H, W]` to check the copy with; by default two of noise, of the size
             that the preprocessing makes, or 224 x 224.
         tolerance: how far outputs on the probe may lie from the model's, as a share of the largest
@@ -93,6 +102,11 @@ def accelerate(
         raise argument_error("dtype", "torch.float32, bfloat16, float16 or None", dtype)
     if tolerance is not None and not tolerance >= 0:
         raise argument_error("tolerance", "a number of at least 0", tolerance)
+    if compile and graphs:
+        raise ValueError(
+            "graphs: expected False with compile=True, got True (torch.compile has graphs of its "
+            'own: torch.compile(model, mode="reduce-overhead"))'
+        )
     # Tensors made in inference mode could never be differentiated, as heads are by Grad-CAM.
     with torch.inference_mode(False), torch.no_grad():
         fast = _frozen_copy(network)
@@ -112,7 +126,7 @@ def accelerate(
         fast(images)
         settle(fast)
         _compare(expected, fast(images), dtype or images.dtype, tolerance)
-    result: Any = torch.compile(fast) if compile else fast
+    result: Any = torch.compile(fast) if compile else Graphed(fast) if graphs else fast
     if isinstance(model, Classifier):
         return Classifier(
             result,
@@ -153,6 +167,7 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
             f"model: expected a module that copy.deepcopy can copy, got {describe(network)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+    fast.__dict__.pop("_replays", None)  # of a copy made with graphs=True
     fast.eval().requires_grad_(False)
     for parameter in fast.parameters():
         parameter.grad = None

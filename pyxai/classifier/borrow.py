@@ -156,6 +156,9 @@ def record(
 ) -> Recording:
     """Runs the model and keeps the outputs of some layers; call it inside `borrowed`.
 
+    A model of `pyxai.accelerate(graphs=True)` replays a recorded pass, unless gradients or
+    replaced layers are asked for.
+
     Args:
         model: an unwrapped model.
         images: its input.
@@ -168,6 +171,36 @@ def record(
     Raises:
         ValueError: a layer does not exist, did not run, or gave no tensor.
     """
+    modules = {name: find_layer(model, name) for name in layers}
+    for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise argument_error("layer", "a layer outside TorchScript, which hides its own", name)
+
+    def run(images: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
+        return _run_watched(model, images, modules, differentiate, stop, replace)
+
+    replays = model.__dict__.get("_replays")
+    if replays is None or differentiate or replace:
+        output, found = run(images)
+    else:
+        output, found = replays(model, ("record", *layers, stop), run, images)
+    for name in layers:
+        if name not in found and not absent:
+            raise argument_error(
+                "layer", "a layer that runs when the model is called", f"{name} (it did not run)"
+            )
+    return Recording(output, found)
+
+
+def _run_watched(
+    model: nn.Module,
+    images: torch.Tensor,
+    modules: Mapping[str, nn.Module],
+    differentiate: bool,
+    stop: bool,
+    replace: Mapping[str, torch.Tensor] | None,
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """What the model returned (None if stopped) and what the modules gave, by hooks."""
     owner = threading.get_ident()
     found: dict[str, torch.Tensor] = {}
 
@@ -184,7 +217,7 @@ def record(
                 tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)  # until the pass ends
         found[name] = tensor
-        if stop and len(found) == len(layers):
+        if stop and len(found) == len(modules):
             raise _Stopped
         # The model goes on with a copy: a later in-place operation must not reach what was kept.
         return with_first(output, tensor.clone())
@@ -195,10 +228,6 @@ def record(
 
         return hook
 
-    modules = {name: find_layer(model, name) for name in layers}
-    for name, module in modules.items():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise argument_error("layer", "a layer outside TorchScript, which hides its own", name)
     handles = []
     grad_enabled = torch.is_grad_enabled()
     try:
@@ -213,12 +242,7 @@ def record(
         with _lock:
             for handle in handles:
                 handle.remove()
-    for name in layers:
-        if name not in found and not absent:
-            raise argument_error(
-                "layer", "a layer that runs when the model is called", f"{name} (it did not run)"
-            )
-    return Recording(output, found)
+    return output, found
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:

@@ -32,9 +32,11 @@ def smooth_maximum(sigma: float, *, of_hidden: bool) -> Callable[[torch.Tensor],
     bump = torch.outer(line, line).flatten()
 
     def shown(cells: torch.Tensor) -> torch.Tensor:
+        nonlocal bump
+        bump = bump.to(cells)  # moved once: a copy from the host would make a device wait
         values = 1 - cells if of_hidden else cells
         around = functional.unfold(values[:, None], 2 * reach + 1, padding=reach)
-        bumps = around * bump.to(cells)[:, None]
+        bumps = around * bump[:, None]
         shares = (bumps / _TEMPERATURE).softmax(dim=1)
         smooth = (bumps * shares).sum(dim=1).reshape(cells.shape)
         return 1 - smooth if of_hidden else smooth
@@ -42,14 +44,16 @@ def smooth_maximum(sigma: float, *, of_hidden: bool) -> Callable[[torch.Tensor],
     return shown
 
 
-def area_penalty(area: float, weight: float) -> Callable[[torch.Tensor, float], Terms]:
+def area_penalty(
+    area: float, weight: float
+) -> Callable[[torch.Tensor, float | torch.Tensor], Terms]:
     """What it costs a mask not to be 1 on a share of the cells and 0 on the others.
 
     The mean squared distance between the sorted cells and a step of that area, times a factor that
     grows from 0 to the weight: cells that start alike have no order that means anything.
     """
 
-    def penalty(masks: torch.Tensor, progress: float) -> Terms:
+    def penalty(masks: torch.Tensor, progress: float | torch.Tensor) -> Terms:
         cells = masks.flatten(1)
         wanted = torch.zeros_like(cells[0])
         wanted[cells.shape[1] - round(area * cells.shape[1]) :] = 1

@@ -13,10 +13,12 @@ from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.outputs import logits_of
 from pyxai.explain.formats import best_format
+from pyxai.explain.mask_graph import Learning, Moved, RecordedSteps
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
 from pyxai.explain.mask_result import LearnedMasks, chances
 from pyxai.explain.mask_settings import MaskSettings
 from pyxai.ops import mask_blend, mask_step_
+from pyxai.ops._graphs import CannotRecord, has_graphs, warn_of
 
 _CHECK_EVERY = 10  # steps between looks at the losses, which a GPU would have to wait for
 
@@ -28,11 +30,12 @@ class MaskTask:
     Attributes:
         objective: what the model should say of the perturbed images.
         penalty: (masks `[M, h, w]`, share of the steps done, in [0, 1)) -> what the masks cost.
+            The share is a tensor without axes where steps are recorded.
         shown: what is shown of learned cells `[M, h, w]`: masks of that shape, in [0, 1].
     """
 
     objective: Objective
-    penalty: Callable[[torch.Tensor, float], Terms]
+    penalty: Callable[[torch.Tensor, float | torch.Tensor], Terms]
     shown: Callable[[torch.Tensor], torch.Tensor] = lambda masks: masks
 
 
@@ -123,14 +126,14 @@ class _Run:
         self, cells: torch.Tensor, task: MaskTask, settings: MaskSettings, found: _Found
     ) -> None:
         """Learns the masks from their first cells on, and writes them down as they finish."""
-        first, second = torch.zeros_like(cells), torch.zeros_like(cells)
-        jitter = _Jitter(settings.jitter, settings.seed)
+        state = Learning.start(cells)
+        moves = _moves(settings)
+        steps = _Steps(self, task, settings, moves)
         history: list[Terms] = []
         for step in range(1, settings.steps + 1):
-            terms, gradients = self._gradients(cells, task, (step - 1) / settings.steps, jitter)
+            terms = steps.advance(state, step)
             history.append(terms)
             found.losses[step - 1, self.rows] = torch.stack(list(terms.values())).sum(dim=0)
-            mask_step_(cells, gradients, first, second, step, learning_rate=settings.learning_rate)
             if step % _CHECK_EVERY and step < settings.steps:
                 continue
             self._check(history, step)
@@ -139,21 +142,22 @@ class _Run:
             if step == settings.steps:
                 done = torch.ones_like(done)
             if bool(done.any()):
-                self._finish(done, cells, task, step, found)
+                steps.forget()  # what was recorded is of other masks
+                self._finish(done, state.cells, task, step, found)
                 left = ~done
-                cells, first, second = cells[left], first[left], second[left]
+                state = state[left]
                 self._reduce(left)
             if not len(self.rows):
                 return
 
-    def _gradients(
-        self, cells: torch.Tensor, task: MaskTask, progress: float, jitter: _Jitter
+    def gradients(
+        self, cells: torch.Tensor, task: MaskTask, progress: float | torch.Tensor, moved: Moved
     ) -> tuple[Terms, torch.Tensor]:
+        """The terms of the loss, and the gradients of their sum by the cells."""
         leaf = cells.detach().requires_grad_()
-        images, background = jitter(self.images, self.background)
         with torch.enable_grad():
             shown = task.shown(leaf)
-            logits = self._call(self._blend(images, shown, background))
+            logits = self._call(self._blend(moved(self.images), shown, moved(self.background)))
             if not logits.requires_grad:
                 raise ValueError(
                     "model: expected logits that depend on the images through differentiable "
@@ -208,20 +212,61 @@ class _Run:
         self.rows = self.rows[left]
 
 
-class _Jitter:
-    """Moves images and background by a few pixels, differently in each step."""
+class _Steps:
+    """Does the steps of one chunk, one by one or by replaying a recorded one."""
 
-    def __init__(self, most: int, seed: int) -> None:
-        self._most = most
-        self._draw = torch.Generator().manual_seed(seed)
+    def __init__(
+        self, run: _Run, task: MaskTask, settings: MaskSettings, moves: torch.Tensor | None
+    ) -> None:
+        self._run, self._task, self._settings, self._moves = run, task, settings, moves
+        self._recorded: RecordedSteps | None = None
+        self._record = settings.graphs and has_graphs(run.images.device)
 
-    def __call__(
-        self, images: torch.Tensor, background: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._most:
-            return images, background
-        moves = torch.randint(-self._most, self._most + 1, (2,), generator=self._draw).tolist()
-        return images.roll(moves, dims=(2, 3)), background.roll(moves, dims=(2, 3))
+    def advance(self, state: Learning, step: int) -> Terms:
+        """Does the step of that number, from 1."""
+        settings = self._settings
+        if self._recorded is None and self._record and settings.steps - step >= _CHECK_EVERY:
+            try:
+                self._recorded = RecordedSteps(self._one, state, self._moves, settings.steps, step)
+            except CannotRecord as error:
+                warn_of(error)
+                self._record = False
+        if self._recorded is not None:
+            return self._recorded()
+        return self._one(state, step, (step - 1) / settings.steps, self._movement(step))
+
+    def forget(self) -> None:
+        """Gives the recording back."""
+        if self._recorded is not None:
+            self._recorded.close()
+            self._recorded = None
+
+    def _one(
+        self,
+        state: Learning,
+        number: int | torch.Tensor,
+        progress: float | torch.Tensor,
+        moved: Moved,
+    ) -> Terms:
+        terms, gradients = self._run.gradients(state.cells, self._task, progress, moved)
+        rate = self._settings.learning_rate
+        mask_step_(state.cells, gradients, state.first, state.second, number, learning_rate=rate)
+        return terms
+
+    def _movement(self, step: int) -> Moved:
+        if self._moves is None:
+            return lambda pictures: pictures
+        down, right = self._moves[step - 1].tolist()
+        return lambda pictures: pictures.roll((down, right), dims=(2, 3))
+
+
+def _moves(settings: MaskSettings) -> torch.Tensor | None:
+    """By how many pixels images and background move down and right in each step, `[steps, 2]`."""
+    if not settings.jitter:
+        return None
+    draw, most = torch.Generator().manual_seed(settings.seed), settings.jitter
+    drawn = [torch.randint(-most, most + 1, (2,), generator=draw) for _ in range(settings.steps)]
+    return torch.stack(drawn)
 
 
 def _settled(losses: torch.Tensor, tolerance: float | None) -> torch.Tensor:

@@ -28,6 +28,7 @@ class MaskSettings:
         batch_size: masks at once; None, as many as suit cache and memory.
         jitter: the images move by up to so many pixels in each step, all alike.
         seed: of the jitter.
+        graphs: record a step as a CUDA graph and replay it.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class MaskSettings:
     batch_size: int | None = None
     jitter: int = 0
     seed: int = 0
+    graphs: bool = False
 
 
 def mask_settings(
@@ -53,6 +55,7 @@ def mask_settings(
     tolerance: float | None = None,
     batch_size: int | None = None,
     jitter: int = 0,
+    graphs: bool = False,
 ) -> MaskSettings:
     """The settings, once they fit.
 
@@ -73,7 +76,7 @@ def mask_settings(
     size = _mask_size(mask_size, inputs)
     first = _first(start, size, seed)
     return MaskSettings(
-        steps, learning_rate, size, first, background, tolerance, batch_size, jitter, seed
+        steps, learning_rate, size, first, background, tolerance, batch_size, jitter, seed, graphs
     )
 
 

@@ -52,6 +52,7 @@ def undesirable_pixels(
     seed: int = 0,
     tolerance: float | None = None,
     batch_size: int | None = None,
+    graphs: bool = False,
 ) -> LearnedMasks:
     """Pixels that stand in a class's way: blurring them makes the class more probable.
 
@@ -89,6 +90,9 @@ def undesirable_pixels(
         tolerance: a mask stops when its mean loss over ten steps falls by less; None, never.
         batch_size: masks of one pass; by default as many as suit cache and memory. Masks do not
             see each other: they depend on it only by the rounding of the model's arithmetic.
+        graphs: on a CUDA device, record a step as a CUDA graph and replay it, which spares the host
+            nearly all of its work; elsewhere nothing changes. A model that cannot be recorded
+            runs as usual, with a RuntimeWarning.
 
     Returns:
         A `LearnedMasks`: `mask`, `heatmap`, `before`, `after`, `improvement()`, `area()`, ...
@@ -110,7 +114,7 @@ def undesirable_pixels(
         raise argument_error("reduction", "'mean' or 'sum'", reduction)
     cost: dict[str, Any] = _cost(tv_weight, l1_weight, beta)
 
-    def penalty(masks: torch.Tensor, progress: float) -> Terms:
+    def penalty(masks: torch.Tensor, progress: float | torch.Tensor) -> Terms:
         return {"penalty": mask_penalty(masks, **cost, root=root, mean=reduction == "mean")}
 
     classifier = as_classifier(model)
@@ -125,6 +129,7 @@ def undesirable_pixels(
         seed=seed,
         tolerance=tolerance,
         batch_size=batch_size,
+        graphs=graphs,
     )
     return learn_masks(classifier, inputs, target, MaskTask(objectives[factor], penalty), settings)
 
@@ -149,6 +154,7 @@ def meaningful_perturbation(
     seed: int = 0,
     tolerance: float | None = None,
     batch_size: int | None = None,
+    graphs: bool = False,
 ) -> LearnedMasks:
     """The smallest region whose loss destroys a class, or that alone preserves it.
 
@@ -176,6 +182,7 @@ def meaningful_perturbation(
         seed: of the jitter and of a random start.
         tolerance: see `undesirable_pixels`; compares losses under different moves of the image.
         batch_size: see `undesirable_pixels`.
+        graphs: see `undesirable_pixels`.
 
     Returns:
         A `LearnedMasks`. The heat map shows what is hidden for both goals: for "preserve", what is
@@ -187,7 +194,7 @@ def meaningful_perturbation(
     _check_goal(goal)
     cost: dict[str, Any] = _cost(tv_weight, l1_weight, beta)
 
-    def penalty(masks: torch.Tensor, progress: float) -> Terms:
+    def penalty(masks: torch.Tensor, progress: float | torch.Tensor) -> Terms:
         costly = masks if goal == "delete" else 1 - masks
         return {"penalty": mask_penalty(costly, **cost, root=False, mean=False)}
 
@@ -203,6 +210,7 @@ def meaningful_perturbation(
         seed=seed,
         tolerance=tolerance,
         batch_size=batch_size,
+        graphs=graphs,
         jitter=jitter,
     )
     task = MaskTask(lower_target if goal == "delete" else raise_target, penalty)
@@ -227,6 +235,7 @@ def extremal_perturbation(
     start: Start = 0.5,
     seed: int = 0,
     batch_size: int | None = None,
+    graphs: bool = False,
 ) -> Any:
     """The region of a given area that says most of a class, alone or by its absence.
 
@@ -254,6 +263,7 @@ def extremal_perturbation(
         start: see `undesirable_pixels`.
         seed: of a random start.
         batch_size: see `undesirable_pixels`.
+        graphs: see `undesirable_pixels`.
 
     Returns:
         A `LearnedMasks`, or a dict of these.
@@ -279,6 +289,7 @@ def extremal_perturbation(
         start=start,
         seed=seed,
         batch_size=batch_size,
+        graphs=graphs,
     )
     preserve = goal == "preserve"
     found = {}

@@ -47,6 +47,26 @@ def _load_cuda() -> ModuleType | ImportError:
     return _cuda
 
 
+def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether code for CMake's architectures ("80-real 90-real 120") runs on such a device.
+
+    Machine code runs on devices of its major version that are not older; PTX, which only `-real`
+    leaves out, on all that are not older. Names of CMake's ("all", "native") count as fitting.
+    """
+    for each in architectures.split():
+        number, _, kind = each.partition("-")
+        if not number[:-1].isdigit():
+            return True
+        if not number.isdigit():  # 90a: for that device alone
+            if divmod(int(number[:-1]), 10) == capability:
+                return True
+            continue
+        built = divmod(int(number), 10)
+        if built <= capability and (kind != "real" or built[0] == capability[0]):
+            return True
+    return False
+
+
 def cuda_status() -> dict[str, Any]:
     """What is known of the CUDA half: build, driver, devices, and why it is unusable, if it is.
 
@@ -75,9 +95,16 @@ def cuda_status() -> dict[str, Any]:
     elif torch.version.cuda is None:
         status["problem"] = "this torch was built without CUDA: install a CUDA build of torch"
     elif torch.cuda.is_available():
-        status["devices"] = [
-            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-        ]
+        devices = range(torch.cuda.device_count())
+        status["devices"] = [torch.cuda.get_device_name(index) for index in devices]
+        capabilities = [torch.cuda.get_device_capability(index) for index in devices]
+        if not any(runs_on(status["architectures"], each) for each in capabilities):
+            major, minor = capabilities[0]
+            status["problem"] = (
+                f"the CUDA kernels were built for the architectures {status['architectures']}, but "
+                f"{status['devices'][0]} has compute capability {major}.{minor}: install again "
+                f"with CUDAARCHS={major}{minor}-real in the environment"
+            )
     else:
         status["problem"] = "torch finds no usable CUDA device (torch.cuda.is_available() is False)"
     return status

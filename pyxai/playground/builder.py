@@ -84,7 +84,7 @@ def build(
         unit_size: side of these pictures in pixels, at most that of the network's input.
         unit_steps: of their optimisation; more give clearer pictures.
         crops: pieces of photos beside each of them.
-        explained: how many photos of each data set have explanations, the first ones; None, all.
+        explained: how many photos of each data set have explanations, spread over it; None, all.
         methods: of class activation maps, see `pyxai.cam`.
         windows: whether explanations include sliding windows.
         undesirable: how many photos of each data set, spread over it, have a map of undesirable

@@ -42,7 +42,7 @@ class Explaining:
     """Which explanations photos get.
 
     Attributes:
-        photos: how many photos of each set get any, the first ones; None, all.
+        photos: how many photos of each set get any, spread over it; None, all.
         methods: of class activation maps.
         windows: whether windows slide over each.
         undesirable: how many photos, spread over the set, get a map of undesirable pixels.
@@ -72,11 +72,11 @@ def write_explanations(
     site.begin(step, photos=photos.key, of=fingerprint(classifier.network), settings=settings)
     whole = len(photos.photos)
     count = whole if settings.photos is None else min(settings.photos, whole)
-    learned = {round(place * count / settings.undesirable) for place in range(settings.undesirable)}
+    chosen, learned = _spread(whole, count), _spread(whole, min(settings.undesirable, count))
     explainer = Explainer(classifier, settings)
-    bar = tqdm(total=count, desc="explanations", unit="photo", disable=None if progress else True)
-    for first in range(0, count, PHOTOS_PER_FILE):
-        some = range(first, min(first + PHOTOS_PER_FILE, count))
+    bar = tqdm(total=whole, desc="explanations", unit="photo", disable=None if progress else True)
+    for first in range(0, whole, PHOTOS_PER_FILE):
+        some = range(first, min(first + PHOTOS_PER_FILE, whole))
         address = f"{step}{first // PHOTOS_PER_FILE}"
         if not site.has(address):
             found = [
@@ -85,12 +85,19 @@ def write_explanations(
                     label=photos.photos[each].label,
                     undesirable=each in learned,
                 )
+                if each in chosen or each in learned
+                else None
                 for each in some
             ]
             site.write(address, {"first": first, "photos": found})
         bar.update(len(some))
     bar.close()
-    return count
+    return len(chosen | learned)
+
+
+def _spread(whole: int, count: int) -> set[int]:
+    """So many numbers below `whole`, evenly: photos lie class by class."""
+    return {place * whole // count for place in range(count)}
 
 
 class Explainer:

@@ -32,7 +32,7 @@ const photoScreen = {
         aboutPhoto(place.set, place.photo),
         classesOf(place.network),
       ]);
-      const explained = place.photo < site.sets[place.set].explained;
+      const explained = site.sets[place.set].explained > 0;
       const part = Math.floor(place.photo / EXPLAINED_PER_FILE);
       const base = `sets/${place.set}/networks/${place.network}`;
       const [found, photo] = await Promise.all([

@@ -216,8 +216,9 @@ def _photo_set(
             points = middle[at_class] + rng.normal(0, 0.5 / (depth + 1), (n, 2))
             _maps(folder, at, points)
             _neighbors(folder, at, labels, points)
-        for first in range(0, explained, 20):
-            here = [_explained(i) for i in range(first, min(first + 20, explained))]
+        for first in range(0, n if explained else 0, 20):
+            some = range(first, min(first + 20, n))
+            here = [_explained(i) if i < explained else None for i in some]
             write(
                 folder,
                 f"sets/{s}/networks/{m}/explained-{first // 20}",

@@ -293,7 +293,7 @@ def test_photo_with_explanations(page: Page, server: Served) -> None:
     expect(stage.locator("canvas")).to_have_css("opacity", "0")
     page.keyboard.press("Escape")
     page.goto(f"{server.address}#/photo?photo=50")
-    expect(page.locator(".notice")).to_contain_text("first 45 photos")
+    expect(page.locator(".notice")).to_contain_text("45 photos")
     page.goto(f"{server.address}#/photo?set=1&photo=2")
     expect(page.locator(".notice")).to_contain_text("No explanations")
 

@@ -4,9 +4,9 @@
     const { element, link, heading } = playground;
     const IN_A_FILE = 20;
 
-    /** @param {number} set @param {number} network @param {number} photo @returns {Promise<Explained>} */
+    /** @param {number} set @param {number} network @param {number} photo @returns {Promise<Explained | null>} */
     async function explained(set, network, photo) {
-        /** @type {{ first: number, photos: Explained[] }} */
+        /** @type {{ first: number, photos: (Explained | null)[] }} */
         const file = await playground.load(
             `sets/${set}/networks/${network}/explained-${Math.floor(photo / IN_A_FILE)}`,
         );
@@ -19,10 +19,10 @@
         const photoSet = playground.site.sets[set];
         const photo = await playground.photo(set, id);
         const kind = playground.className(set, photo.label);
-        const has = id < photoSet.explained;
         const networks = playground.site.networks;
-        const [all, names] = await Promise.all([
-            has ? Promise.all(networks.map((_, m) => explained(set, m, id))) : [],
+        const asked = photoSet.explained ? networks.map((_, m) => explained(set, m, id)) : [];
+        const [found, names] = await Promise.all([
+            Promise.all(asked),
             Promise.all(
                 networks.map(
                     (_, m) =>
@@ -32,6 +32,8 @@
                 ),
             ),
         ]);
+        const all = found.flatMap((each) => each || []);
+        const has = all.length > 0;
         const maps = has ? all[network].maps : [];
         const chosen = playground.whole(settings, "map", Math.max(1, maps.length), 0);
         const alt = `The photo: ${playground.describe(set, id, photo.label)}`;
@@ -112,7 +114,7 @@
                             "p",
                             { class: "notice" },
                             photoSet.explained
-                                ? `Explanations were computed for the first ${playground.plural(photoSet.explained, "photo", "photos")} of ${photoSet.name}; this is number ${playground.count(id + 1)}.`
+                                ? `Explanations were computed for ${playground.plural(photoSet.explained, "photo", "photos")} of ${photoSet.name}; this one is not among them.`
                                 : `No explanations were computed for the photos of ${photoSet.name}.`,
                         ),
                     ...all.flatMap((each, m) => [

@@ -208,7 +208,7 @@ def _write_networks(
         widths = [layer.width for layer in network.layers]
         about = write_anatomy(site, number, classifier, names, widths)
         write_units(site, number, classifier, about["layers"], sets, drawing, progress=progress)
-        found.append({**about, "name": network.name})
+        found.append({**about, "name": network.name.removesuffix(".safetensors")})
     return found
 
 

@@ -128,7 +128,7 @@
                 element(
                     "p",
                     { class: "muted" },
-                    `Crops of the photos that speak most for a class, grouped by likeness; by ${file.evidence}.`,
+                    `Crops of the photos that speak most for a class, grouped by likeness, found by ${file.evidence === "cam" ? "class maps" : "sliding windows"}.`,
                 ),
                 element(
                     "div",
@@ -228,7 +228,7 @@
                 element(
                     "p",
                     { class: "muted" },
-                    `${plural(entry.crops, "crop", "crops")} of ${plural(entry.photos, "photo", "photos")}, ${plural(entry.clusters, "kind", "kinds")}; in per cent: ${file.evidence}. A click shows the whole photo.`,
+                    `${plural(entry.crops, "crop", "crops")} of ${plural(entry.photos, "photo", "photos")}, ${plural(entry.clusters, "kind", "kinds")}. Below each: how probable the class is there. A click shows the whole photo.`,
                 ),
                 entry.label !== null &&
                     element(

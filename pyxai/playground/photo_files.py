@@ -16,7 +16,7 @@ from pyxai.playground.writing import SiteFolder, packed
 from pyxai.search.storage import Photo
 
 PHOTOS_PER_FILE = 1000
-_THUMB, _LARGE = 128, 640  # pixels, the longer side at most
+_LARGE, _THUMB = (640, 85), (128, 75)  # pixels, the longer side at most; JPEG quality
 _NO_CLASS = 65535
 
 
@@ -80,16 +80,16 @@ def _text(path: Path) -> str:
 def write_photos(site: SiteFolder, photos: PhotoSet, *, progress: bool) -> None:
     """Writes names, classes and two copies of each photo; in one pass, going on where it was."""
     labels, names = photos.labels, [photos.shown_name(each) for each in photos.photos]
-    site.begin(f"{photos.address}/photos", photos=photos.key, names=names, sides=[_THUMB, _LARGE])
-    site.begin(f"{photos.address}/thumbs", photos=photos.key, sides=[_THUMB, _LARGE])
+    site.begin(f"{photos.address}/photos", photos=photos.key, names=names, copies=[_LARGE, _THUMB])
+    site.begin(f"{photos.address}/thumbs", photos=photos.key, copies=[_LARGE, _THUMB])
     site.begin(f"{photos.address}/labels", photos=photos.key)
     bar = tqdm(photos.photos, desc="photos", unit="photo", disable=None if progress else True)
     for number, photo in enumerate(bar):
         copies = [_address(photos, kind, number) for kind in ("photos", "thumbs")]
         if not all(site.has(each) for each in copies):
             picture = open_photo(photo.path)
-            for address, side in zip(copies, (_LARGE, _THUMB), strict=True):
-                site.picture(address, shrunk(picture, side))
+            for address, (side, quality) in zip(copies, (_LARGE, _THUMB), strict=True):
+                site.picture(address, shrunk(picture, side), quality)
     for first in range(0, len(names), PHOTOS_PER_FILE):
         some = slice(first, first + PHOTOS_PER_FILE)
         sizes = [[photo.width, photo.height] for photo in photos.photos[some]]

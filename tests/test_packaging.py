@@ -88,7 +88,7 @@ def test_changelog_knows_the_version():
     "name",
     [
         *("py.typed", "ops/_cpu.pyi", "ops/_cuda.pyi", "zoo/demo.safetensors"),
-        *("playground/site/index.html", "playground/site/scripts/main.js"),
+        *("playground/site/index.html", "playground/site/scripts/app.js"),
     ],
 )
 def test_package_data(name):

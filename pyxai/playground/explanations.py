@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
+from pyxai.acceleration import accelerate
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.explain.cam import cam
@@ -107,6 +108,7 @@ class Explainer:
         """Finds out, by running the network, which explanations it can have."""
         self._classifier = classifier
         self._settings = settings
+        self._fast = _faster(classifier) if settings.windows or settings.undesirable else classifier
         random = torch.Generator().manual_seed(0)
         shape = typical_input_shape(classifier.network, classifier.preprocessing)
         probe = torch.randn(1, *shape, generator=random).to(classifier.device, classifier.dtype)
@@ -185,7 +187,7 @@ class Explainer:
         view = self._classifier.preprocessing.view(photo)
         side = _window(*view.size)
         found = sliding_window(
-            self._classifier, view, side, max(1, side // 4), target, resize=self._resize
+            self._fast, view, side, max(1, side // 4), target, resize=self._resize
         )
         heatmap = found.heatmap()
         cells = min(_CELLS, heatmap.shape[0]), min(_CELLS, heatmap.shape[1])
@@ -202,7 +204,7 @@ class Explainer:
         settings = self._settings
         size = min(_MASK, inputs.shape[2]), min(_MASK, inputs.shape[3])
         found = undesirable_pixels(
-            self._classifier,
+            self._fast,
             inputs,
             target,
             steps=settings.steps,
@@ -216,6 +218,14 @@ class Explainer:
         ]
         hidden = 1 - found.mask[0]
         return _map("undesirable", "target", "Undesirable pixels", target, hidden, facts, (0, 1))
+
+
+def _faster(classifier: Classifier) -> Classifier:
+    """An accelerated copy, for what takes hundreds of passes; itself where there cannot be one."""
+    try:
+        return accelerate(classifier)
+    except (ValueError, RuntimeError):
+        return classifier
 
 
 def _window(width: int, height: int) -> int:

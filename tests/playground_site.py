@@ -234,7 +234,7 @@ def _photo_set(
         "classes": CLASSES,
         "sizes": [int((labels == k).sum()) for k in range(len(CLASSES))],
         "unreadable": 1,
-        "maps": ["pca", "umap"],
+        "maps": ["umap", "pca"],
         "explained": explained,
         "retrieval": s == 0,
         "galleries": s == 0,

@@ -66,7 +66,7 @@
                 const next = playground.choice(newSettings);
                 const { maps, name, classes, photos } = playground.site.sets[next.set];
                 if (!maps.length) throw new RangeError(`The photos of ${name} have no map.`);
-                const method = playground.oneOf(newSettings, "method", maps, maps[maps.length - 1]);
+                const method = playground.oneOf(newSettings, "method", maps, maps[0]);
                 const photo =
                     newSettings.photo === undefined
                         ? null

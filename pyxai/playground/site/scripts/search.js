@@ -299,7 +299,7 @@
                 });
                 mapBox.append(map.element);
             }
-            const method = maps[maps.length - 1];
+            const method = maps[0];
             mapTitle.textContent = `Map of this layer (${method.toUpperCase()})`;
             await map.show(choice.set, choice.network, choice.layer, method, choice.photo, null);
         }

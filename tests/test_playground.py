@@ -307,6 +307,28 @@ def test_a_second_call_keeps_what_does_not_change(site, folder, tmp_path):
     assert not changed & kept
 
 
+def test_another_preprocessing_of_the_same_weights_is_another_network(site, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(site, copy)
+    first = classifiers()["first"]
+    darker = pyxai.Preprocessing(mean=(0.9, 0.9, 0.9), resize=(32, 32))
+    other = pyxai.Classifier(
+        first.model, class_names=first.class_names, preprocessing=darker, name="first"
+    )
+    build({"first": other, "second": classifiers()["second"]}, folder, copy, **QUICK)
+    index = pyxai.ImageIndex.build(other, folder, progress=False)
+    layer = index.networks[0].layers[0].name
+    found = unpacked(data(copy, "sets/0/networks/0/layers/0/neighbors-euclidean-0")["distances"])
+    expected = index.search(range(9), 8, metric="euclidean", layer=layer)
+    assert np.allclose(found, [each.distances for each in expected], rtol=1e-5)
+    names = ("explained-0", "layers/0/neighbors-cosine-0", "class-", "layers/0/map-pca")
+    for name, state in written(site).items():
+        if "sets/0/networks/1" in name and any(each in name for each in names):
+            assert written(copy)[name][0] == state[0]  # the second network is the same
+    one, two = (data(root, "sets/0/networks/0/explained-0") for root in (site, copy))
+    assert one != two
+
+
 def test_other_settings_leave_no_stale_files(site, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(site, copy)
@@ -391,6 +413,13 @@ def test_a_folder_with_other_files_is_left_alone(folder, tmp_path):
     with pytest.raises(ValueError, match="holds other files"):
         build(classifiers()["first"], folder, tmp_path, **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_record_is_told(site, folder, tmp_path):
+    shutil.copytree(site, tmp_path / "copy")
+    (tmp_path / "copy" / "data" / "build.json").write_text("{")
+    with pytest.raises(ValueError, match=r"out: expected the record .* got a damaged"):
+        build(classifiers(), folder, tmp_path / "copy", **QUICK)
 
 
 def test_steps_delete_nothing_but_their_own_files(tmp_path):

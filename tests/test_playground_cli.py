@@ -36,7 +36,7 @@ def test_build_two_data_sets_by_two_networks(run, photos, tmp_path):
 
 
 def test_classes_from_a_table(run, photos, tmp_path):
-    lines = ["file,label"]
+    lines = ["path,label"]
     lines += [
         f"{photos}/{name}/{i}.png,{'warm' if name == 'red' else 'cold'}"
         for name in ("red", "blue")
@@ -58,7 +58,7 @@ def test_classes_from_a_table(run, photos, tmp_path):
 
 
 def test_relative_paths_of_a_table(tmp_path):
-    (tmp_path / "kinds.csv").write_text("file,label,more\na/../b.png,x,1\n")
+    (tmp_path / "kinds.csv").write_text("path,label,more\na/../b.png,x,1\n")
     assert read_labels(tmp_path / "kinds.csv") == {str(tmp_path / "b.png"): "x"}
 
 

@@ -3,7 +3,7 @@
     python tools/imagenet_kinds.py PHOTOS/index.csv > kinds.csv
 
 The index has the columns file and class_index (0 to 999, classes in the order of their WordNet
-numbers). Written are file, its path as an absolute one, and label; photos of things, of which
+numbers). Written are path, an absolute one, and label; photos of things, of which
 there is no telling what kind is alike, and of animals that stand alone have no line.
 """
 
@@ -41,7 +41,7 @@ def kind_of(index: int) -> str | None:
 def main() -> None:
     index = Path(sys.argv[1])
     writer = csv.writer(sys.stdout)
-    writer.writerow(("file", "label"))
+    writer.writerow(("path", "label"))
     with index.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             kind = kind_of(int(row["class_index"]))

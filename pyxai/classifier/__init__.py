@@ -199,6 +199,13 @@ def typical_input_shape(
     return (3 if first is None else first.in_channels), height, width
 
 
+def typical_input(classifier: Classifier) -> torch.Tensor:
+    """One image of noise `[1, C, H, W]` of the usual size, the same at every call."""
+    shape = typical_input_shape(classifier.network, classifier.preprocessing)
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(classifier.device, classifier.dtype)
+
+
 def as_classifier(model: nn.Module | Classifier) -> Classifier:
     """The classifier itself, or a module wrapped on the fly.
 

@@ -1,4 +1,4 @@
-"""Tells one set of weights from another."""
+"""Tells one set of weights, and one classifier, from another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 
 import torch
 from torch import nn
+
+from pyxai.classifier import Classifier
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -17,3 +19,12 @@ def fingerprint(network: nn.Module) -> str:
             digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
             digest.update(plain.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def identity(classifier: Classifier) -> str:
+    """A text that is the same for classifiers that say the same of every photo, in the same words.
+
+    Of weights and buffers, preprocessing and class names.
+    """
+    steps, names = classifier.preprocessing, classifier.class_names
+    return f"{fingerprint(classifier.network)} {steps!r} {names!r}"

@@ -19,7 +19,7 @@ from pyxai.classes import fourier
 from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.units import look_at_layer
-from pyxai.classifier import Classifier, typical_input_shape
+from pyxai.classifier import Classifier, typical_input
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.cli._photos import class_of, free_name
 from pyxai.draw import feature_sheet, to_pictures
@@ -148,9 +148,7 @@ def _classes(classifier: Classifier, given: list[str]) -> list[int]:
 
 def _layer(classifier: Classifier, layer: str | None) -> tuple[str, int]:
     """The layer, and how many channels it has."""
-    shape = typical_input_shape(classifier.network, classifier.preprocessing)
-    random = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, *shape, generator=random).to(classifier.device, classifier.dtype)
+    probe = typical_input(classifier)
     name = classifier.last_spatial_layer(probe) if layer is None else layer
     return name, look_at_layer(classifier, name, probe).channels
 

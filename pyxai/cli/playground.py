@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,6 +14,7 @@ from pyxai.neighbours.distances import METRICS
 from pyxai.playground.builder import build as build_site
 from pyxai.playground.server import LOOPBACK
 from pyxai.playground.server import serve as serve_site
+from pyxai.train.listing import read_table
 from pyxai.zoo import load_classifier
 
 playground = typer.Typer(
@@ -55,7 +55,7 @@ def build(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="CSV with the columns file and label, in place of folder names."),
+        typer.Option(help="CSV with the columns path and label, in place of folder names."),
     ] = None,
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="pca, umap; by default what is installed.")
@@ -133,16 +133,12 @@ def read_labels(path: Path) -> dict[str, str]:
     """The class of each photo by its path; those in the file are relative to it.
 
     Raises:
-        ValueError: it has no such columns.
+        ValueError: it is no such table.
         OSError: it cannot be read.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
-            raise ValueError(
-                f"--labels: expected a CSV with the columns file and label, got {path}"
-            )
-        return {str((path.parent / row["file"]).resolve()): row["label"] for row in rows}
+    parts = read_table(path, argument="--labels").values()
+    pairs = [pair for part in parts for pair in zip(part.paths, part.names, strict=True)]
+    return {str(photo.resolve()): name for photo, name in pairs}
 
 
 def _by_path(labels: dict[str, str]) -> Callable[[str], str | None]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyxai.classes.units import look_at_layer
-from pyxai.classifier import Classifier, typical_input_shape
+from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.borrow import borrowed, call, first_tensor
 from pyxai.classifier.outputs import logits_of
 from pyxai.classifier.survey import watching
@@ -59,9 +59,7 @@ def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
         layers: those that are searched; listed even if they contain others.
     """
     network = classifier.network
-    random = torch.Generator().manual_seed(0)
-    shape = typical_input_shape(network, classifier.preprocessing)
-    probe = torch.randn(1, *shape, generator=random).to(classifier.device, classifier.dtype)
+    probe = typical_input(classifier)
     found: dict[str, Module] = {}
 
     def look(name: str, module: nn.Module, output: Any) -> None:

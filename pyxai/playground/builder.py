@@ -129,9 +129,8 @@ def build(
     )
     sources = _sources(photos)
     site = SiteFolder(Path(out))
-    sets, indexes = [], []
-    for number, (name, paths) in enumerate(sources.items()):
-        found = ImageIndex.build(
+    indexes = [
+        ImageIndex.build(
             classifiers,
             list(paths),
             directory=None if index is None else Path(index) / str(number),
@@ -139,38 +138,23 @@ def build(
             labels=labels,
             progress=progress,
         )
-        if len(found) < 2:
-            raise ValueError(f"photos: expected at least two that can be read, got one in {name}")
-        sets.append(PhotoSet(number, name, found.photos, tuple(map(Path, paths))))
-        indexes.append(found)
+        for number, paths in enumerate(sources.values())
+    ]
+    sets = [
+        _photo_set(number, name, paths, found)
+        for number, ((name, paths), found) in enumerate(zip(sources.items(), indexes, strict=True))
+    ]
     about_networks = _write_networks(site, classifiers, indexes[0], sets, drawing, progress)
     about_sets = []
     for photo_set, found in zip(sets, indexes, strict=True):
-        write_photos(site, photo_set, progress=progress)
-        write_neighbors(site, photo_set, found, chosen, progress=progress)
-        write_maps(site, photo_set, found, projections, seed, progress=progress)
-        report = write_retrieval(site, photo_set, found, chosen, seed)
-        count = 0
+        about = _write_set(site, photo_set, found, chosen, projections, seed, progress)
         for number, classifier in enumerate(classifiers.values()):
-            count = write_explanations(
+            about["explained"] = write_explanations(
                 site, photo_set, number, classifier, explaining, progress=progress
             )
             if galleries:
                 write_galleries(site, photo_set, number, classifier, drawing, progress=progress)
-        about_sets.append(
-            {
-                "name": photo_set.name,
-                "photos": len(found),
-                "classes": photo_set.classes,
-                "sizes": photo_set.sizes,
-                "unreadable": len(found.failures),
-                "maps": list(projections),
-                "explained": count,
-                "retrieval": report is not None,
-                "galleries": galleries,
-                "start": good_start(photo_set, found, report, chosen[0]),
-            }
-        )
+        about_sets.append({**about, "galleries": galleries})
     site.begin("live")
     site.write("live", {"available": False})
     site.begin("site")
@@ -190,6 +174,43 @@ def build(
     )
     site.finish()
     return _write_pages(site.root)
+
+
+def _photo_set(number: int, name: str, paths: list[Path], index: ImageIndex) -> PhotoSet:
+    """The photos of an index as a data set.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if len(index) < 2:
+        raise ValueError(f"photos: expected at least two that can be read, got one in {name}")
+    return PhotoSet(number, name, index.photos, tuple(paths))
+
+
+def _write_set(
+    site: SiteFolder,
+    photos: PhotoSet,
+    index: ImageIndex,
+    metrics: tuple[str, ...],
+    maps: tuple[str, ...],
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """What site.js says of a data set, once photos, neighbours, maps and retrieval are written."""
+    write_photos(site, photos, progress=progress)
+    write_neighbors(site, photos, index, metrics, progress=progress)
+    write_maps(site, photos, index, maps, seed, progress=progress)
+    report = write_retrieval(site, photos, index, metrics, seed)
+    return {
+        "name": photos.name,
+        "photos": len(index),
+        "classes": photos.classes,
+        "sizes": photos.sizes,
+        "unreadable": len(index.failures),
+        "maps": list(maps),
+        "retrieval": report is not None,
+        "start": good_start(photos, index, report, metrics[0]),
+    }
 
 
 def _write_networks(

@@ -13,8 +13,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai.acceleration import accelerate
-from pyxai.classifier import Classifier, typical_input_shape
-from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier import Classifier, typical_input
+from pyxai.classifier.fingerprint import identity
 from pyxai.explain.cam import cam
 from pyxai.explain.sliding_window import sliding_window
 from pyxai.explain.undesirable import undesirable_pixels
@@ -70,7 +70,7 @@ def write_explanations(
 ) -> int:
     """Writes the explanations of a set by one network; returns how many photos have any."""
     step = f"{photos.address}/networks/{number}/explained-"
-    site.begin(step, photos=photos.key, of=fingerprint(classifier.network), settings=settings)
+    site.begin(step, photos=photos.key, of=identity(classifier), settings=settings)
     whole = len(photos.photos)
     count = whole if settings.photos is None else min(settings.photos, whole)
     chosen, learned = _spread(whole, count), _spread(whole, min(settings.undesirable, count))
@@ -109,16 +109,15 @@ class Explainer:
         self._classifier = classifier
         self._settings = settings
         self._fast = _faster(classifier) if settings.windows or settings.undesirable else classifier
-        random = torch.Generator().manual_seed(0)
-        shape = typical_input_shape(classifier.network, classifier.preprocessing)
-        probe = torch.randn(1, *shape, generator=random).to(classifier.device, classifier.dtype)
+        probe = typical_input(classifier)
         # "auto" first: its map is then the first, and so is the name of what it stands for.
         self._methods = sorted(settings.methods, key=lambda each: each != "auto")
         if not _works(lambda: classifier.last_spatial_layer(probe)):
             self._methods = []  # no layer has positions
-        side = _window(shape[2], shape[1])
+        height, width = probe.shape[2:]
+        side = _window(width, height)
         small = _works(lambda: classifier(probe[:, :, :side, :side]))
-        self._resize = None if small else shape[1:]
+        self._resize = None if small else (height, width)
 
     def __call__(
         self, photo: Image.Image, *, label: str | None = None, undesirable: bool = False

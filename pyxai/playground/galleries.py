@@ -8,13 +8,12 @@ from typing import Any
 from pyxai.classes.crop_size import choose_crop
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classifier import Classifier
-from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier.fingerprint import identity
 from pyxai.images import ImageError
-from pyxai.playground.photo_files import PhotoSet, places_of, shrunk
+from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.unit_pictures import Drawing, draw
 from pyxai.playground.writing import SiteFolder
 
-_CROP = 160  # pixels, the longer side at most
 _PER_CLASS, _CLUSTERS = 36, 9
 
 
@@ -38,7 +37,7 @@ def write_galleries(
         progress: whether to show a bar.
     """
     base = f"{photos.address}/networks/{number}"
-    of = fingerprint(classifier.network)
+    of = identity(classifier)
     site.begin(f"networks/{number}/classes", of=of, drawing=drawing)
     for each in ("class-", "crops", "classes.js"):
         site.begin(f"{base}/{each}", photos=photos.key, of=of, drawing=drawing)
@@ -83,7 +82,7 @@ def _write_class(
     crops = gallery[index]
     groups: dict[int, list[dict[str, Any]]] = {}
     for place, crop in enumerate(crops):
-        site.picture(f"{base}/crops/{index}-{place}.jpg", shrunk(crop.picture(), _CROP))
+        site.picture(f"{base}/crops/{index}-{place}.jpg", shrunk(crop.picture(), CROP))
         facts = {"i": place, "photo": ids[crop.name], "box": crop.box}
         groups.setdefault(crop.cluster, []).append({**facts, "score": round(crop.score, 5)})
     noise = groups.pop(-1, [])

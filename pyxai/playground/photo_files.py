@@ -16,6 +16,7 @@ from pyxai.playground.writing import SiteFolder, packed
 from pyxai.search.storage import Photo
 
 PHOTOS_PER_FILE = 1000
+CROP = 160  # pixels of a piece of a photo, the longer side at most
 _LARGE, _THUMB = (640, 85), (128, 75)  # pixels, the longer side at most; JPEG quality
 _NO_CLASS = 65535
 

@@ -13,6 +13,7 @@ from pyxai.playground.photo_files import PhotoSet
 from pyxai.playground.writing import SiteFolder, packed
 from pyxai.search.index import ImageIndex
 from pyxai.search.retrieval import RetrievalReport
+from pyxai.search.storage import Network
 
 NEIGHBORS = 50
 NEIGHBORS_PER_FILE = 100
@@ -42,7 +43,7 @@ def write_neighbors(
         network = index.networks[number]
         name = network.layers[layer].name
         step = f"{_address(photos, number, layer)}/neighbors-{metric}-"
-        site.begin(step, photos=photos.key, k=k, of=(network.fingerprint, name, metric))
+        site.begin(step, photos=photos.key, k=k, of=(*_identity(network), name, metric))
         asked: dict[str, Any] = {"metric": metric, "layer": name, "model": network.name}
         typical = index.typical_distance(**asked)
         for first in range(0, len(index), NEIGHBORS_PER_FILE):
@@ -74,7 +75,7 @@ def write_maps(
         network = index.networks[number]
         name = network.layers[layer].name
         address = f"{_address(photos, number, layer)}/map-{method}"
-        site.begin(address, photos=photos.key, seed=seed, of=(network.fingerprint, name))
+        site.begin(address, photos=photos.key, seed=seed, of=(*_identity(network), name))
         if site.has(address):
             continue
         kind = cast(Literal["pca", "umap"], method)
@@ -99,7 +100,7 @@ def write_retrieval(
     """How well photos find others of their class; None where no class has two."""
     counts = np.bincount([label for label in photos.labels if label >= 0])
     address = f"{photos.address}/retrieval"
-    prints = [network.fingerprint for network in index.networks]
+    prints = [_identity(network) for network in index.networks]
     layers = [[layer.name for layer in network.layers] for network in index.networks]
     site.begin(address, photos=photos.key, seed=seed, of=(prints, layers, metrics))
     if len(photos.classes) < 2 or counts.max() < 2:
@@ -155,6 +156,11 @@ def good_start(
 def places(index: ImageIndex) -> list[Place]:
     """All networks with all their layers."""
     return [(i, j) for i, each in enumerate(index.networks) for j in range(len(each.layers))]
+
+
+def _identity(network: Network) -> tuple[str, str]:
+    """What its features depend on."""
+    return network.fingerprint, network.preprocessing
 
 
 def _address(photos: PhotoSet, network: int, layer: int) -> str:

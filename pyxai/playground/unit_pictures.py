@@ -14,12 +14,10 @@ from tqdm import tqdm
 from pyxai.classes.exciting_crops import exciting_crops
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classifier import Classifier, typical_input_shape
-from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier.fingerprint import identity
 from pyxai.draw import to_pictures
-from pyxai.playground.photo_files import PhotoSet, places_of, shrunk
+from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.writing import SiteFolder
-
-_CROP = 160  # pixels, the longer side at most
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def write_units(
         progress: whether to show a bar.
     """
     key = {
-        "of": fingerprint(classifier.network),
+        "of": identity(classifier),
         "steps": drawing.steps,
         "size": drawing.size,
         "seed": drawing.seed,
@@ -120,7 +118,7 @@ def _write_layer(
     for row, channel in enumerate(channels):
         crops = []
         for rank, crop in enumerate(found[row]):
-            site.picture(f"{address}/crops/{channel}-{rank}.jpg", shrunk(crop.picture(), _CROP))
+            site.picture(f"{address}/crops/{channel}-{rank}.jpg", shrunk(crop.picture(), CROP))
             number, photo = places[crop.name]
             facts = {"set": number, "photo": photo, "box": crop.box}
             crops.append({**facts, "response": round(crop.response, 5)})

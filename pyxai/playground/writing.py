@@ -42,7 +42,7 @@ class SiteFolder:
                 f"other files"
             )
         self._data.mkdir(parents=True, exist_ok=True)
-        self._keys: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+        self._keys = _keys_of(record) if record.exists() else {}
         self._begun: set[str] = set()
         if not record.exists():
             self._save()
@@ -104,6 +104,20 @@ class SiteFolder:
 
     def _save(self) -> None:
         write_json(self._data / _RECORD, self._keys)
+
+
+def _keys_of(record: Path) -> dict[str, str]:
+    """The keys of the steps of an earlier build.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        found: dict[str, str] = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        expected = "the record that a build left (delete the folder to begin anew)"
+        raise ValueError(f"out: expected {expected}, got a damaged {record}: {error}") from error
+    return found
 
 
 def read_data(path: Path) -> dict[str, Any]:

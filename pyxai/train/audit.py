@@ -13,7 +13,8 @@ from torch import nn
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.images import SUFFIXES, ImageError, find_photos
-from pyxai.train.audit_result import ISSUES, Audit, Finding
+from pyxai.train.audit_files import Audit
+from pyxai.train.audit_result import ISSUES, Finding
 from pyxai.train.label_errors import confident_learning, out_of_fold_probabilities
 from pyxai.train.photo_pass import Seen, look_at
 from pyxai.train.quality import CHECKS

@@ -20,7 +20,7 @@ from pyxai.images.errors import printable
 from pyxai.train.audit_result import (
     ISSUES,
     WITHOUT_PICTURE,
-    Audit,
+    AuditResult,
     Finding,
     caption,
     finding_record,
@@ -33,23 +33,37 @@ _SIDE = 240
 _STYLE = "\n.crops figcaption { overflow-wrap: anywhere; }\n.crops img { object-fit: contain; }\n"
 
 
-def save_audit(found: Audit, directory: Path) -> Path:
-    """Writes all files of an audit; see `Audit.save`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
-    _write_csv(directory / "findings.csv", fields, _finding_rows(found))
-    _write_csv(directory / "photos.csv", ("path", "label", *found.measures), _photo_rows(found))
-    record = json.dumps(found.report(), indent=2) + "\n"
-    (directory / "audit.json").write_text(record, encoding="utf-8")
-    for name in ("sheets", "pictures"):
-        shutil.rmtree(directory / name, ignore_errors=True)  # of an earlier audit
-    for issue, listed in found.findings.items():
-        if listed and issue not in WITHOUT_PICTURE:
-            (directory / "sheets").mkdir(exist_ok=True)
-            found.sheet(issue).save(directory / "sheets" / f"{issue}.jpg", quality=90)
-    index = directory / "index.html"
-    index.write_text(_audit_page(found, directory), encoding="utf-8")
-    return index
+class Audit(AuditResult):
+    """A folder of photos, looked over before training. Nothing was changed, moved or deleted.
+
+    See `AuditResult` for what it holds.
+    """
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes findings.csv, photos.csv, audit.json, sheets and one page, index.html.
+
+        Args:
+            directory: made if need be. Files of these names are replaced.
+
+        Returns:
+            The path of the page, which needs neither a server nor a script.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
+        _write_csv(folder / "findings.csv", fields, _finding_rows(self))
+        _write_csv(folder / "photos.csv", ("path", "label", *self.measures), _photo_rows(self))
+        record = json.dumps(self.report(), indent=2) + "\n"
+        (folder / "audit.json").write_text(record, encoding="utf-8")
+        for name in ("sheets", "pictures"):
+            shutil.rmtree(folder / name, ignore_errors=True)  # of an earlier audit
+        for issue, listed in self.findings.items():
+            if listed and issue not in WITHOUT_PICTURE:
+                (folder / "sheets").mkdir(exist_ok=True)
+                self.sheet(issue).save(folder / "sheets" / f"{issue}.jpg", quality=90)
+        index = folder / "index.html"
+        index.write_text(_audit_page(self, folder), encoding="utf-8")
+        return index
 
 
 def _write_csv(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -59,13 +73,13 @@ def _write_csv(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows(rows)
 
 
-def _finding_rows(found: Audit) -> Iterable[Sequence[Any]]:
+def _finding_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
     for issue, listed in found.findings.items():
         for rank, each in enumerate(listed, 1):
             yield issue, rank, *finding_record(each).values()
 
 
-def _photo_rows(found: Audit) -> Iterable[Sequence[Any]]:
+def _photo_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
     columns = list(found.measures.values())
     for place, path in enumerate(found.paths):
         values = (float(column[place]) for column in columns)
@@ -73,7 +87,7 @@ def _photo_rows(found: Audit) -> Iterable[Sequence[Any]]:
         yield path, found.labels[place] or "", *numbers
 
 
-def _audit_page(found: Audit, directory: Path) -> str:
+def _audit_page(found: AuditResult, directory: Path) -> str:
     """The page, whose thumbnails are written on the way."""
     thumbnails = _Thumbnails(directory)
     listed = [issue for issue in ISSUES if found.findings.get(issue)]
@@ -97,7 +111,7 @@ def _title(issue: str) -> str:
     return issue.replace("_", " ").capitalize()
 
 
-def _class_table(found: Audit) -> str:
+def _class_table(found: AuditResult) -> str:
     if not found.classes:
         return ""
     head, *rows = found.class_table()
@@ -109,7 +123,7 @@ def _class_table(found: Audit) -> str:
     )
 
 
-def _section(found: Audit, issue: str, thumbnails: _Thumbnails) -> str:
+def _section(found: AuditResult, issue: str, thumbnails: _Thumbnails) -> str:
     listed = found[issue]
     head = f'<h2 id="{issue}">{_title(issue)}: {len(listed)}</h2>\n<p>{escape(ISSUES[issue])}</p>'
     if issue in WITHOUT_PICTURE:
@@ -133,7 +147,7 @@ def _more(listed: Sequence[Finding]) -> str:
     return f'\n<p class="note">{left} more in findings.csv.</p>' if left > 0 else ""
 
 
-def _figure(found: Audit, finding: Finding, thumbnails: _Thumbnails) -> str:
+def _figure(found: AuditResult, finding: Finding, thumbnails: _Thumbnails) -> str:
     name = escape(printable(found.short(finding.path)))
     words = f"{text(caption(finding))}<br>{name}"
     picture = thumbnails.of(finding.path)

@@ -60,8 +60,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """A folder of photos, looked over before training. Nothing was changed, moved or deleted.
+class AuditResult:
+    """What an audit found, as numbers, text and pictures; `Audit` can also be written to disk.
 
     Attributes:
         folder: that was read.
@@ -185,19 +185,6 @@ class Audit:
                 pictures.append([*(_thumbnail(each.path, cell) for each in row), *[None] * empty])
                 captions.append([*(caption(each) for each in row), *[""] * empty])
         return sheet(pictures, captions=captions, cell=cell)
-
-    def save(self, directory: str | Path) -> Path:
-        """Writes findings.csv, photos.csv, audit.json, sheets and one page, index.html.
-
-        Args:
-            directory: made if need be. Files of these names are replaced.
-
-        Returns:
-            The path of the page, which needs neither a server nor a script.
-        """
-        from pyxai.train.audit_files import save_audit
-
-        return save_audit(self, Path(directory))
 
     def report(self) -> dict[str, Any]:
         """What `audit.json` and `pyxai audit --json` hold: all but the measures of each photo."""

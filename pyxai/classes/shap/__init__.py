@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections.abc import Iterable
@@ -18,8 +17,9 @@ from pyxai.classes.contents import folder_label
 from pyxai.classes.shap.photos import Log, PhotoEvidence
 from pyxai.classes.shap.result import ShapSummary, summarized
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier.fingerprint import identity as identity_of
 from pyxai.explain.shap import Method, ShapValues, shap_values
+from pyxai.explain.shap.backgrounds import digest
 from pyxai.explain.shap.model import Output
 from pyxai.explain.shap.regions import grid_of
 from pyxai.images import ImageError, Images, find_photos, open_photo
@@ -92,9 +92,9 @@ def shap_summary(
     pictures: Any = background
     if not isinstance(background, str):
         pictures = classifier.to_input(background)
-    identity = {"model": fingerprint(classifier.network), "target": target, **settings}
-    identity |= {"preprocessing": repr(classifier.preprocessing), "grid": [rows, columns]}
-    identity |= {"background": _digest(pictures)}
+    identity = {"model": identity_of(classifier), "target": target, **settings}
+    identity |= {"grid": [rows, columns]}
+    identity |= {"background": pictures if isinstance(pictures, str) else digest(pictures)}
     log = Log(None if checkpoint is None else Path(checkpoint), identity)
     failures: list[tuple[str, str]] = []
     with log.writing() as writer:
@@ -185,11 +185,3 @@ def _explained(
         float(found.sampling_gap[0]),
         tuple(sums.tolist()),
     )
-
-
-def _digest(background: Any) -> str:
-    """A text that stands for a background."""
-    if isinstance(background, str):
-        return background
-    pixels = background.detach().to("cpu", torch.float32).contiguous().numpy()
-    return f"{[*pixels.shape]} {hashlib.blake2b(pixels, digest_size=16).hexdigest()}"

@@ -42,7 +42,7 @@ def mean_outputs(model: Explained, background: torch.Tensor) -> torch.Tensor:
     """
     if background.device.type != "cpu" or len(background) < _FEWEST:
         return _of(model, *_computed(model, background))
-    network, key = model.classifier.network, _digest(background)
+    network, key = model.classifier.network, digest(background)
     first = model.logits(background[:1])
     with _lock:
         kept = _known.get(network, OrderedDict()).get(key)
@@ -72,8 +72,9 @@ def _computed(model: Explained, background: torch.Tensor) -> tuple[torch.Tensor,
     return logits / len(background), probabilities / len(background)
 
 
-def _digest(background: torch.Tensor) -> str:
-    """A text that stands for pixels."""
-    digest = hashlib.blake2b(f"{background.dtype} {[*background.shape]}".encode(), digest_size=16)
-    digest.update(background.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def digest(background: torch.Tensor) -> str:
+    """A text that stands for pixels, their shape and their dtype."""
+    found = hashlib.blake2b(f"{background.dtype} {[*background.shape]}".encode(), digest_size=16)
+    pixels = background.detach().cpu().contiguous().reshape(-1)
+    found.update(pixels.view(torch.uint8).numpy().data)
+    return found.hexdigest()

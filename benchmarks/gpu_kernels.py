@@ -185,19 +185,25 @@ def mask_step_sides(count, low, size):
     }, 6 * images.nbytes
 
 
-def cam_sides(batch, size):
-    model = ResNet50().eval().to(DEVICE)
-    images = torch.randn(batch, 3, size, size, device=DEVICE)
-    half = pyxai.accelerate(model, dtype=torch.bfloat16)
+def bare_forward(model, images):
+    """The pass that every explanation contains, as a call."""
 
     def forward():
         with torch.no_grad():
             return model(images)
 
+    return forward
+
+
+def cam_sides(batch, size):
+    model = ResNet50().eval().to(DEVICE)
+    images = torch.randn(batch, 3, size, size, device=DEVICE)
+    half = pyxai.accelerate(model, dtype=torch.bfloat16)
+
     return {
         "pyxai": lambda: pyxai.cam(model, images),
         "pyxai, bfloat16": lambda: pyxai.cam(half, images),
-        "eager": forward,
+        "eager": bare_forward(model, images),
     }, None
 
 
@@ -208,14 +214,10 @@ def small_batch_sides(batch, size):
     half = pyxai.accelerate(model, dtype=torch.bfloat16)
     graphs = pyxai.accelerate(model, dtype=torch.bfloat16, graphs=True)
 
-    def forward():
-        with torch.no_grad():
-            return model(images)
-
     return {
         "pyxai": lambda: pyxai.cam(graphs, images),
         "pyxai without graphs": lambda: pyxai.cam(half, images),
-        "eager": forward,
+        "eager": bare_forward(model, images),
     }, None
 
 

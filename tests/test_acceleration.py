@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from in_threads import in_threads
 from networks import SmallNet
 from torch import nn
 from torch.nn import functional
@@ -491,11 +492,7 @@ def test_eight_threads_from_the_first_call():
             if not torch.allclose(found, expected[n], atol=1e-5):
                 wrong.append(n)
 
-    workers = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(work, 8)
     assert not wrong
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from in_threads import in_threads
 from networks import SmallNet, SmallSwin, SmallViT
 from torch import nn
 
@@ -132,11 +133,7 @@ def test_threads_do_not_see_each_other():
                 wrong.append(n)
 
     before = state_of(model)
-    workers = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(work, 8)
     assert not wrong
     assert_same_state(before, state_of(model))
 

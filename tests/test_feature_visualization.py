@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import pytest
 import torch
+from in_threads import in_threads
 from networks import SmallViT, random_net
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -325,11 +325,7 @@ def test_threads_do_not_see_each_other(net):
         torch.set_num_threads(1)
         found[channel] = made(net, "stage2.bn2", [channel])[0]
 
-    workers = [threading.Thread(target=work, args=(channel,)) for channel in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(work, 4)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 

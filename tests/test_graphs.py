@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from in_threads import in_threads
 from networks import SmallNet
 from torch import nn
 
@@ -193,11 +194,7 @@ def test_threads_do_not_see_each_others_images(log, network):
             if not torch.equal(replays(network, "forward", network, images), expected):
                 wrong.append(seed)
 
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(work, 4)
     assert not wrong
     assert "replay" in log
 
@@ -451,11 +448,7 @@ class TestOnADevice:
                     if not torch.allclose(fast(images), expected, atol=1e-4):
                         wrong.append(seed)
 
-        workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        in_threads(work, 4)
         assert not wrong
 
     @pytest.mark.filterwarnings("ignore:graphs")

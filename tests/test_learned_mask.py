@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
+from in_threads import in_threads
 from networks import SmallViT, random_net
 from torch import nn
 from torch.nn import functional
@@ -256,11 +255,7 @@ def test_threads_do_not_see_each_other(images):
     def work(index):
         found[index] = undesirable_pixels(net, images[index : index + 1], **SMALL).mask
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 3)
     assert net.training
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)

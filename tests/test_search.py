@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import threading
 
 import numpy as np
 import pytest
 import torch
 from gallery_photos import COLORS, NAMES, PLAIN, ColorNet, color_classifier, folder_of_photos
+from in_threads import in_threads
 from networks import SmallViT, random_net
 from PIL import Image
 from torch import nn
@@ -392,11 +392,7 @@ def test_threads(index):
     def work(at):
         results[at] = index.search(at, 3, metric="euclidean").ids.tolist()
 
-    workers = [threading.Thread(target=work, args=(at,)) for at in range(12)]
-    for each in workers:
-        each.start()
-    for each in workers:
-        each.join()
+    in_threads(work, 12)
     assert [results[at] for at in range(12)] == expected
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import threading
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_threads import in_threads
 from networks import SmallNet
 from PIL import Image
 from torch import nn
@@ -397,11 +397,7 @@ def test_threads_do_not_see_each_other(images):
     def work(place):
         found[place] = quick(model, images, "mean", 0).values
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     assert all(torch.allclose(each, expected, atol=1e-6) for each in found)
 
 

@@ -335,7 +335,7 @@ interface Playground {
         reset(): void;
         close(): void;
     };
-    // mapPanel.js
+    // map_panel.js
     mapPanel(options: {
         address: (id: number) => string;
         moved?: (view: string) => void;
@@ -375,6 +375,8 @@ interface Playground {
         }>,
     ): PageMaker;
     crumbs(...links: [string, string][]): HTMLElement;
+    /** Links to the one before and the one after, of things called `what`. */
+    beside(what: string, address: (by: number) => string): HTMLElement;
     heading(text: string): HTMLHeadingElement;
     table(heads: string[], rows: Child[][], caption: string): HTMLElement;
     // app.js

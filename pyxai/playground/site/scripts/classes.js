@@ -213,17 +213,7 @@
                     "div",
                     { class: "bar-line" },
                     heading(names[k]),
-                    file.classes.length > 1 &&
-                        element(
-                            "span",
-                            { class: "segments" },
-                            element(
-                                "a",
-                                { href: beside(-1), "aria-label": "Previous class" },
-                                "← Previous",
-                            ),
-                            element("a", { href: beside(1), "aria-label": "Next class" }, "Next →"),
-                        ),
+                    file.classes.length > 1 && playground.beside("class", beside),
                 ),
                 element(
                     "p",

@@ -227,16 +227,7 @@
                     "div",
                     { class: "bar-line" },
                     heading(`Channel ${channel}`),
-                    element(
-                        "span",
-                        { class: "segments" },
-                        element(
-                            "a",
-                            { href: beside(-1), "aria-label": "Previous channel" },
-                            "← Previous",
-                        ),
-                        element("a", { href: beside(1), "aria-label": "Next channel" }, "Next →"),
-                    ),
+                    playground.beside("channel", beside),
                 ),
                 element(
                     "div",

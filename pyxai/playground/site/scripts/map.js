@@ -30,14 +30,7 @@
                     go("map", { set: part.set, network: choice.network, layer: choice.layer });
                 else if (part.network !== undefined)
                     go("map", { ...settings, ...inDepth(part.network) });
-                else
-                    go("map", {
-                        ...settings,
-                        set: next.set,
-                        network: next.network,
-                        layer: next.layer,
-                        view: null,
-                    });
+                else goTo(next);
             },
             ["set", "network", "layer"],
         );
@@ -54,6 +47,11 @@
             panel.element,
             note,
         );
+
+        /** @param {Choice} next */
+        function goTo({ set, network, layer }) {
+            go("map", { ...settings, set, network, layer, view: null });
+        }
 
         /** @param {number} network */
         function inDepth(network) {
@@ -114,14 +112,7 @@
             key(event) {
                 const what = stepKeys(event);
                 if (!what) return false;
-                const next = playground.step(choice, what[0], what[1]);
-                go("map", {
-                    ...settings,
-                    set: next.set,
-                    network: next.network,
-                    layer: next.layer,
-                    view: null,
-                });
+                goTo(playground.step(choice, what[0], what[1]));
                 return true;
             },
             close: () => panel.close(),

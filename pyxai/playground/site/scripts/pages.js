@@ -26,6 +26,18 @@
             ...links.map(([text, address]) => playground.element("a", { href: address }, text)),
         );
 
+    playground.beside = (what, address) =>
+        playground.element(
+            "span",
+            { class: "segments" },
+            playground.element(
+                "a",
+                { href: address(-1), "aria-label": `Previous ${what}` },
+                "← Previous",
+            ),
+            playground.element("a", { href: address(1), "aria-label": `Next ${what}` }, "Next →"),
+        );
+
     playground.heading = (text) => playground.element("h1", { tabindex: "-1" }, text);
 
     playground.table = (heads, rows, caption) => {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,9 +21,6 @@ MEASURES = ("P@1", "P@10", "P@50", "mAP", "R-precision", "nDCG@50", "score")
 _TOP = 15  # results whose classes are counted to choose a first photo
 _QUERIES = 1000  # photos that search when layers are compared, at most
 
-Place = tuple[int, int]
-"""(network, layer)."""
-
 
 def write_neighbors(
     site: SiteFolder,
@@ -36,13 +33,8 @@ def write_neighbors(
     """The nearest photos to each, by each network, layer and metric."""
     k = min(NEIGHBORS, len(index) - 1)
     kind = "uint16" if len(index) <= 1 << 16 else "uint32"
-    jobs = [(*place, metric) for place in places(index) for metric in metrics]
-    for number, layer, metric in tqdm(
-        jobs, desc="neighbours", unit="list", disable=None if progress else True
-    ):
-        network = index.networks[number]
-        name = network.layers[layer].name
-        step = f"{_address(photos, number, layer)}/neighbors-{metric}-"
+    for folder, network, name, metric in _jobs(photos, index, "neighbours", metrics, progress):
+        step = f"{folder}/neighbors-{metric}-"
         site.begin(step, photos=photos.key, k=k, of=(*_identity(network), name, metric))
         asked: dict[str, Any] = {"metric": metric, "layer": name, "model": network.name}
         typical = index.typical_distance(**asked)
@@ -68,13 +60,8 @@ def write_maps(
     progress: bool,
 ) -> None:
     """The photos as points on a plane, by each network and layer."""
-    jobs = [(*place, method) for place in places(index) for method in methods]
-    for number, layer, method in tqdm(
-        jobs, desc="maps", unit="map", disable=None if progress else True
-    ):
-        network = index.networks[number]
-        name = network.layers[layer].name
-        address = f"{_address(photos, number, layer)}/map-{method}"
+    for folder, network, name, method in _jobs(photos, index, "maps", methods, progress):
+        address = f"{folder}/map-{method}"
         site.begin(address, photos=photos.key, seed=seed, of=(*_identity(network), name))
         if site.has(address):
             continue
@@ -153,15 +140,19 @@ def good_start(
     return {"photo": photo, "network": number, "layer": layer, "metric": metric}
 
 
-def places(index: ImageIndex) -> list[Place]:
-    """All networks with all their layers."""
-    return [(i, j) for i, each in enumerate(index.networks) for j in range(len(each.layers))]
+def _jobs(
+    photos: PhotoSet, index: ImageIndex, title: str, kinds: Sequence[str], progress: bool
+) -> Iterator[tuple[str, Network, str, str]]:
+    """(address, network, name of the layer, kind) of each layer of all networks and each kind."""
+    jobs = [
+        (f"{photos.address}/networks/{number}/layers/{place}", network, layer.name, kind)
+        for number, network in enumerate(index.networks)
+        for place, layer in enumerate(network.layers)
+        for kind in kinds
+    ]
+    yield from tqdm(jobs, desc=title, unit="job", disable=None if progress else True)
 
 
 def _identity(network: Network) -> tuple[str, str]:
     """What its features depend on."""
     return network.fingerprint, network.preprocessing
-
-
-def _address(photos: PhotoSet, network: int, layer: int) -> str:
-    return f"{photos.address}/networks/{network}/layers/{layer}"

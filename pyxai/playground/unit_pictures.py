@@ -72,7 +72,7 @@ def write_units(
     for place, layer in enumerate(bar):
         address = f"networks/{number}/layers/{place}"
         pictures = {**key, "layer": layer["name"]}
-        site.begin(f"{address}/units/", **pictures)
+        site.begin(f"{address}/units", **pictures)
         site.begin(f"{address}/drawn", **pictures)
         for each in ("units.js", "crops"):
             site.begin(f"{address}/{each}", **pictures, photos=photos, crops=drawing.crops)

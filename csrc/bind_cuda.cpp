@@ -55,11 +55,12 @@ void cam_project(Address features, int features_dtype, bool channels_last, Addre
     pyxai::cuda::project(args, device, to_stream(stream));
 }
 
-// Rendering needs scratch memory for the scaling of each map.
+// Rendering of large maps needs scratch memory for the scaling of each.
 void check_rendering(const RenderArgs& args, Address scaling, int device) {
     PYXAI_CHECK(device >= 0, "negative device");
     const bool has_output = args.count > 0 && args.height > 0 && args.width > 0;
-    PYXAI_CHECK(!has_output || scaling != 0, "scaling is null");
+    const bool small = args.map_height * args.map_width <= pyxai::kSmallMap;
+    PYXAI_CHECK(!has_output || small || scaling != 0, "scaling is null");
 }
 
 void cam_render(Address maps, std::int64_t count, std::int64_t map_height, std::int64_t map_width,
@@ -69,6 +70,22 @@ void cam_render(Address maps, std::int64_t count, std::int64_t map_height, std::
                                         minmax, out, out_uint8);
     check_rendering(args, scaling, device);
     pyxai::cuda::render(args, reinterpret_cast<float*>(scaling), device, to_stream(stream));
+}
+
+void cam_project_render(Address features, int features_dtype, bool channels_last, Address weights,
+                        bool weights_per_image, Address maps, std::int64_t images,
+                        std::int64_t channels, std::int64_t targets, std::int64_t map_height,
+                        std::int64_t map_width, std::int64_t height, std::int64_t width, bool relu,
+                        bool minmax, Address out, bool out_uint8, Address scaling, int device,
+                        Address stream) {
+    const ProjectArgs project =
+        project_args(features, features_dtype, channels_last, weights, weights_per_image, maps,
+                     images, channels, targets, map_height * map_width);
+    const RenderArgs render = render_args(maps, images * targets, map_height, map_width, height,
+                                          width, relu, minmax, out, out_uint8);
+    check_rendering(render, scaling, device);
+    pyxai::cuda::project_render(project, render, reinterpret_cast<float*>(scaling), device,
+                                to_stream(stream));
 }
 
 void cam_overlay(Address photos, Address colors, Address maps, std::int64_t count,
@@ -205,6 +222,8 @@ PYBIND11_MODULE(_cuda, module) {
     module.doc() = "CUDA kernels of pyxai, by address; use pyxai.ops instead.";
     using Unlocked = py::call_guard<py::gil_scoped_release>;
 
+    module.attr("SMALL_MAP") = pyxai::kSmallMap; // cells; no scratch memory for scaling
+    module.attr("PENALTY_PARTS") = pyxai::kPenaltyParts;
     module.def("build_info", &build_info);
     module.def("device_status", &device_status);
     module.def("cam_project", &cam_project, py::arg("features"), py::arg("features_dtype"),
@@ -215,6 +234,13 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("map_width"), py::arg("height"), py::arg("width"), py::arg("relu"),
                py::arg("minmax"), py::arg("out"), py::arg("out_uint8"), py::arg("scaling"),
                py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("cam_project_render", &cam_project_render, py::arg("features"),
+               py::arg("features_dtype"), py::arg("channels_last"), py::arg("weights"),
+               py::arg("weights_per_image"), py::arg("maps"), py::arg("images"),
+               py::arg("channels"), py::arg("targets"), py::arg("map_height"), py::arg("map_width"),
+               py::arg("height"), py::arg("width"), py::arg("relu"), py::arg("minmax"),
+               py::arg("out"), py::arg("out_uint8"), py::arg("scaling"), py::arg("device"),
+               py::arg("stream"), Unlocked());
     module.def("cam_overlay", &cam_overlay, py::arg("photos"), py::arg("colors"), py::arg("maps"),
                py::arg("count"), py::arg("map_height"), py::arg("map_width"), py::arg("height"),
                py::arg("width"), py::arg("relu"), py::arg("minmax"), py::arg("out"),

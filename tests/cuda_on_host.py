@@ -38,7 +38,6 @@ SANITIZERS = (
     "-fno-sanitize=vptr",
     "-fno-sanitize-recover=undefined",
 )
-PENALTY_PARTS = 16  # kPenaltyParts of csrc/mask/mask.h
 WITHOUT_KERNEL = ("survey_boxes",)  # host code of the CPU module that CUDA uses too
 MAX_CHANNELS = 64  # kMaxChannels of csrc/windows/windows.h
 
@@ -131,7 +130,13 @@ class Kernels:
 
     def __init__(self, cuda, cpu):
         self._cuda, self._cpu = cuda, cpu
-        self.launches = 0
+        library = ctypes.CDLL(cuda.__spec__.origin)  # the one that is loaded already
+        self._count = ctypes.c_uint64.in_dll(library, "cuda_host_launches")
+
+    @property
+    def launches(self) -> int:
+        """How many kernels were launched in this process."""
+        return self._count.value
 
     def __getattr__(self, name):
         """What has no CUDA kernel; any other name is a kernel that was forgotten here."""
@@ -140,7 +145,6 @@ class Kernels:
         return getattr(self._cpu, name)
 
     def _run(self, kernel, *arguments) -> int:
-        self.launches += 1
         kernel(*arguments, 0, 0)
         return 0
 
@@ -156,18 +160,8 @@ class Kernels:
         return self._run(self._cuda.cam_overlay, *arguments[:-3], scaling.data_ptr())
 
     def cam_project_render(self, *arguments):
-        maps, images, channels, targets, height, width = arguments[5:11]
-        self._run(self._cuda.cam_project, *arguments[:6], images, channels, targets, height * width)
-        scaling = torch.full((images * targets, 2), torch.nan)
-        return self._run(
-            self._cuda.cam_render,
-            maps,
-            images * targets,
-            height,
-            width,
-            *arguments[11:-3],
-            scaling.data_ptr(),
-        )
+        scaling = torch.full((arguments[6] * arguments[8], 2), torch.nan)
+        return self._run(self._cuda.cam_project_render, *arguments[:-3], scaling.data_ptr())
 
     def mask_blend(self, *arguments):
         return self._run(self._cuda.mask_blend, *arguments[:-3])
@@ -179,7 +173,7 @@ class Kernels:
         return self._run(self._cuda.mask_sum_shown, *arguments[:-3])
 
     def mask_penalty(self, *arguments):
-        partials = torch.full((arguments[3], PENALTY_PARTS), torch.nan)
+        partials = torch.full((arguments[3], self._cuda.PENALTY_PARTS), torch.nan)
         return self._run(self._cuda.mask_penalty, *arguments[:-3], partials.data_ptr())
 
     def mask_step(self, *arguments):

@@ -12,15 +12,40 @@ import cuda_on_host
 import pytest
 import torch
 
-from pyxai.ops import cam_project, mask_blend
+from pyxai.ops import cam_overlay, cam_project, cam_project_render, cam_render, mask_blend
 
 TESTS = Path(__file__).parent
 
 
+def launches(kernels, call, *arguments, **options):
+    before = kernels.launches
+    call(*arguments, **options)
+    return kernels.launches - before
+
+
 def test_the_kernels_run_and_not_those_of_the_cpu(cuda_host):
-    cam_project(torch.randn(1, 8, 3, 3), torch.randn(1, 2, 8))
-    mask_blend(torch.randn(1, 3, 8, 8), torch.rand(1, 2, 2))
-    assert cuda_host.launches == 2
+    weights = torch.randn(1, 2, 8)
+    assert launches(cuda_host, cam_project, torch.randn(1, 8, 3, 3), weights) == 1
+    assert launches(cuda_host, mask_blend, torch.randn(1, 3, 8, 8), torch.rand(1, 2, 2)) == 1
+
+
+@pytest.mark.parametrize("images", [1, 32, 300])
+def test_one_map_of_each_image_is_one_launch(cuda_host, images):
+    features, weights = torch.randn(images, 64, 7, 7), torch.randn(1, 1, 64)
+    for dtype in (torch.float32, torch.uint8):
+        options = {"dtype": dtype}
+        assert launches(cuda_host, cam_project_render, features, weights, (28, 28), **options) == 1
+
+
+def test_launches_of_other_maps(cuda_host):
+    features, weights = torch.randn(1, 8, 7, 7), torch.randn(1, 5, 8)
+    assert launches(cuda_host, cam_project_render, features, weights, (28, 28)) == 2
+    assert launches(cuda_host, cam_project_render, features, weights[:, :1], (28, 27)) == 2
+    assert launches(cuda_host, cam_render, torch.randn(3, 32, 32), (40, 40)) == 1
+    assert launches(cuda_host, cam_render, torch.randn(3, 32, 33), (40, 40)) == 2
+    photos = torch.zeros(1, 40, 40, 3, dtype=torch.uint8)
+    colors = torch.zeros(256, 4, dtype=torch.uint8)
+    assert launches(cuda_host, cam_overlay, photos, torch.randn(1, 7, 7), colors) == 1
 
 
 def test_conversions_round_as_torch_does(cuda_host):

@@ -113,6 +113,25 @@ def test_fused_equals_separate(kernels, threads, shape, size):
         assert torch.equal(pictures, cam_render(maps, size, relu=True))
 
 
+# On CUDA these are clusters of 8, 4, 2 blocks, and single blocks; maps of a tile and of several,
+# as large as one launch takes, and larger.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 64, 7, 7), (40, 33, 7, 7), (100, 8, 3, 2), (256, 5, 7, 6), (1, 9, 32, 32), (1, 7, 32, 33)],
+    ids=str,
+)
+def test_one_target_fused_equals_separate(kernels, shape, kind, dtype):
+    features = layout(torch.randn(*shape, device=kernels), kind).to(dtype)
+    weights = torch.randn(shape[0], 1, shape[1], device=kernels)
+    for size, out in (((20, 24), torch.float32), ((7, 132), torch.uint8)):
+        for options in ({"relu": True}, {"minmax": False}):
+            pictures, maps = cam_project_render(features, weights, size, dtype=out, **options)
+            assert torch.equal(maps, cam_project(features, weights))
+            assert torch.equal(pictures, cam_render(maps, size, dtype=out, **options))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (5, 100)], ids=str)
 @pytest.mark.parametrize("minmax", [False, True])
 def test_overlay(kernels, size, minmax):

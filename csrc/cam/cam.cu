@@ -14,6 +14,7 @@
 #include "../common/cuda_check.h"
 #include "../common/cuda_launch.h"
 #include "project_cuda.h"
+#include "project_render_cuda.h"
 #include "render_cuda.h"
 
 namespace pyxai::cuda {
@@ -24,13 +25,18 @@ constexpr std::int64_t kProjectBlocks = 256;
 
 // ---- project ----
 
+int segment_shift(std::int64_t channels) {
+    int shift = 0;
+    while (shift < kMaxSegmentShift && std::int64_t{4} << shift < channels) {
+        ++shift;
+    }
+    return shift;
+}
+
 template <DType type, bool channels_last, int kTargets>
 void launch_project_few(ProjectParams params, void* stream) {
     const std::int64_t target_tiles = ceil_divide(params.targets, kTargets);
-    while (params.segment_shift < kMaxSegmentShift &&
-           std::int64_t{4} << params.segment_shift < params.channels) {
-        ++params.segment_shift;
-    }
+    params.segment_shift = segment_shift(params.channels);
     // Wide tiles read memory best, narrow ones make more blocks; the sums are the same.
     params.tile_shift = kMaxTileShift;
     while (params.tile_shift > kMinTileShift &&
@@ -58,11 +64,16 @@ void launch_project(const ProjectParams& params, void* stream) {
     }
 }
 
+// See read_channels.
+template <DType type> bool reads_whole(const ProjectArgs& args) {
+    constexpr std::size_t four = 4 * sizeof(typename Element<type>::Storage);
+    return args.channels % 4 == 0 && is_aligned(args.weights, 16) &&
+           (!args.channels_last || is_aligned(args.features, four));
+}
+
 template <DType type>
 void launch_project_as(const ProjectArgs& args, ProjectParams params, void* stream) {
-    constexpr std::size_t four = 4 * sizeof(typename Element<type>::Storage);
-    params.whole = args.channels % 4 == 0 && is_aligned(args.weights, 16) &&
-                   (!args.channels_last || is_aligned(args.features, four));
+    params.whole = reads_whole<type>(args);
     if (args.channels_last) {
         launch_project<type, true>(params, stream);
     } else {
@@ -86,16 +97,34 @@ void launch_scaling(const RenderArgs& args, float* scaling, void* stream) {
            scaling);
 }
 
-template <Picture picture> void launch_picture(RenderParams params, bool vectors, void* stream) {
+template <Picture picture, bool small>
+void launch_picture(RenderParams params, bool vectors, void* stream) {
     const std::int64_t column_tiles = ceil_divide(params.width, kBlockColumns);
     params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count);
     const dim3 grid = make_grid(
         column_tiles, ceil_divide(params.height, kRowThreads * params.thread_rows), params.count);
-    const auto kernel = vectors ? render_kernel<picture, true> : render_kernel<picture, false>;
+    const auto kernel =
+        vectors ? render_kernel<picture, true, small> : render_kernel<picture, false, small>;
     launch("render_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
 }
 
-RenderParams render_params(const RenderArgs& args, const float* scaling) {
+bool has_small_maps(const RenderArgs& args) {
+    return args.map_height * args.map_width <= kSmallMap;
+}
+
+template <Picture picture>
+void launch_rendering(const RenderArgs& args, RenderParams params, float* scaling, bool vectors,
+                      void* stream) {
+    if (has_small_maps(args)) {
+        launch_picture<picture, true>(params, vectors, stream);
+    } else {
+        launch_scaling(args, scaling, stream);
+        params.scaling = scaling;
+        launch_picture<picture, false>(params, vectors, stream);
+    }
+}
+
+RenderParams render_params(const RenderArgs& args) {
     constexpr std::int64_t limit = std::numeric_limits<int>::max() / 2;
     PYXAI_CHECK(args.map_height > 0 && args.map_width > 0, "empty map");
     PYXAI_CHECK(args.map_height <= limit && args.map_width <= limit && args.height <= limit &&
@@ -103,7 +132,6 @@ RenderParams render_params(const RenderArgs& args, const float* scaling) {
                 "map or picture too wide or high");
     RenderParams params{};
     params.maps = args.maps;
-    params.scaling = scaling;
     params.out = args.out;
     params.count = args.count;
     params.map_height = static_cast<int>(args.map_height);
@@ -113,17 +141,12 @@ RenderParams render_params(const RenderArgs& args, const float* scaling) {
     params.scale_y = static_cast<float>(args.map_height) / static_cast<float>(args.height);
     params.scale_x = static_cast<float>(args.map_width) / static_cast<float>(args.width);
     params.relu = args.relu;
+    params.minmax = args.minmax;
     return params;
 }
 
-} // namespace
-
-void project(const ProjectArgs& args, int device, void* stream) {
-    if (args.images == 0 || args.targets == 0 || args.positions == 0) {
-        return; // without channels the sums are zero, and are written
-    }
+ProjectParams project_params(const ProjectArgs& args) {
     PYXAI_CHECK(args.channels <= std::numeric_limits<int>::max(), "too many channels");
-    const DeviceGuard guard(device);
     ProjectParams params{};
     params.features = args.features;
     params.weights = args.weights;
@@ -133,6 +156,83 @@ void project(const ProjectArgs& args, int device, void* stream) {
     params.targets = args.targets;
     params.positions = args.positions;
     params.weights_stride = args.weights_per_image ? args.targets * args.channels : 0;
+    return params;
+}
+
+bool is_empty(const ProjectArgs& args) {
+    return args.images == 0 || args.targets == 0 || args.positions == 0;
+}
+
+bool writes_vectors(const RenderArgs& args) {
+    return args.width % kPixels == 0 && is_aligned(args.out, args.out_uint8 ? 4 : 16);
+}
+
+// ---- both in one launch ----
+
+template <DType type, bool channels_last, Picture picture>
+bool launch_together_as(ProjectParams project, const RenderParams& render, int device,
+                        void* stream) {
+    const auto kernel = project_render_kernel<type, channels_last, picture>;
+    int blocks = 1; // of an image
+    while (blocks < kMaxCluster && blocks * project.images < kProjectBlocks) {
+        blocks *= 2;
+    }
+    if (blocks > 1 && !knows_clusters(reinterpret_cast<const void*>(kernel), device)) {
+        return false;
+    }
+    project.segment_shift = segment_shift(project.channels);
+    project.tile_shift = kMaxTileShift;
+    while (project.tile_shift > kMinTileShift &&
+           ceil_divide(project.positions, 1 << project.tile_shift) < blocks) {
+        --project.tile_shift;
+    }
+    launch_clusters("project_render_kernel", kernel, make_grid(blocks, 1, project.images),
+                    dim3(kFewThreads), blocks, stream, project, render);
+    return true;
+}
+
+template <DType type, bool channels_last>
+bool launch_together(const ProjectParams& project, const RenderArgs& args,
+                     const RenderParams& render, int device, void* stream) {
+    return args.out_uint8 ? launch_together_as<type, channels_last, Picture::kByte>(project, render,
+                                                                                    device, stream)
+                          : launch_together_as<type, channels_last, Picture::kFloat>(
+                                project, render, device, stream);
+}
+
+// False where nothing was launched: two launches are to do it.
+template <DType type>
+bool launch_together(const ProjectArgs& project, const RenderArgs& render, int device,
+                     void* stream) {
+    const RenderParams picture = render_params(render);
+    ProjectParams params = project_params(project);
+    params.whole = reads_whole<type>(project);
+    return project.channels_last
+               ? launch_together<type, true>(params, render, picture, device, stream)
+               : launch_together<type, false>(params, render, picture, device, stream);
+}
+
+bool launch_together(const ProjectArgs& project, const RenderArgs& render, int device,
+                     void* stream) {
+    switch (project.features_dtype) {
+    case DType::kFloat32:
+        return launch_together<DType::kFloat32>(project, render, device, stream);
+    case DType::kBFloat16:
+        return launch_together<DType::kBFloat16>(project, render, device, stream);
+    case DType::kFloat16:
+        return launch_together<DType::kFloat16>(project, render, device, stream);
+    }
+    return false;
+}
+
+} // namespace
+
+void project(const ProjectArgs& args, int device, void* stream) {
+    if (is_empty(args)) {
+        return; // without channels the sums are zero, and are written
+    }
+    const ProjectParams params = project_params(args);
+    const DeviceGuard guard(device);
     switch (args.features_dtype) {
     case DType::kFloat32:
         launch_project_as<DType::kFloat32>(args, params, stream);
@@ -150,29 +250,39 @@ void render(const RenderArgs& args, float* scaling, int device, void* stream) {
     if (is_empty(args)) {
         return;
     }
-    const RenderParams params = render_params(args, scaling);
+    const RenderParams params = render_params(args);
     const DeviceGuard guard(device);
-    launch_scaling(args, scaling, stream);
-    const bool whole_vectors = args.width % kPixels == 0;
     if (args.out_uint8) {
-        launch_picture<Picture::kByte>(params, whole_vectors && is_aligned(args.out, 4), stream);
+        launch_rendering<Picture::kByte>(args, params, scaling, writes_vectors(args), stream);
     } else {
-        launch_picture<Picture::kFloat>(params, whole_vectors && is_aligned(args.out, 16), stream);
+        launch_rendering<Picture::kFloat>(args, params, scaling, writes_vectors(args), stream);
     }
+}
+
+void project_render(const ProjectArgs& project_args, const RenderArgs& render_args, float* scaling,
+                    int device, void* stream) {
+    if (project_args.targets == 1 && !is_empty(project_args) && !is_empty(render_args) &&
+        has_small_maps(render_args) && writes_vectors(render_args)) {
+        const DeviceGuard guard(device);
+        if (launch_together(project_args, render_args, device, stream)) {
+            return;
+        }
+    }
+    project(project_args, device, stream);
+    render(render_args, scaling, device, stream);
 }
 
 void overlay(const OverlayArgs& args, float* scaling, int device, void* stream) {
     if (is_empty(args.render)) {
         return;
     }
-    RenderParams params = render_params(args.render, scaling);
+    RenderParams params = render_params(args.render);
     params.photos = args.photos;
     params.colors = args.colors;
     const DeviceGuard guard(device);
-    launch_scaling(args.render, scaling, stream);
-    const bool vectors = args.render.width % kPixels == 0 && is_aligned(args.render.out, 4) &&
-                         is_aligned(args.photos, 4);
-    launch_picture<Picture::kOverlay>(params, vectors, stream);
+    launch_rendering<Picture::kOverlay>(args.render, params, scaling,
+                                        writes_vectors(args.render) && is_aligned(args.photos, 4),
+                                        stream);
 }
 
 } // namespace pyxai::cuda

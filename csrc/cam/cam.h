@@ -31,6 +31,9 @@
 
 namespace pyxai {
 
+// On CUDA a block that renders a map of at most so many cells scales it by itself.
+constexpr std::int64_t kSmallMap = 1024;
+
 struct ProjectArgs {
     const void* features;
     DType features_dtype;
@@ -76,9 +79,12 @@ namespace cuda {
 
 // `stream` is a cudaStream_t, `device` the index of the device that the memory lies on. Launches
 // only: no allocation, no synchronisation. `scaling` [M, 2] float32 is scratch memory for the
-// offset and factor of each map.
+// offset and factor of each map; maps of at most kSmallMap cells need none.
 void project(const ProjectArgs& args, int device, void* stream);
 void render(const RenderArgs& args, float* scaling, int device, void* stream);
+// project into args.maps, then render from it: one launch where the maps are small and one each.
+void project_render(const ProjectArgs& project, const RenderArgs& render, float* scaling,
+                    int device, void* stream);
 void overlay(const OverlayArgs& args, float* scaling, int device, void* stream);
 
 } // namespace cuda

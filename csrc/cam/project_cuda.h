@@ -82,61 +82,71 @@ sum_segment(const ProjectParams& params, const typename Element<type>::Storage* 
     }
 }
 
-// Bound by reading the features. A block takes a tile of positions of one image and cuts the
-// channels into segments, so that one small image still fills many warps; grid: (tiles of
-// positions, targets / kTargets, N). The 1 keeps the compiler from spilling registers for the sake
-// of occupancy.
+constexpr int kPartialPitch = (1 << kMaxTileShift) + 1; // keeps banks apart
+
+// A tile of positions of one image on `rows` <= kTargets targets, by a block of kFewThreads, which
+// waits. Its threads cut the channels into segments, so that one small image still fills many
+// warps. `partial` has room for [kTargets << kMaxSegmentShift][kPartialPitch].
 template <DType type, bool channels_last, int kTargets>
-__global__ void __launch_bounds__(kFewThreads, 1) project_few_kernel(const ProjectParams params) {
+__device__ inline void project_few(const ProjectParams& params, float (*partial)[kPartialPitch],
+                                   std::int64_t image, std::int64_t first_target, int rows,
+                                   std::int64_t first_position) {
     using Storage = typename Element<type>::Storage;
-    __shared__ float partial[kTargets << kMaxSegmentShift][(1 << kMaxTileShift) + 1];
     const int tile = 1 << params.tile_shift;
     const int segments = 1 << params.segment_shift;
-    const std::int64_t first_position = static_cast<std::int64_t>(blockIdx.x) << params.tile_shift;
+    const Storage* features =
+        static_cast<const Storage*>(params.features) + image * params.channels * params.positions;
+    const float* weights =
+        params.weights + image * params.weights_stride + first_target * params.channels;
+    for (int item = threadIdx.x; item < tile << params.segment_shift; item += kFewThreads) {
+        // Neighbouring threads read neighbouring addresses.
+        const int segment = channels_last ? item & (segments - 1) : item >> params.tile_shift;
+        const int offset = channels_last ? item >> params.segment_shift : item & (tile - 1);
+        const std::int64_t position = first_position + offset;
+        float sums[kTargets] = {};
+        if (position < params.positions) {
+            const Storage* start = features + position * (channels_last ? params.channels : 1);
+            if (params.whole) {
+                sum_segment<type, channels_last, kTargets, true>(params, start, weights, rows,
+                                                                 segment, sums);
+            } else {
+                sum_segment<type, channels_last, kTargets, false>(params, start, weights, rows,
+                                                                  segment, sums);
+            }
+        }
+#pragma unroll
+        for (int t = 0; t < kTargets; ++t) {
+            partial[(t << params.segment_shift) + segment][offset] = sums[t];
+        }
+    }
+    __syncthreads();
+    const int offset = threadIdx.x & (tile - 1);
+    const int t = threadIdx.x >> params.tile_shift;
+    const std::int64_t position = first_position + offset;
+    const std::int64_t target = first_target + t;
+    if (t < rows && position < params.positions) {
+        float sum = 0.0f;
+#pragma unroll 8
+        for (int segment = 0; segment < segments; ++segment) {
+            sum += partial[(t << params.segment_shift) + segment][offset];
+        }
+        params.maps[(image * params.targets + target) * params.positions + position] = sum;
+    }
+    __syncthreads();
+}
+
+// Bound by reading the features. grid: (tiles of positions, targets / kTargets, N). The 1 keeps the
+// compiler from spilling registers for the sake of occupancy.
+template <DType type, bool channels_last, int kTargets>
+__global__ void __launch_bounds__(kFewThreads, 1) project_few_kernel(const ProjectParams params) {
+    __shared__ float partial[kTargets << kMaxSegmentShift][kPartialPitch];
     const std::int64_t first_target = static_cast<std::int64_t>(blockIdx.y) * kTargets;
     const int rows =
         static_cast<int>(min(params.targets - first_target, static_cast<std::int64_t>(kTargets)));
-
     for (std::int64_t image = blockIdx.z; image < params.images; image += gridDim.z) {
-        const Storage* features = static_cast<const Storage*>(params.features) +
-                                  image * params.channels * params.positions;
-        const float* weights =
-            params.weights + image * params.weights_stride + first_target * params.channels;
-        for (int item = threadIdx.x; item < tile << params.segment_shift; item += kFewThreads) {
-            // Neighbouring threads read neighbouring addresses.
-            const int segment = channels_last ? item & (segments - 1) : item >> params.tile_shift;
-            const int offset = channels_last ? item >> params.segment_shift : item & (tile - 1);
-            const std::int64_t position = first_position + offset;
-            float sums[kTargets] = {};
-            if (position < params.positions) {
-                const Storage* start = features + position * (channels_last ? params.channels : 1);
-                if (params.whole) {
-                    sum_segment<type, channels_last, kTargets, true>(params, start, weights, rows,
-                                                                     segment, sums);
-                } else {
-                    sum_segment<type, channels_last, kTargets, false>(params, start, weights, rows,
-                                                                      segment, sums);
-                }
-            }
-#pragma unroll
-            for (int t = 0; t < kTargets; ++t) {
-                partial[(t << params.segment_shift) + segment][offset] = sums[t];
-            }
-        }
-        __syncthreads();
-        const int offset = threadIdx.x & (tile - 1);
-        const int t = threadIdx.x >> params.tile_shift;
-        const std::int64_t position = first_position + offset;
-        const std::int64_t target = first_target + t;
-        if (t < rows && position < params.positions) {
-            float sum = 0.0f;
-#pragma unroll 8
-            for (int segment = 0; segment < segments; ++segment) {
-                sum += partial[(t << params.segment_shift) + segment][offset];
-            }
-            params.maps[(image * params.targets + target) * params.positions + position] = sum;
-        }
-        __syncthreads();
+        project_few<type, channels_last, kTargets>(params, partial, image, first_target, rows,
+                                                   static_cast<std::int64_t>(blockIdx.x)
+                                                       << params.tile_shift);
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include "../common/bilinear.h"
 #include "../common/cuda_launch.h"
+#include "cam.h"
 
 namespace pyxai::cuda {
 namespace {
@@ -17,45 +18,68 @@ namespace {
 
 constexpr int kMaxScalingThreads = 1024;
 
-// Writes (offset, factor): v = (u - offset) * factor. One block a map, of whole warps; grid: (M).
-__global__ void __launch_bounds__(kMaxScalingThreads)
-    scaling_kernel(const float* __restrict__ maps, std::int64_t size, bool relu, bool minmax,
-                   float* __restrict__ scaling) {
-    __shared__ float lows[kMaxScalingThreads / kWarp];
-    __shared__ float highs[kMaxScalingThreads / kWarp];
-    const float* map = maps + blockIdx.x * size;
+// v = (u - offset) * factor, after the ReLU.
+struct Scaling {
+    float offset, factor;
+};
+
+// What a thread has seen of a map.
+struct Extent {
     float low = FLT_MAX, high = -FLT_MAX;
     int finite = 1;
-#pragma unroll 4
-    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-        const float value = __ldg(map + i);
+
+    __device__ void add(float value) {
         finite &= fabsf(value) <= FLT_MAX; // false for NaN as well
         low = fminf(low, value);
         high = fmaxf(high, value);
     }
+};
+
+// The scaling of the map that the threads of a block have seen, each a part of it; for all of
+// them. The block is of whole warps and waits on the way.
+__device__ inline Scaling scaling_of_block(Extent extent, bool relu, bool minmax, int thread,
+                                           int threads) {
+    __shared__ float lows[kMaxScalingThreads / kWarp];
+    __shared__ float highs[kMaxScalingThreads / kWarp];
+    float low = extent.low, high = extent.high;
 #pragma unroll
     for (int distance = kWarp / 2; distance > 0; distance /= 2) {
         low = fminf(low, __shfl_xor_sync(0xffffffffu, low, distance));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, distance));
     }
-    if (threadIdx.x % kWarp == 0) {
-        lows[threadIdx.x / kWarp] = low;
-        highs[threadIdx.x / kWarp] = high;
+    if (thread % kWarp == 0) {
+        lows[thread / kWarp] = low;
+        highs[thread / kWarp] = high;
     }
-    finite = __syncthreads_and(finite);
+    const bool finite = __syncthreads_and(extent.finite);
+    for (int warp = 0; warp < threads / kWarp; ++warp) {
+        low = fminf(low, lows[warp]);
+        high = fmaxf(high, highs[warp]);
+    }
+    if (relu) {
+        low = fmaxf(low, 0.0f);
+        high = fmaxf(high, 0.0f);
+    }
+    const float range = high - low;
+    const float factor = !minmax ? 1.0f : range >= FLT_MIN ? 1.0f / range : 0.0f;
+    return {minmax ? low : 0.0f, finite ? factor : NAN};
+}
+
+// Of maps that blocks of render_kernel do not scale themselves. One block a map; grid: (M).
+__global__ void __launch_bounds__(kMaxScalingThreads)
+    scaling_kernel(const float* __restrict__ maps, std::int64_t size, bool relu, bool minmax,
+                   float* __restrict__ scaling) {
+    const float* map = maps + blockIdx.x * size;
+    Extent extent;
+#pragma unroll 4
+    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+        extent.add(__ldg(map + i));
+    }
+    const Scaling found =
+        scaling_of_block(extent, relu, minmax, static_cast<int>(threadIdx.x), blockDim.x);
     if (threadIdx.x == 0) {
-        for (int warp = 1; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) {
-            low = fminf(low, lows[warp]);
-            high = fmaxf(high, highs[warp]);
-        }
-        if (relu) {
-            low = fmaxf(low, 0.0f);
-            high = fmaxf(high, 0.0f);
-        }
-        const float range = high - low;
-        const float factor = !minmax ? 1.0f : range >= FLT_MIN ? 1.0f / range : 0.0f;
-        scaling[2 * static_cast<std::int64_t>(blockIdx.x)] = minmax ? low : 0.0f;
-        scaling[2 * static_cast<std::int64_t>(blockIdx.x) + 1] = finite ? factor : NAN;
+        scaling[2 * static_cast<std::int64_t>(blockIdx.x)] = found.offset;
+        scaling[2 * static_cast<std::int64_t>(blockIdx.x) + 1] = found.factor;
     }
 }
 
@@ -65,33 +89,82 @@ enum class Picture { kFloat, kByte, kOverlay };
 
 struct RenderParams {
     const float* maps;          // [M, h, w]
-    const float* scaling;       // [M, 2]
+    const float* scaling;       // [M, 2]; null for maps that are scaled where they are rendered
     void* out;                  // [M, H, W], overlay: [M, H, W, 3]
     const std::uint8_t* photos; // overlay: [M, H, W, 3]
     const std::uint8_t* colors; // overlay: [256, 4]
     std::int64_t count;
     int map_height, map_width, height, width;
     float scale_y, scale_x; // source size / target size
-    bool relu;
+    bool relu, minmax;
     int thread_rows; // neighbouring rows that a thread writes
 };
 
 constexpr int kRenderThreads = kWarp * kRowThreads;
 constexpr int kColors = 256;
 
-// One row of the map, scaled, at the columns of the thread.
-__device__ inline void stretch_row(const float* row, const Columns& columns, bool relu,
-                                   float offset, float factor, float (&values)[kPixels]) {
+template <Picture picture> constexpr float kFull = picture == Picture::kFloat ? 1.0f : 255.0f;
+
+__device__ inline float scaled(float value, bool relu, const Scaling& scaling) {
+    value = relu ? fmaxf(value, 0.0f) : value; // loses a NaN, but then the factor is one
+    return (value - scaling.offset) * scaling.factor;
+}
+
+// A map of at most kSmallMap cells, scaled, for all threads of a block, which wait.
+template <Picture picture>
+__device__ inline void load_small_map(const RenderParams& params, std::int64_t index, float* cells,
+                                      int thread, int threads) {
+    const int size = params.map_height * params.map_width;
+    const float* map = params.maps + index * size;
+    Extent extent;
+    __syncthreads(); // others may still read the map before
+    for (int i = thread; i < size; i += threads) {
+        cells[i] = map[i]; // not by __ldg: other blocks of the same launch may have written it
+        extent.add(cells[i]);
+    }
+    Scaling scaling = scaling_of_block(extent, params.relu, params.minmax, thread, threads);
+    scaling.factor *= kFull<picture>;
+    for (int i = thread; i < size; i += threads) {
+        cells[i] = scaled(cells[i], params.relu, scaling);
+    }
+    __syncthreads();
+}
+
+// A map to render: scaled already (`small`), or as it lies in memory.
+template <bool small> struct Map {
+    const float* cells;
+    Scaling scaling;
+    bool relu;
+
+    __device__ float at(const float* row, int column) const {
+        return small ? row[column] : scaled(__ldg(row + column), relu, scaling);
+    }
+
+    // One row of the map at the columns of the thread.
+    __device__ void stretch(const float* row, const Columns& columns,
+                            float (&values)[kPixels]) const {
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) {
+            const float low = at(row, columns.low[i]), high = at(row, columns.high[i]);
+            values[i] = low + columns.weight[i] * (high - low);
+        }
+    }
+};
+
+// The columns from `x` on, which is the first pixel of the thread; those beyond the picture are
+// read where the last one lies, and not written.
+template <bool vectors>
+__device__ inline Columns render_columns(const RenderParams& params, int x) {
+    Columns columns;
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-        float low = __ldg(row + columns.low[i]);
-        float high = __ldg(row + columns.high[i]);
-        low = relu ? fmaxf(low, 0.0f) : low; // loses a NaN, but then the factor is one
-        high = relu ? fmaxf(high, 0.0f) : high;
-        low = (low - offset) * factor;
-        high = (high - offset) * factor;
-        values[i] = low + columns.weight[i] * (high - low);
+        const int column = min(x + i * (vectors ? 1 : kWarp), params.width - 1);
+        const Tap tap = bilinear_tap(column, params.map_width, params.scale_x);
+        columns.low[i] = tap.low;
+        columns.high[i] = tap.high;
+        columns.weight[i] = tap.weight;
     }
+    return columns;
 }
 
 // `value` was scaled by 255. fmaxf turns NaN into 0.
@@ -190,23 +263,19 @@ __device__ inline void write_pixels(const RenderParams& params, const unsigned* 
 
 // Rows [begin, end) of one picture at the thread's columns, the first of which is `x`. Neighbouring
 // rows mostly lie between the same two source rows, which stay in registers.
-template <Picture picture, bool vectors>
-__device__ inline void render_rows(const RenderParams& params, const unsigned* colors,
-                                   const Columns& columns, std::int64_t picture_index, int x,
-                                   int begin, int end) {
-    const float offset = __ldg(params.scaling + 2 * picture_index);
-    const float factor = __ldg(params.scaling + 2 * picture_index + 1) *
-                         (picture == Picture::kFloat ? 1.0f : 255.0f);
+template <Picture picture, bool vectors, bool small>
+__device__ inline void render_rows(const RenderParams& params, const Map<small>& map,
+                                   const unsigned* colors, const Columns& columns,
+                                   std::int64_t index, int x, int begin, int end) {
     const std::int64_t map_width = params.map_width;
-    const float* map = params.maps + picture_index * params.map_height * map_width;
     const int count = (params.width - x + kWarp - 1) / kWarp; // of pixels a warp apart
     float upper[kPixels], lower[kPixels];
     int held = -1; // source row in `upper`
     for (int y = begin; y < end; ++y) {
         const Tap tap = bilinear_tap(y, params.map_height, params.scale_y);
         if (tap.low != held) {
-            stretch_row(map + tap.low * map_width, columns, params.relu, offset, factor, upper);
-            stretch_row(map + tap.high * map_width, columns, params.relu, offset, factor, lower);
+            map.stretch(map.cells + tap.low * map_width, columns, upper);
+            map.stretch(map.cells + tap.high * map_width, columns, lower);
             held = tap.low;
         }
         float values[kPixels];
@@ -214,43 +283,47 @@ __device__ inline void render_rows(const RenderParams& params, const unsigned* c
         for (int i = 0; i < kPixels; ++i) {
             values[i] = upper[i] + tap.weight * (lower[i] - upper[i]);
         }
-        const std::int64_t row = picture_index * params.height + y;
+        const std::int64_t row = index * params.height + y;
         write_pixels<picture, vectors>(params, colors, row * params.width + x, count, values);
     }
 }
 
+// Half of the occupancy is enough to keep memory writing; with more, registers spill on sm_80.
+constexpr int kRenderBlocks = 8; // of a multiprocessor
+
 // grid: (tiles of columns, tiles of rows, M); block: (kWarp, kRowThreads).
-template <Picture picture, bool vectors>
-__global__ void __launch_bounds__(kRenderThreads) render_kernel(const RenderParams params) {
+template <Picture picture, bool vectors, bool small>
+__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks)
+    render_kernel(const RenderParams params) {
     __shared__ unsigned colors[picture == Picture::kOverlay ? kColors : 1];
+    __shared__ float cells[small ? kSmallMap : 1];
+    const int thread = threadIdx.y * kWarp + threadIdx.x;
     if constexpr (picture == Picture::kOverlay) {
-        for (int i = threadIdx.y * kWarp + threadIdx.x; i < kColors; i += kRenderThreads) {
+        for (int i = thread; i < kColors; i += kRenderThreads) {
             const std::uint8_t* color = params.colors + 4 * i; // aligned to nothing
             colors[i] = color[0] | color[1] << 8 | color[2] << 16 | unsigned{color[3]} << 24;
         }
         __syncthreads();
     }
     const int x = blockIdx.x * kBlockColumns + threadIdx.x * (vectors ? kPixels : 1);
-    if (x >= params.width) {
-        return;
-    }
-    Columns columns;
-#pragma unroll
-    for (int i = 0; i < kPixels; ++i) {
-        const int column = min(x + i * (vectors ? 1 : kWarp), params.width - 1);
-        const Tap tap = bilinear_tap(column, params.map_width, params.scale_x);
-        columns.low[i] = tap.low;
-        columns.high[i] = tap.high;
-        columns.weight[i] = tap.weight;
-    }
+    const Columns columns = render_columns<vectors>(params, x);
     const int tile_rows = kRowThreads * params.thread_rows;
     for (std::int64_t index = blockIdx.z; index < params.count; index += gridDim.z) {
-        for (std::int64_t tile = std::int64_t{tile_rows} * blockIdx.y; tile < params.height;
+        Map<small> map{cells, {0.0f, 1.0f}, params.relu};
+        if constexpr (small) {
+            load_small_map<picture>(params, index, cells, thread, kRenderThreads);
+        } else {
+            map.cells = params.maps + index * params.map_height * std::int64_t{params.map_width};
+            map.scaling.offset = __ldg(params.scaling + 2 * index);
+            map.scaling.factor = __ldg(params.scaling + 2 * index + 1) * kFull<picture>;
+        }
+        for (std::int64_t tile = std::int64_t{tile_rows} * blockIdx.y;
+             x < params.width && tile < params.height;
              tile += std::int64_t{tile_rows} * gridDim.y) {
             const std::int64_t begin = tile + threadIdx.y * params.thread_rows;
             const std::int64_t end = min(begin + params.thread_rows, std::int64_t{params.height});
             if (begin < end) {
-                render_rows<picture, vectors>(params, colors, columns, index, x,
+                render_rows<picture, vectors>(params, map, colors, columns, index, x,
                                               static_cast<int>(begin), static_cast<int>(end));
             }
         }

@@ -31,16 +31,47 @@ bool is_aligned(const void* address, std::size_t bytes) {
     return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
 }
 
+// `cluster` neighbours along x make a cluster: they run at once, and can wait for each other.
 template <class... Params, class... Values>
-void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
-            const Values&... values) {
+void launch_clusters(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block,
+                     int cluster, void* stream, const Values&... values) {
     // Not <<<>>>: this way the units are C++, which the tests also compile for the host.
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
     config.blockDim = block;
     config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchAttribute attribute{};
+    if (cluster > 1) {
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+        attribute.val.clusterDim.y = 1;
+        attribute.val.clusterDim.z = 1;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+    }
     cudaLaunchKernelEx(&config, kernel, values...); // its error is also the last one
     check_launch(name, grid, block);
+}
+
+template <class... Params, class... Values>
+void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream,
+            const Values&... values) {
+    launch_clusters(name, kernel, grid, block, 1, stream, values...);
+}
+
+constexpr int kMaxCluster = 8; // blocks that every device with clusters can run at once
+
+// Whether the device has clusters, and the code of the kernel for it is not from older PTX.
+bool knows_clusters(const void* kernel, int device) {
+    constexpr int first = 9; // compute capability
+    int major = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+          "cudaDeviceGetAttribute");
+    cudaFuncAttributes attributes{};
+    if (major >= first) {
+        check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+    }
+    return attributes.ptxVersion >= 10 * first;
 }
 
 // ---- pictures: blocks of kWarp x kRowThreads threads ----

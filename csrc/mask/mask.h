@@ -83,7 +83,7 @@ struct ShownSumArgs {
 // What a difference between neighbours must exceed to count as one, under the root.
 constexpr float kPenaltySmooth = 1e-4f;
 
-// On CUDA a mask is summed in so many parts; pyxai/ops/_mask_native.py has it, too.
+// On CUDA a mask is summed in so many parts.
 constexpr int kPenaltyParts = 16;
 
 struct PenaltyArgs {

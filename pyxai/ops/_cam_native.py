@@ -37,6 +37,16 @@ def _output(
     return torch.empty((*leading, *size), dtype=dtype, device=maps.device)
 
 
+def _scaling(maps: torch.Tensor) -> torch.Tensor:
+    """Scratch memory of the CUDA kernels for the scaling of maps [..., h, w]; small ones need none.
+
+    The caller keeps it alive until the launch is queued.
+    """
+    small = maps.shape[-2] * maps.shape[-1] <= _native.cuda().SMALL_MAP
+    count = 0 if small else maps.shape[:-2].numel()
+    return torch.empty((count, 2), dtype=torch.float32, device=maps.device)
+
+
 def project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """features [N, C, h, w] on weights [N or 1, T, C] -> maps [N, T, h, w] float32."""
     features, channels_last = _dense_features(features)
@@ -91,7 +101,7 @@ def render(
         as_uint8,
     )
     if maps.is_cuda:
-        scaling = torch.empty((count, 2), dtype=torch.float32, device=maps.device)
+        scaling = _scaling(maps)
         _native.cuda().cam_render(
             *arguments, scaling.data_ptr(), maps.get_device(), current_stream(maps.device)
         )
@@ -110,18 +120,15 @@ def project_render(
     out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both of the above in one call -> pictures [N, T, H, W] and maps [N, T, h, w]."""
-    if features.is_cuda:
-        maps = project(features, weights)
-        return render(maps, size, relu, minmax, as_uint8, out), maps
     features, channels_last = _dense_features(features)
     weights = _float_weights(weights)
     images, channels, height, width = features.shape
     targets = weights.shape[1]
-    maps = torch.empty((images, targets, height, width), dtype=torch.float32)
+    shape = (images, targets, height, width)
+    maps = torch.empty(shape, dtype=torch.float32, device=features.device)
     if out is None:
         out = _output(maps.shape[:2], size, maps, as_uint8)
-    workspace.run(
-        _cpu.cam_project_render,
+    arguments = (
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],
         channels_last,
@@ -139,6 +146,13 @@ def project_render(
         out.data_ptr(),
         as_uint8,
     )
+    if features.is_cuda:
+        scaling = _scaling(maps)
+        _native.cuda().cam_project_render(
+            *arguments, scaling.data_ptr(), maps.get_device(), current_stream(maps.device)
+        )
+        return out, maps
+    workspace.run(_cpu.cam_project_render, *arguments)
     return out, maps
 
 

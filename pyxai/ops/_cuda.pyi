@@ -15,6 +15,9 @@ class _DeviceStatus(TypedDict):
     device_count: int
     error: str | None
 
+SMALL_MAP: int
+PENALTY_PARTS: int
+
 def build_info() -> _BuildInfo: ...
 def device_status() -> _DeviceStatus: ...
 def cam_project(
@@ -34,6 +37,28 @@ def cam_project(
 def cam_render(
     maps: int,
     count: int,
+    map_height: int,
+    map_width: int,
+    height: int,
+    width: int,
+    relu: bool,
+    minmax: bool,
+    out: int,
+    out_uint8: bool,
+    scaling: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def cam_project_render(
+    features: int,
+    features_dtype: int,
+    channels_last: bool,
+    weights: int,
+    weights_per_image: bool,
+    maps: int,
+    images: int,
+    channels: int,
+    targets: int,
     map_height: int,
     map_width: int,
     height: int,

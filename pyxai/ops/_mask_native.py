@@ -15,9 +15,6 @@ from pyxai.ops._workspace import current_stream, workspace
 
 _cpu = _native.cpu
 
-# kPenaltyParts of csrc/mask/mask.h.
-_PENALTY_PARTS = 16
-
 
 def _strides(source: torch.Tensor) -> tuple[int, ...]:
     """Between images, channels, rows, columns; 0 along axes of one element, which are shared."""
@@ -217,9 +214,9 @@ def penalty(
         mean,
     )
     if masks.is_cuda:
-        partials = torch.empty(len(masks), _PENALTY_PARTS, device=masks.device)
-        stream = current_stream(masks.device)
-        _native.cuda().mask_penalty(*arguments, partials.data_ptr(), masks.get_device(), stream)
+        cuda, stream = _native.cuda(), current_stream(masks.device)
+        partials = torch.empty(len(masks), cuda.PENALTY_PARTS, device=masks.device)
+        cuda.mask_penalty(*arguments, partials.data_ptr(), masks.get_device(), stream)
     else:
         workspace.run(_cpu.mask_penalty, *arguments)
     return costs, slopes

@@ -1,9 +1,10 @@
 // The CUDA built-ins that pyxai's kernels use, for an ordinary C++ compiler: tests only.
 //
 // A launch runs its blocks one after another in a shuffled order, and the threads of a block as
-// fibres, so that barriers and shuffles work in divergent control flow. Shared memory is filled
-// with NaN patterns before each block. What CUDA leaves undefined (lanes missing from a shuffle,
-// threads at different barriers) is an error here. Not modelled: true concurrency, the memory
+// fibres, so that barriers and shuffles work in divergent control flow. The blocks of a cluster
+// take turns at its barriers, and shared memory does not survive these here. It is filled with NaN
+// patterns before each block. What CUDA leaves undefined (lanes missing from a shuffle, threads at
+// different barriers) is an error here. Not modelled: true concurrency, the memory
 // model, and the limits of registers and shared memory.
 #pragma once
 
@@ -60,7 +61,8 @@ namespace cuda_host {
 int sync_block(int line, int predicate);
 std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value);
 int lane();
-void run(dim3 grid, dim3 block, const std::function<void()>& kernel);
+void sync_cluster(bool arrive);
+void run(dim3 grid, dim3 block, unsigned cluster, const std::function<void()>& kernel);
 
 template <class T> T shuffle_as(unsigned mask, int source_lane, T value) {
     static_assert(sizeof(T) <= sizeof(std::uint64_t), "shuffles move at most 8 bytes");
@@ -79,6 +81,15 @@ inline void __syncthreads(int line = __builtin_LINE()) {
 
 inline int __syncthreads_and(int predicate, int line = __builtin_LINE()) {
     return cuda_host::sync_block(line, predicate);
+}
+
+// The two halves of one barrier; nothing but the wait may follow an arrival here.
+inline void __cluster_barrier_arrive() {
+    cuda_host::sync_cluster(true);
+}
+
+inline void __cluster_barrier_wait() {
+    cuda_host::sync_cluster(false);
 }
 
 template <class T> T __shfl_sync(unsigned mask, T value, int source) {
@@ -164,16 +175,47 @@ using cudaStream_t = void*;
 
 #define CUDART_VERSION 0
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct {
+        struct {
+            unsigned x, y, z;
+        } clusterDim;
+    } val;
+};
+
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     std::size_t dynamicSmemBytes;
     cudaStream_t stream;
+    cudaLaunchAttribute* attrs;
+    unsigned numAttrs;
 };
 
 template <class... Params, class... Values>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                Values&&... values) {
-    cuda_host::run(config->gridDim, config->blockDim, [&] { kernel(values...); });
+    const unsigned cluster = config->numAttrs == 0 ? 1 : config->attrs->val.clusterDim.x;
+    cuda_host::run(config->gridDim, config->blockDim, cluster, [&] { kernel(values...); });
+    return cudaSuccess;
+}
+
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+
+// Of a device with all that the kernels use, and code for it.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    *value = 9;
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+    attributes->ptxVersion = 90;
     return cudaSuccess;
 }
 

@@ -23,6 +23,9 @@
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
+// How often `run` was called.
+extern "C" __attribute__((visibility("default"))) std::uint64_t cuda_host_launches = 0;
+
 // The linker's names for the ends of the section that holds shared memory.
 extern "C" char __start_cuda_shared[] __attribute__((visibility("hidden"), weak));
 extern "C" char __stop_cuda_shared[] __attribute__((visibility("hidden"), weak));
@@ -34,7 +37,9 @@ constexpr std::size_t kStack = std::size_t{256} << 10;
 constexpr unsigned kMaxThreads = 1024;
 constexpr int kWarpLanes = 32;
 
-enum class State { kReady, kAtBarrier, kAtShuffle, kDone };
+constexpr unsigned kMaxCluster = 8;
+
+enum class State { kReady, kAtBarrier, kAtShuffle, kAtCluster, kDone };
 
 struct Fibre {
     ucontext_t context; // of the start; later switches take `jump`, which makes no system call
@@ -44,13 +49,15 @@ struct Fibre {
     State state = State::kDone;
     uint3 index{};
     int line = 0, predicate = 0; // of the barrier
+    bool arrived = false;        // at that of the cluster
     unsigned mask = 0;           // of the shuffle
     int source = 0;
     std::uint64_t value = 0, result = 0;
 };
 
-std::mutex one_launch; // the built-ins above are of the whole process
-std::vector<Fibre> fibres;
+std::mutex one_launch;     // the built-ins above are of the whole process
+std::vector<Fibre> fibres; // of all blocks of a cluster, kMaxThreads each
+Fibre* block = nullptr;    // those of the block that runs
 ucontext_t scheduler;
 jmp_buf scheduler_jump;
 Fibre* current = nullptr;
@@ -140,20 +147,20 @@ void start(Fibre& fibre, unsigned thread) {
 bool release_warp(unsigned first, unsigned threads) {
     bool released = false;
     for (unsigned i = first; i < std::min(first + kWarpLanes, threads); ++i) {
-        if (fibres[i].state != State::kAtShuffle) {
+        if (block[i].state != State::kAtShuffle) {
             continue;
         }
-        const unsigned mask = fibres[i].mask;
+        const unsigned mask = block[i].mask;
         if ((mask >> (i - first) & 1) == 0) {
             fail("a lane shuffles with a mask that lacks it");
         }
         bool complete = true;
         for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
             if ((mask >> lane & 1) != 0) {
-                if (first + lane >= threads || fibres[first + lane].state == State::kDone) {
+                if (first + lane >= threads || block[first + lane].state == State::kDone) {
                     fail("a shuffle waits for a lane that is not there");
                 }
-                const Fibre& other = fibres[first + lane];
+                const Fibre& other = block[first + lane];
                 complete = complete && other.state == State::kAtShuffle && other.mask == mask;
             }
         }
@@ -162,11 +169,11 @@ bool release_warp(unsigned first, unsigned threads) {
         }
         for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
             if ((mask >> lane & 1) != 0) {
-                Fibre& fibre = fibres[first + lane];
+                Fibre& fibre = block[first + lane];
                 if ((mask >> fibre.source & 1) == 0) {
                     fail("a shuffle reads a lane that its mask lacks");
                 }
-                fibre.result = fibres[first + static_cast<unsigned>(fibre.source)].value;
+                fibre.result = block[first + static_cast<unsigned>(fibre.source)].value;
                 fibre.state = State::kReady;
             }
         }
@@ -179,9 +186,9 @@ bool release_warp(unsigned first, unsigned threads) {
 bool release_block(unsigned threads) {
     int line = 0, predicate = 1;
     for (unsigned i = 0; i < threads; ++i) {
-        const Fibre& fibre = fibres[i];
-        if (fibre.state == State::kDone) {
-            continue;
+        const Fibre& fibre = block[i];
+        if (fibre.state == State::kDone || fibre.state == State::kAtCluster) {
+            continue; // if others wait at a barrier for the latter, it is in vain
         }
         if (fibre.state != State::kAtBarrier || (line != 0 && line != fibre.line)) {
             return false;
@@ -190,9 +197,9 @@ bool release_block(unsigned threads) {
         predicate = predicate && fibre.predicate;
     }
     for (unsigned i = 0; i < threads; ++i) {
-        if (fibres[i].state == State::kAtBarrier) {
-            fibres[i].predicate = predicate;
-            fibres[i].state = State::kReady;
+        if (block[i].state == State::kAtBarrier) {
+            block[i].predicate = predicate;
+            block[i].state = State::kReady;
         }
     }
     return true;
@@ -207,34 +214,73 @@ void poison_shared() {
     }
 }
 
-void run_block(unsigned threads) {
+void start_block(unsigned threads) {
+    for (unsigned i = 0; i < threads; ++i) {
+        start(block[i], i);
+    }
+}
+
+// Until all threads have ended, or wait for the cluster; returns whether they do.
+bool run_block(unsigned threads) {
     poison_shared();
     std::vector<unsigned> warps((threads + kWarpLanes - 1) / kWarpLanes);
     for (unsigned i = 0; i < warps.size(); ++i) {
         warps[i] = i * kWarpLanes;
     }
-    for (unsigned i = 0; i < threads; ++i) {
-        start(fibres[i], i);
-    }
     while (true) {
         std::shuffle(warps.begin(), warps.end(), shuffled);
-        bool left = false, moved = false;
+        unsigned done = 0, waiting = 0;
+        bool moved = false;
         for (const unsigned first : warps) {
             do {
                 for (unsigned i = first; i < std::min(first + kWarpLanes, threads); ++i) {
-                    if (fibres[i].state == State::kReady) {
-                        resume(fibres[i]);
+                    if (block[i].state == State::kReady) {
+                        resume(block[i]);
                         moved = true;
                     }
-                    left = left || fibres[i].state != State::kDone;
                 }
             } while (release_warp(first, threads));
         }
-        if (!left) {
-            return;
+        for (unsigned i = 0; i < threads; ++i) {
+            done += block[i].state == State::kDone;
+            waiting += block[i].state == State::kAtCluster;
+        }
+        if (done == threads || waiting == threads) {
+            return waiting == threads;
         }
         if (!release_block(threads) && !moved) {
             fail("threads of a block wait at different barriers or shuffles, for ever");
+        }
+    }
+}
+
+// The blocks from `first` on, `cluster` of them.
+void run_cluster(std::uint64_t first, unsigned cluster, unsigned threads) {
+    std::vector<unsigned> order(cluster);
+    for (unsigned rank = 0; rank < cluster; ++rank) {
+        order[rank] = rank;
+        block = fibres.data() + rank * kMaxThreads;
+        start_block(threads);
+    }
+    unsigned waiting = cluster;
+    while (waiting > 0) {
+        std::shuffle(order.begin(), order.end(), shuffled);
+        waiting = 0;
+        for (const unsigned rank : order) {
+            const std::uint64_t i = first + rank;
+            blockIdx = {static_cast<unsigned>(i % gridDim.x),
+                        static_cast<unsigned>(i / gridDim.x % gridDim.y),
+                        static_cast<unsigned>(i / gridDim.x / gridDim.y)};
+            block = fibres.data() + rank * kMaxThreads;
+            waiting += run_block(threads);
+        }
+        if (waiting != 0 && waiting != cluster) {
+            fail("blocks of a cluster wait for others that have ended");
+        }
+        for (unsigned rank = 0; rank < waiting; ++rank) {
+            for (unsigned i = 0; i < threads; ++i) {
+                fibres[rank * kMaxThreads + i].state = State::kReady;
+            }
         }
     }
 }
@@ -250,8 +296,20 @@ int sync_block(int line, int predicate) {
     return fibre.predicate;
 }
 
+void sync_cluster(bool arrive) {
+    if (arrive != current->arrived) {
+        current->arrived = arrive;
+    } else {
+        fail("an arrival at the barrier of a cluster without its wait, or a wait without it");
+    }
+    if (!arrive) {
+        current->state = State::kAtCluster;
+        leave();
+    }
+}
+
 int lane() {
-    return static_cast<int>(current - fibres.data()) % kWarpLanes;
+    return static_cast<int>(current - block) % kWarpLanes;
 }
 
 std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
@@ -264,26 +322,27 @@ std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
     return fibre.result;
 }
 
-void run(dim3 grid, dim3 block, const std::function<void()>& kernel) {
-    const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
+void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void()>& kernel) {
+    const std::uint64_t threads = std::uint64_t{block_size.x} * block_size.y * block_size.z;
     const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
-    if (threads == 0 || threads > kMaxThreads || count == 0 || grid.y > 65535 || grid.z > 65535) {
-        fail("a grid or block of a size that a device refuses");
+    if (threads == 0 || threads > kMaxThreads || count == 0 || grid.y > 65535 || grid.z > 65535 ||
+        cluster == 0 || cluster > kMaxCluster || grid.x % cluster != 0) {
+        throw std::runtime_error(
+            "CUDA on the host: a grid, cluster or block of a size that a device refuses");
     }
     const std::lock_guard<std::mutex> locked(one_launch);
-    fibres.resize(kMaxThreads);
+    fibres.resize(std::size_t{kMaxThreads} * kMaxCluster);
+    ++cuda_host_launches;
     body = &kernel;
-    blockDim = block;
+    blockDim = block_size;
     gridDim = grid;
-    std::vector<std::uint64_t> order(count);
-    for (std::uint64_t i = 0; i < count; ++i) {
-        order[i] = i;
+    std::vector<std::uint64_t> order(count / cluster);
+    for (std::uint64_t i = 0; i < order.size(); ++i) {
+        order[i] = i * cluster;
     }
     std::shuffle(order.begin(), order.end(), shuffled);
-    for (const std::uint64_t i : order) {
-        blockIdx = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
-                    static_cast<unsigned>(i / grid.x / grid.y)};
-        run_block(static_cast<unsigned>(threads));
+    for (const std::uint64_t first : order) {
+        run_cluster(first, cluster, static_cast<unsigned>(threads));
     }
 }
 

@@ -23,6 +23,7 @@ SHAPES = [  # masks, channels, h, w, H, W
     (2, 3, 14, 33, 14, 33),  # as they are
     (2, 3, 6, 6, 8, 2),  # as wide as the rows of all channels, but not as they are
     (2, 3, 2, 3, 180, 190),  # several bands
+    (2, 3, 3, 150, 10, 300),  # more cells a row than a block has threads
     (0, 3, 7, 7, 8, 8),
     (2, 0, 4, 4, 8, 8),
 ]
@@ -33,6 +34,8 @@ def layout(tensor, kind):
         return tensor.repeat_interleave(2, dim=-1)[..., ::2]
     if kind == "expanded":  # channels without memory of their own
         return tensor[:, :1].expand(tensor.shape)
+    if kind == "shifted":  # not aligned to vectors
+        return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
     return tensor.contiguous(memory_format=FORMATS[kind])
 
 
@@ -92,11 +95,12 @@ def test_gradients(kernels, shape, background, dtype):
 
 
 @pytest.mark.parametrize("result", FORMATS)
-@pytest.mark.parametrize("kind", ["contiguous", "channels_last", "sliced", "expanded"])
+@pytest.mark.parametrize("kind", ["contiguous", "channels_last", "sliced", "expanded", "shifted"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layouts(kernels, dtype, kind, result):
+@pytest.mark.parametrize("width", [21, 24])  # 24: whole vectors
+def test_layouts(kernels, width, dtype, kind, result):
     """Of the gradient, the photos and the background, each in turn."""
-    given = make((2, 3, 4, 5, 13, 21), 2, "picture", dtype, kernels)
+    given = make((2, 3, 4, 5, 13, width), 2, "picture", dtype, kernels)
     for which in (0, 1, 3):
         some = list(given)
         some[which] = layout(some[which], kind)

@@ -51,12 +51,19 @@ void clear(void* to, std::int64_t bytes, void* stream) {
         "cudaMemsetAsync");
 }
 
-template <DType type> void launch_slopes(const SlopeParams& params, void* stream) {
+template <DType type> void launch_slopes(const BlendArgs& args, SlopeParams params, void* stream) {
+    params.whole_images = reads_whole<type>(args, args.images);
+    params.whole_backgrounds = reads_whole<type>(args, args.backgrounds);
+    const bool vectors = !args.channels_last && args.width % kPixels == 0 &&
+                         reads_whole<type>(args, params.gradients);
+    const bool background = args.backgrounds.data != nullptr;
     const auto kernel =
-        params.backgrounds.data != nullptr ? slopes_kernel<type, true> : slopes_kernel<type, false>;
+        background
+            ? (vectors ? slopes_kernel<type, true, true> : slopes_kernel<type, true, false>)
+            : (vectors ? slopes_kernel<type, false, true> : slopes_kernel<type, false, false>);
     const dim3 grid =
         make_grid(ceil_divide(params.mask_width, kSlopeThreads), params.mask_height, params.count);
-    launch("slopes_kernel", kernel, grid, dim3(kSlopeThreads), stream, params);
+    launch("slopes_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
 }
 
 template <DType type> void launch_shown_sum(const ShownSumParams& params, void* stream) {
@@ -131,6 +138,8 @@ void blend_slopes(const BlendSlopesArgs& args, int device, void* stream) {
         return;
     }
     check_sizes(blend);
+    check_row(blend, blend.images);
+    check_row(blend, blend.backgrounds);
     SlopeParams params{};
     const std::int64_t plane = blend.height * blend.width, image = blend.channels * plane;
     params.gradients =
@@ -152,11 +161,11 @@ void blend_slopes(const BlendSlopesArgs& args, int device, void* stream) {
     params.inverse_x = static_cast<double>(blend.width) / static_cast<double>(blend.mask_width);
     switch (blend.dtype) {
     case DType::kFloat32:
-        return launch_slopes<DType::kFloat32>(params, stream);
+        return launch_slopes<DType::kFloat32>(blend, params, stream);
     case DType::kBFloat16:
-        return launch_slopes<DType::kBFloat16>(params, stream);
+        return launch_slopes<DType::kBFloat16>(blend, params, stream);
     case DType::kFloat16:
-        return launch_slopes<DType::kFloat16>(params, stream);
+        return launch_slopes<DType::kFloat16>(blend, params, stream);
     }
 }
 

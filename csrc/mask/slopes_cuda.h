@@ -9,21 +9,23 @@
 #include "../common/bilinear.h"
 #include "../common/cuda_launch.h"
 #include "../common/element_cuda.h"
+#include "blend_cuda.h"
 #include "mask.h"
 
 namespace pyxai::cuda {
 namespace {
 
-constexpr int kSlopeThreads = 128;
-constexpr int kSlopeBlocks = 12; // of a multiprocessor; for 16 a register or two go to memory
+constexpr int kSlopeThreads = kWarp * kRowThreads;
+constexpr int kSlopeBlocks = 7; // of a multiprocessor; for 8 registers go to memory on sm_80
 
 struct SlopeParams {
     BlendSource gradients, images, backgrounds;
     float* slopes; // [M, h, w]
     std::int64_t count;
     int channels, mask_height, mask_width, height, width;
-    float scale_y, scale_x;      // source size / target size
-    double inverse_y, inverse_x; // the other way round
+    float scale_y, scale_x;               // source size / target size
+    double inverse_y, inverse_x;          // the other way round
+    bool whole_images, whole_backgrounds; // see BlendParams
 };
 
 // Targets that may lie on either side of source `index`: [begin, end), with room for rounding.
@@ -42,49 +44,91 @@ __device__ inline float share(const Tap& tap, int index) {
     return (tap.low == index ? 1.0f - tap.weight : 0.0f) + (tap.high == index ? tap.weight : 0.0f);
 }
 
-template <DType type>
-__device__ inline float read_at(const BlendSource& source, std::int64_t m, int c, int y, int x) {
-    using E = Element<type>;
-    const auto* const data = static_cast<const typename E::Storage*>(source.data);
-    return E::widen(__ldg(data + m * source.image_stride + c * source.channel_stride +
-                          y * source.row_stride + x * source.column_stride));
-}
+// A picture that is read, at the columns of a thread.
+template <DType type> struct SlopeSource {
+    const typename Element<type>::Storage* data; // of the mask, or null
+    std::int64_t channel_stride, row_stride;
+    SourceColumns columns;
+    bool whole;
 
-// One column of the result, summed over channels and over the rows that reach a row of the mask.
-template <DType type, bool has_background>
-__device__ inline float column_sum(const SlopeParams& params, std::int64_t m, int row, int begin,
-                                   int end, int x) {
-    float sum = 0.0f;
-    for (int y = begin; y < end; ++y) {
+    __device__ SlopeSource(const BlendSource& source, std::int64_t m, int x, int step, int width,
+                           bool whole)
+        : data(static_cast<const typename Element<type>::Storage*>(source.data) +
+               m * source.image_stride),
+          channel_stride(source.channel_stride), row_stride(source.row_stride), whole(whole) {
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) {
+            columns.offset[i] = offset_in_row(source, min(x + i * step, width - 1), 0);
+        }
+    }
+
+    __device__ void read(int c, int y, float (&values)[kPixels]) const {
+        read_elements<type>(data + c * channel_stride + y * row_stride, columns, whole, values);
+    }
+};
+
+// The columns of a thread, the first of which is `x`, summed over channels and over its share of
+// the rows that reach a row of the mask.
+template <DType type, bool has_background, bool vectors>
+__device__ inline void column_sums(const SlopeParams& params, std::int64_t m, int row, int begin,
+                                   int end, int x, float (&sums)[kPixels]) {
+    constexpr int step = vectors ? 1 : kWarp;
+    const SlopeSource<type> gradients(params.gradients, m, x, step, params.width, vectors);
+    const SlopeSource<type> images(params.images, m, x, step, params.width,
+                                   vectors && params.whole_images);
+    const SlopeSource<type> backgrounds(params.backgrounds, m, x, step, params.width,
+                                        vectors && params.whole_backgrounds);
+#pragma unroll 1
+    for (int y = begin + static_cast<int>(threadIdx.y); y < end; y += kRowThreads) {
         const float weight = share(bilinear_tap(y, params.mask_height, params.scale_y), row);
         if (weight == 0.0f) {
             continue;
         }
-        float pixel = 0.0f;
+        float pixels[kPixels] = {};
+#pragma unroll 1
         for (int c = 0; c < params.channels; ++c) {
-            float change = read_at<type>(params.images, m, c, y, x);
+            float slopes[kPixels], changes[kPixels];
+            gradients.read(c, y, slopes);
+            images.read(c, y, changes);
             if constexpr (has_background) {
-                change -= read_at<type>(params.backgrounds, m, c, y, x);
+                float others[kPixels];
+                backgrounds.read(c, y, others);
+#pragma unroll
+                for (int i = 0; i < kPixels; ++i) {
+                    changes[i] -= others[i];
+                }
             }
-            pixel = fmaf(read_at<type>(params.gradients, m, c, y, x), change, pixel);
+#pragma unroll
+            for (int i = 0; i < kPixels; ++i) {
+                pixels[i] = fmaf(slopes[i], changes[i], pixels[i]);
+            }
         }
-        sum = fmaf(weight, pixel, sum);
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) {
+            sums[i] = fmaf(weight, pixels[i], sums[i]);
+        }
     }
-    return sum;
 }
 
-// grid: (tiles of columns, rows, M) of the masks. A block adds up first down, columns of the result
-// side by side, then across.
-template <DType type, bool has_background>
+// grid: (tiles of columns, rows, M) of the masks; block: (kWarp, kRowThreads). A block adds up
+// first down, strips of columns of the result, rows shared among the warps, then across. With
+// `vectors` a thread has four neighbouring columns of planar gradients, otherwise four that lie a
+// warp apart.
+template <DType type, bool has_background, bool vectors>
 __global__ void __launch_bounds__(kSlopeThreads, kSlopeBlocks)
     slopes_kernel(const SlopeParams params) {
-    __shared__ float sums[kSlopeThreads];
+    __shared__ float sums[kRowThreads][kBlockColumns];
+    __shared__ float totals[kBlockColumns];
+    static_assert(kBlockColumns == kSlopeThreads, "a thread adds up one column");
+    constexpr int step = vectors ? 1 : kWarp;
+    const int thread = threadIdx.y * kWarp + threadIdx.x;
     const int first = blockIdx.x * kSlopeThreads;
-    const int column = first + threadIdx.x;
+    const int column = first + thread;
     const int last = min(first + kSlopeThreads, params.mask_width) - 1;
     int column_begin, column_end, unused;
     find_targets(first, params.mask_width, params.width, params.inverse_x, column_begin, unused);
     find_targets(last, params.mask_width, params.width, params.inverse_x, unused, column_end);
+    column_begin -= column_begin % kPixels; // where vectors are aligned
     int own_begin = 0, own_end = 0;
     if (column < params.mask_width) {
         find_targets(column, params.mask_width, params.width, params.inverse_x, own_begin, own_end);
@@ -95,23 +139,35 @@ __global__ void __launch_bounds__(kSlopeThreads, kSlopeBlocks)
             find_targets(row, params.mask_height, params.height, params.inverse_y, row_begin,
                          row_end);
             float slope = 0.0f;
-            for (int start = column_begin; start < column_end; start += kSlopeThreads) {
-                const int x = start + threadIdx.x;
-                sums[threadIdx.x] =
-                    x < column_end
-                        ? column_sum<type, has_background>(params, m, row, row_begin, row_end, x)
-                        : 0.0f;
+            for (int start = column_begin; start < column_end; start += kBlockColumns) {
+                const int offset = threadIdx.x * (vectors ? kPixels : 1);
+                float own[kPixels] = {};
+                if (start + offset < column_end) {
+                    column_sums<type, has_background, vectors>(params, m, row, row_begin, row_end,
+                                                               start + offset, own);
+                }
+#pragma unroll
+                for (int i = 0; i < kPixels; ++i) {
+                    sums[threadIdx.y][offset + i * step] = own[i];
+                }
                 __syncthreads();
-                const int end = min(own_end, start + kSlopeThreads);
+                float total = sums[0][thread];
+#pragma unroll
+                for (int part = 1; part < kRowThreads; ++part) {
+                    total += sums[part][thread];
+                }
+                totals[thread] = total;
+                __syncthreads();
+                const int end = min(own_end, start + kBlockColumns);
                 for (int i = max(own_begin, start); i < end; ++i) {
                     const float weight =
                         share(bilinear_tap(i, params.mask_width, params.scale_x), column);
                     if (weight != 0.0f) {
-                        slope = fmaf(weight, sums[i - start], slope);
+                        slope = fmaf(weight, totals[i - start], slope);
                     }
                 }
-                __syncthreads();
             }
+            // Who goes on waits once before it changes the totals that others may still read.
             if (column < params.mask_width) {
                 params.slopes[(m * params.mask_height + row) * params.mask_width + column] = slope;
             }

@@ -270,6 +270,34 @@ PYBIND11_MODULE(_cpu, module) {
         py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("num_threads"), unlocked);
 
     module.def(
+        "mask_penalized_step",
+        [](Address masks, Address gradients, Address first, Address second, Address costs,
+           Address slopes, std::int64_t count, std::int64_t height, std::int64_t width,
+           Address step_address, std::int64_t step, double learning_rate, double beta1,
+           double beta2, double eps, float variation_weight, float distance_weight, float beta,
+           bool root, bool mean, Address workspace, std::int64_t workspace_bytes,
+           int num_threads) -> std::int64_t {
+            const auto args = pyxai::penalized_step_args(
+                masks, gradients, first, second, costs, slopes, count, height, width, step_address,
+                step, learning_rate, beta1, beta2, eps, variation_weight, distance_weight, beta,
+                root, mean);
+            PYXAI_CHECK(slopes != 0 || count * height * width == 0, "slopes is null");
+            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const std::int64_t needed = pyxai::cpu::penalty_workspace(args.first, num_threads);
+            if (scratch.is_too_small(needed)) {
+                return needed;
+            }
+            pyxai::cpu::penalized_step(args.first, args.second, scratch.memory, num_threads);
+            return 0;
+        },
+        py::arg("masks"), py::arg("gradients"), py::arg("first"), py::arg("second"),
+        py::arg("costs"), py::arg("slopes"), py::arg("count"), py::arg("height"), py::arg("width"),
+        py::arg("step_address"), py::arg("step"), py::arg("learning_rate"), py::arg("beta1"),
+        py::arg("beta2"), py::arg("eps"), py::arg("variation_weight"), py::arg("distance_weight"),
+        py::arg("beta"), py::arg("root"), py::arg("mean"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("num_threads"), unlocked);
+
+    module.def(
         "survey_boxes",
         [](Address boxes, std::int64_t count, std::int64_t height, std::int64_t width) {
             const pyxai::cpu::BoxSurvey survey = pyxai::cpu::survey_boxes(

@@ -31,6 +31,7 @@ using pyxai::heatmap_args;
 using pyxai::HeatmapArgs;
 using pyxai::overlay_args;
 using pyxai::OverlayArgs;
+using pyxai::penalized_step_args;
 using pyxai::penalty_args;
 using pyxai::PhotoSizes;
 using pyxai::PhotoStrides;
@@ -134,12 +135,16 @@ void mask_sum_shown(Address gradients, int dtype, Address masks, Address out, bo
                            device, to_stream(stream));
 }
 
+bool is_small_mask(std::int64_t height, std::int64_t width) {
+    return height * width <= pyxai::kSmallMask;
+}
+
 void mask_penalty(Address masks, Address costs, Address slopes, std::int64_t count,
                   std::int64_t height, std::int64_t width, float variation_weight,
                   float distance_weight, float beta, bool root, bool mean, Address partials,
                   int device, Address stream) {
     PYXAI_CHECK(device >= 0, "negative device");
-    PYXAI_CHECK(count == 0 || partials != 0, "partials is null");
+    PYXAI_CHECK(count == 0 || is_small_mask(height, width) || partials != 0, "partials is null");
     pyxai::cuda::penalty(penalty_args(masks, costs, slopes, count, height, width, variation_weight,
                                       distance_weight, beta, root, mean),
                          reinterpret_cast<float*>(partials), device, to_stream(stream));
@@ -152,6 +157,22 @@ void mask_step(Address masks, Address gradients, Address first, Address second, 
     pyxai::cuda::step(step_args(masks, gradients, first, second, count, step_address, step,
                                 learning_rate, beta1, beta2, eps),
                       device, to_stream(stream));
+}
+
+void mask_penalized_step(Address masks, Address gradients, Address first, Address second,
+                         Address costs, Address slopes, std::int64_t count, std::int64_t height,
+                         std::int64_t width, Address step_address, std::int64_t step,
+                         double learning_rate, double beta1, double beta2, double eps,
+                         float variation_weight, float distance_weight, float beta, bool root,
+                         bool mean, Address partials, int device, Address stream) {
+    PYXAI_CHECK(device >= 0, "negative device");
+    const auto args = penalized_step_args(
+        masks, gradients, first, second, costs, slopes, count, height, width, step_address, step,
+        learning_rate, beta1, beta2, eps, variation_weight, distance_weight, beta, root, mean);
+    PYXAI_CHECK(count == 0 || is_small_mask(height, width) || (slopes != 0 && partials != 0),
+                "slopes or partials is null");
+    pyxai::cuda::penalized_step(args.first, args.second, reinterpret_cast<float*>(partials), device,
+                                to_stream(stream));
 }
 
 void crop_windows(Address photo, int photo_dtype, const PhotoStrides& strides,
@@ -222,7 +243,8 @@ PYBIND11_MODULE(_cuda, module) {
     module.doc() = "CUDA kernels of pyxai, by address; use pyxai.ops instead.";
     using Unlocked = py::call_guard<py::gil_scoped_release>;
 
-    module.attr("SMALL_MAP") = pyxai::kSmallMap; // cells; no scratch memory for scaling
+    module.attr("SMALL_MAP") = pyxai::kSmallMap;   // cells; no scratch memory for scaling
+    module.attr("SMALL_MASK") = pyxai::kSmallMask; // cells; no scratch memory for partial sums
     module.attr("PENALTY_PARTS") = pyxai::kPenaltyParts;
     module.def("build_info", &build_info);
     module.def("device_status", &device_status);
@@ -269,6 +291,13 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("mask_step", &mask_step, py::arg("masks"), py::arg("gradients"), py::arg("first"),
                py::arg("second"), py::arg("count"), py::arg("step_address"), py::arg("step"),
                py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+               py::arg("device"), py::arg("stream"), Unlocked());
+    module.def("mask_penalized_step", &mask_penalized_step, py::arg("masks"), py::arg("gradients"),
+               py::arg("first"), py::arg("second"), py::arg("costs"), py::arg("slopes"),
+               py::arg("count"), py::arg("height"), py::arg("width"), py::arg("step_address"),
+               py::arg("step"), py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"),
+               py::arg("eps"), py::arg("variation_weight"), py::arg("distance_weight"),
+               py::arg("beta"), py::arg("root"), py::arg("mean"), py::arg("partials"),
                py::arg("device"), py::arg("stream"), Unlocked());
     module.def("crop_windows", &crop_windows, py::arg("photo"), py::arg("photo_dtype"),
                py::arg("strides"), py::arg("sizes"), py::arg("boxes"), py::arg("count"),

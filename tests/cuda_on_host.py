@@ -179,6 +179,10 @@ class Kernels:
     def mask_step(self, *arguments):
         return self._run(self._cuda.mask_step, *arguments[:-1])
 
+    def mask_penalized_step(self, *arguments):
+        partials = torch.full((arguments[6], self._cuda.PENALTY_PARTS), torch.nan)
+        return self._run(self._cuda.mask_penalized_step, *arguments[:-3], partials.data_ptr())
+
     def crop_windows(self, *arguments):
         if arguments[3][0] > MAX_CHANNELS:  # on a device the reference does it
             return self._cpu.crop_windows(*arguments)

@@ -12,7 +12,15 @@ import cuda_on_host
 import pytest
 import torch
 
-from pyxai.ops import cam_overlay, cam_project, cam_project_render, cam_render, mask_blend
+from pyxai.ops import (
+    cam_overlay,
+    cam_project,
+    cam_project_render,
+    cam_render,
+    mask_blend,
+    mask_penalized_step_,
+    mask_penalty,
+)
 
 TESTS = Path(__file__).parent
 
@@ -63,6 +71,22 @@ def test_conversions_round_as_torch_does(cuda_host):
         found = mask_blend(ones, values[:, None, None]).flatten()
         finite = values.isfinite()
         assert torch.equal(found[finite], values[finite].to(dtype))
+
+
+def test_a_step_of_masks_is_three_launches(cuda_host):
+    images, behind, slopes = torch.randn(3, 2, 3, 16, 16)
+    cells, first, second = torch.rand(3, 2, 8, 8)
+
+    def step():
+        leaf = cells.detach().requires_grad_()
+        (found,) = torch.autograd.grad(mask_blend(images, leaf, behind), leaf, slopes)
+        mask_penalized_step_(cells, found, first, second, 1, tv_weight=1.7, l1_weight=3.0)
+
+    assert launches(cuda_host, step) == 3
+    large = torch.rand(4, 1, 65, 65)  # penalty, its sum, step
+    numbers = {"tv_weight": 1.7, "l1_weight": 3.0}
+    assert launches(cuda_host, mask_penalized_step_, *large, 1, **numbers) == 3
+    assert launches(cuda_host, mask_penalty, cells, **numbers) == 1
 
 
 @pytest.mark.slow

@@ -295,7 +295,7 @@ def test_a_task_of_ones_own(net, images):
 
     settings = MaskSettings(80, 0.1, (5, 5), torch.ones(5, 5), Background())
     found = learn_masks(
-        pyxai.Classifier(net), images, None, MaskTask(lambda outcome: {}, half), settings
+        pyxai.Classifier(net), images, None, MaskTask(lambda outcome: {}, penalty=half), settings
     )
     torch.testing.assert_close(
         found.mask.mean(dim=(1, 2)), torch.full((3,), 0.5), atol=0.05, rtol=0

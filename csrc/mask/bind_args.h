@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "../common/bind.h"
 #include "../common/check.h"
@@ -148,6 +149,19 @@ inline StepArgs step_args(Address masks, Address gradients, Address first, Addre
                     beta1,
                     beta2,
                     eps};
+}
+
+// The slopes are scratch memory.
+inline std::pair<PenaltyArgs, StepArgs>
+penalized_step_args(Address masks, Address gradients, Address first, Address second, Address costs,
+                    Address slopes, std::int64_t count, std::int64_t height, std::int64_t width,
+                    Address step_address, std::int64_t step, double learning_rate, double beta1,
+                    double beta2, double eps, float variation_weight, float distance_weight,
+                    float beta, bool root, bool mean) {
+    const PenaltyArgs penalty = penalty_args(masks, costs, slopes, count, height, width,
+                                             variation_weight, distance_weight, beta, root, mean);
+    return {penalty, step_args(masks, gradients, first, second, count * height * width,
+                               step_address, step, learning_rate, beta1, beta2, eps)};
 }
 
 } // namespace pyxai

@@ -103,4 +103,15 @@ void step(const StepArgs& args, int num_threads) {
                  });
 }
 
+void penalized_step(const PenaltyArgs& penalty_args, const StepArgs& step_args, void* workspace,
+                    int num_threads) {
+    penalty(penalty_args, workspace, num_threads);
+    for (std::int64_t i = 0; i < step_args.count; ++i) {
+        penalty_args.slopes[i] += step_args.gradients[i];
+    }
+    StepArgs args = step_args;
+    args.gradients = penalty_args.slopes;
+    step(args, num_threads);
+}
+
 } // namespace pyxai::cpu

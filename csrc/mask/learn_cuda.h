@@ -1,4 +1,5 @@
-// The penalty and the step of masks, the device side; included by mask.cu alone.
+// The penalty and the step of masks, alone and together, the device side; included by mask.cu
+// alone.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +71,8 @@ __device__ inline Variation variation(float across, float down, float beta, bool
 struct PenaltyParams {
     const float* masks; // [M, h, w]
     float* slopes;      // [M, h, w], or null
-    float* partials;    // [M, kPenaltyParts]
+    float* partials;    // [M, kPenaltyParts], of large masks
+    float* costs;       // [M]
     std::int64_t count;
     int height, width;
     float rough, far, beta;
@@ -79,10 +81,33 @@ struct PenaltyParams {
 
 __device__ inline Variation variation_at(const PenaltyParams& params, const float* cell, int y,
                                          int x) {
-    const float here = __ldg(cell);
-    const float across = x + 1 < params.width ? __ldg(cell + 1) - here : 0.0f;
-    const float down = y + 1 < params.height ? __ldg(cell + params.width) - here : 0.0f;
+    const float here = *cell;
+    const float across = x + 1 < params.width ? cell[1] - here : 0.0f;
+    const float down = y + 1 < params.height ? cell[params.width] - here : 0.0f;
     return variation(across, down, params.beta, params.root);
+}
+
+// What a cell costs, and the slope by it.
+struct CellCost {
+    float cost, slope;
+};
+
+// What neighbours add to a slope is computed again in each cell.
+__device__ inline CellCost cell_cost(const PenaltyParams& params, const float* mask, int i,
+                                     bool with_slope) {
+    const int y = i / params.width, x = i % params.width;
+    const float* const cell = mask + i;
+    const float here = *cell;
+    const Variation own = variation_at(params, cell, y, x);
+    const float distance = here > 1.0f ? here - 1.0f : 1.0f - here;
+    CellCost found{fmaf(params.rough, own.value, params.far * distance), 0.0f};
+    if (with_slope) {
+        float in = x > 0 ? variation_at(params, cell - 1, y, x - 1).across : 0.0f;
+        in += y > 0 ? variation_at(params, cell - params.width, y - 1, x).down : 0.0f;
+        found.slope = fmaf(params.rough, in - (own.across + own.down),
+                           here > 1.0f ? params.far : -params.far);
+    }
+    return found;
 }
 
 // The sum over the block, in the first thread, in a fixed order.
@@ -99,7 +124,7 @@ __device__ inline float block_sum(float value) {
     return values[0];
 }
 
-// grid: (kPenaltyParts, 1, M). What neighbours add to a slope is computed again in each cell.
+// Of large masks. grid: (kPenaltyParts, 1, M).
 __global__ void __launch_bounds__(kCellThreads) penalty_kernel(const PenaltyParams params) {
     const std::int64_t cells = std::int64_t{params.height} * params.width;
     const std::int64_t begin = cells * blockIdx.x / kPenaltyParts;
@@ -108,18 +133,11 @@ __global__ void __launch_bounds__(kCellThreads) penalty_kernel(const PenaltyPara
         const float* const mask = params.masks + m * cells;
         float costs = 0.0f;
         for (std::int64_t i = begin + threadIdx.x; i < end; i += kCellThreads) {
-            const int y = static_cast<int>(i / params.width);
-            const int x = static_cast<int>(i % params.width);
-            const float* const cell = mask + i;
-            const float here = __ldg(cell);
-            const Variation own = variation_at(params, cell, y, x);
-            const float distance = here > 1.0f ? here - 1.0f : 1.0f - here;
-            costs += fmaf(params.rough, own.value, params.far * distance);
+            const CellCost found =
+                cell_cost(params, mask, static_cast<int>(i), params.slopes != nullptr);
+            costs += found.cost;
             if (params.slopes != nullptr) {
-                float in = x > 0 ? variation_at(params, cell - 1, y, x - 1).across : 0.0f;
-                in += y > 0 ? variation_at(params, cell - params.width, y - 1, x).down : 0.0f;
-                params.slopes[m * cells + i] = fmaf(params.rough, in - (own.across + own.down),
-                                                    here > 1.0f ? params.far : -params.far);
+                params.slopes[m * cells + i] = found.slope;
             }
         }
         const float sum = block_sum(costs);
@@ -144,7 +162,13 @@ __global__ void __launch_bounds__(kCellThreads)
 
 // ---- step ----
 
-__global__ void __launch_bounds__(kCellThreads) step_kernel(const StepArgs args) {
+// What all cells share in a step of Adam.
+struct StepNumbers {
+    float rate, second_scale, rest1, beta2, rest2, eps;
+};
+
+// For all threads of the block, which wait.
+__device__ inline StepNumbers step_numbers(const StepArgs& args) {
     __shared__ float rate, second_scale;
     if (threadIdx.x == 0) {
         const auto number =
@@ -153,22 +177,76 @@ __global__ void __launch_bounds__(kCellThreads) step_kernel(const StepArgs args)
         second_scale = static_cast<float>(1.0 / sqrt(1.0 - pow(args.beta2, number)));
     }
     __syncthreads();
-    const float rest1 = static_cast<float>(1.0 - args.beta1);
-    const float beta2 = static_cast<float>(args.beta2);
-    const float rest2 = static_cast<float>(1.0 - args.beta2);
-    const float eps = static_cast<float>(args.eps);
+    return {rate,
+            second_scale,
+            static_cast<float>(1.0 - args.beta1),
+            static_cast<float>(args.beta2),
+            static_cast<float>(1.0 - args.beta2),
+            static_cast<float>(args.eps)};
+}
+
+__device__ inline void step_cell(const StepArgs& args, const StepNumbers& numbers, std::int64_t i,
+                                 float gradient) {
+    const float first = fmaf(gradient - args.first[i], numbers.rest1, args.first[i]);
+    const float second = fmaf(numbers.beta2, args.second[i], numbers.rest2 * gradient * gradient);
+    const float scale = fmaf(sqrtf(second), numbers.second_scale, numbers.eps);
+    float mask = fmaf(-numbers.rate, first / scale, args.masks[i]);
+    mask = mask > 1.0f ? 1.0f : mask; // NaN stays NaN
+    args.masks[i] = mask < 0.0f ? 0.0f : mask;
+    args.first[i] = first;
+    args.second[i] = second;
+}
+
+// `slopes` are those of the penalty, or null.
+__global__ void __launch_bounds__(kCellThreads)
+    step_kernel(const StepArgs args, const float* slopes) {
+    const StepNumbers numbers = step_numbers(args);
     const std::int64_t step = std::int64_t{gridDim.x} * kCellThreads;
     for (std::int64_t i = std::int64_t{blockIdx.x} * kCellThreads + threadIdx.x; i < args.count;
          i += step) {
         const float gradient = args.gradients[i];
-        const float first = fmaf(gradient - args.first[i], rest1, args.first[i]);
-        const float second = fmaf(beta2, args.second[i], rest2 * gradient * gradient);
-        const float scale = fmaf(sqrtf(second), second_scale, eps);
-        float mask = fmaf(-rate, first / scale, args.masks[i]);
-        mask = mask > 1.0f ? 1.0f : mask; // NaN stays NaN
-        args.masks[i] = mask < 0.0f ? 0.0f : mask;
-        args.first[i] = first;
-        args.second[i] = second;
+        step_cell(args, numbers, i, slopes == nullptr ? gradient : gradient + slopes[i]);
+    }
+}
+
+// ---- small masks: a block holds one in shared memory, so that it may change in place ----
+
+enum class Learning { kPenalty, kStep }; // the latter with the penalty
+
+template <Learning learning>
+__global__ void __launch_bounds__(kCellThreads)
+    small_mask_kernel(const PenaltyParams params, const StepArgs args) {
+    __shared__ float mask[kSmallMask];
+    StepNumbers numbers{};
+    if constexpr (learning == Learning::kStep) {
+        numbers = step_numbers(args);
+    }
+    const int cells = params.height * params.width;
+    for (std::int64_t m = blockIdx.x; m < params.count; m += gridDim.x) {
+        for (int i = threadIdx.x; i < cells; i += kCellThreads) {
+            mask[i] = params.masks[m * cells + i];
+        }
+        __syncthreads();
+        float costs = 0.0f;
+        for (int i = threadIdx.x; i < cells; i += kCellThreads) {
+            const std::int64_t at = m * cells + i;
+            if constexpr (learning == Learning::kStep) {
+                const CellCost found = cell_cost(params, mask, i, true);
+                costs += found.cost;
+                step_cell(args, numbers, at, args.gradients[at] + found.slope);
+            } else {
+                const CellCost found = cell_cost(params, mask, i, params.slopes != nullptr);
+                costs += found.cost;
+                if (params.slopes != nullptr) {
+                    params.slopes[at] = found.slope;
+                }
+            }
+        }
+        const float sum = block_sum(costs);
+        if (threadIdx.x == 0) {
+            params.costs[m] = sum;
+        }
+        __syncthreads();
     }
 }
 

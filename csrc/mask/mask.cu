@@ -88,6 +88,39 @@ template <DType type> void launch_blend(const BlendArgs& args, BlendParams param
     launch("blend_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
 }
 
+PenaltyParams penalty_params(const PenaltyArgs& args, float* partials) {
+    const std::int64_t cells = args.height * args.width;
+    PYXAI_CHECK(cells <= std::numeric_limits<int>::max(), "mask too large");
+    const float divisor = args.mean && cells > 0 ? static_cast<float>(cells) : 1.0f;
+    PenaltyParams params{};
+    params.masks = args.masks;
+    params.slopes = args.slopes;
+    params.partials = partials;
+    params.costs = args.costs;
+    params.count = args.count;
+    params.height = static_cast<int>(args.height);
+    params.width = static_cast<int>(args.width);
+    params.rough = args.variation_weight / divisor;
+    params.far = args.distance_weight / divisor;
+    params.beta = args.beta;
+    params.root = args.root;
+    return params;
+}
+
+// `slopes` are added to the gradients; null: none.
+void launch_step(const StepArgs& args, const float* slopes, void* stream) {
+    constexpr std::int64_t most_blocks = 4096; // beyond, a thread steps several cells
+    const std::int64_t blocks = std::min(ceil_divide(args.count, kCellThreads), most_blocks);
+    launch("step_kernel", step_kernel, make_grid(blocks, 1, 1), dim3(kCellThreads), stream, args,
+           slopes);
+}
+
+template <Learning learning>
+void launch_small_masks(const PenaltyParams& params, const StepArgs& step, void* stream) {
+    launch("small_mask_kernel", small_mask_kernel<learning>, make_grid(params.count, 1, 1),
+           dim3(kCellThreads), stream, params, step);
+}
+
 } // namespace
 
 void blend(const BlendArgs& args, int device, void* stream) {
@@ -204,20 +237,12 @@ void penalty(const PenaltyArgs& args, float* partials, int device, void* stream)
     if (args.count == 0) {
         return;
     }
-    const std::int64_t cells = args.height * args.width;
-    const float divisor = args.mean && cells > 0 ? static_cast<float>(cells) : 1.0f;
-    PenaltyParams params{};
-    params.masks = args.masks;
-    params.slopes = args.slopes;
-    params.partials = partials;
-    params.count = args.count;
-    params.height = static_cast<int>(args.height);
-    params.width = static_cast<int>(args.width);
-    params.rough = args.variation_weight / divisor;
-    params.far = args.distance_weight / divisor;
-    params.beta = args.beta;
-    params.root = args.root;
+    const PenaltyParams params = penalty_params(args, partials);
     const DeviceGuard guard(device);
+    if (args.height * args.width <= kSmallMask) {
+        launch_small_masks<Learning::kPenalty>(params, StepArgs{}, stream);
+        return;
+    }
     launch("penalty_kernel", penalty_kernel, make_grid(kPenaltyParts, 1, args.count),
            dim3(kCellThreads), stream, params);
     launch("penalty_sum_kernel", penalty_sum_kernel,
@@ -225,14 +250,27 @@ void penalty(const PenaltyArgs& args, float* partials, int device, void* stream)
            static_cast<const float*>(partials), args.costs, args.count);
 }
 
+void penalized_step(const PenaltyArgs& penalty_args, const StepArgs& step_args, float* partials,
+                    int device, void* stream) {
+    if (penalty_args.count == 0) {
+        return;
+    }
+    const DeviceGuard guard(device);
+    if (penalty_args.height * penalty_args.width <= kSmallMask) {
+        launch_small_masks<Learning::kStep>(penalty_params(penalty_args, nullptr), step_args,
+                                            stream);
+        return;
+    }
+    penalty(penalty_args, partials, device, stream);
+    launch_step(step_args, penalty_args.slopes, stream);
+}
+
 void step(const StepArgs& args, int device, void* stream) {
     if (args.count == 0) {
         return;
     }
-    constexpr std::int64_t most_blocks = 4096; // beyond, a thread steps several cells
-    const std::int64_t blocks = std::min(ceil_divide(args.count, kCellThreads), most_blocks);
     const DeviceGuard guard(device);
-    launch("step_kernel", step_kernel, make_grid(blocks, 1, 1), dim3(kCellThreads), stream, args);
+    launch_step(args, nullptr, stream);
 }
 
 } // namespace pyxai::cuda

@@ -43,6 +43,9 @@
 //         M = clamp(M - lr / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps), 0, 1)
 //         in place; NaN stays NaN. The step is a number of the host or lies on the device, where
 //         it is only read.
+//
+// penalized_step:  the costs of the masks as they are, then a step with g + slopes in place of g;
+//         slopes is scratch memory
 // clang-format on
 #pragma once
 
@@ -83,7 +86,9 @@ struct ShownSumArgs {
 // What a difference between neighbours must exceed to count as one, under the root.
 constexpr float kPenaltySmooth = 1e-4f;
 
-// On CUDA a mask is summed in so many parts.
+// On CUDA a mask of at most so many cells is the work of one block; a larger one is summed in
+// kPenaltyParts parts.
+constexpr std::int64_t kSmallMask = 4096;
 constexpr int kPenaltyParts = 16;
 
 struct PenaltyArgs {
@@ -134,6 +139,10 @@ void penalty(const PenaltyArgs& args, void* workspace, int num_threads);
 
 void step(const StepArgs& args, int num_threads);
 
+// With the workspace of the penalty.
+void penalized_step(const PenaltyArgs& penalty, const StepArgs& step, void* workspace,
+                    int num_threads);
+
 } // namespace cpu
 
 namespace cuda {
@@ -146,8 +155,12 @@ void blend_slopes(const BlendSlopesArgs& args, int device, void* stream);
 
 void sum_shown(const ShownSumArgs& args, int device, void* stream);
 
-// `partials` has room for M * kPenaltyParts floats.
+// `partials` has room for M * kPenaltyParts floats; masks of at most kSmallMask cells need none.
 void penalty(const PenaltyArgs& args, float* partials, int device, void* stream);
+
+// Masks of at most kSmallMask cells need neither slopes nor partials.
+void penalized_step(const PenaltyArgs& penalty, const StepArgs& step, float* partials, int device,
+                    void* stream);
 
 void step(const StepArgs& args, int device, void* stream);
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from pyxai.explain.mask_graph import Learning, Moved, RecordedSteps
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
 from pyxai.explain.mask_result import LearnedMasks, chances
 from pyxai.explain.mask_settings import MaskSettings
-from pyxai.ops import mask_blend, mask_step_
+from pyxai.ops import mask_blend, mask_penalized_step_, mask_step_
 from pyxai.ops._graphs import CannotRecord, has_graphs, warn_of
 
 _CHECK_EVERY = 10  # steps between looks at the losses, which a GPU would have to wait for
@@ -29,14 +30,16 @@ class MaskTask:
 
     Attributes:
         objective: what the model should say of the perturbed images.
-        penalty: (masks `[M, h, w]`, share of the steps done, in [0, 1)) -> what the masks cost.
+        cost: what learned cells cost, as arguments of `mask_penalty`; None, nothing.
+        penalty: (masks `[M, h, w]`, share of the steps done, in [0, 1)) -> what else masks cost.
             The share is a tensor without axes where steps are recorded.
         shown: what is shown of learned cells `[M, h, w]`: masks of that shape, in [0, 1].
     """
 
     objective: Objective
-    penalty: Callable[[torch.Tensor, float | torch.Tensor], Terms]
-    shown: Callable[[torch.Tensor], torch.Tensor] = lambda masks: masks
+    cost: Mapping[str, Any] | None = None
+    penalty: Callable[[torch.Tensor, float | torch.Tensor], Terms] = lambda masks, progress: {}
+    shown: Callable[[torch.Tensor], torch.Tensor] = lambda cells: cells
 
 
 def learn_masks(
@@ -153,7 +156,7 @@ class _Run:
     def gradients(
         self, cells: torch.Tensor, task: MaskTask, progress: float | torch.Tensor, moved: Moved
     ) -> tuple[Terms, torch.Tensor]:
-        """The terms of the loss, and the gradients of their sum by the cells."""
+        """The terms of the loss without the cost of the cells, and the gradients of their sum."""
         leaf = cells.detach().requires_grad_()
         with torch.enable_grad():
             shown = task.shown(leaf)
@@ -249,9 +252,13 @@ class _Steps:
         moved: Moved,
     ) -> Terms:
         terms, gradients = self._run.gradients(state.cells, self._task, progress, moved)
-        rate = self._settings.learning_rate
-        mask_step_(state.cells, gradients, state.first, state.second, number, learning_rate=rate)
-        return terms
+        tensors = (state.cells, gradients, state.first, state.second)
+        rate, cost = self._settings.learning_rate, self._task.cost
+        if cost is None:
+            mask_step_(*tensors, number, learning_rate=rate)
+            return terms
+        costs = mask_penalized_step_(*tensors, number, learning_rate=rate, **cost)
+        return {**terms, "penalty": costs}
 
     def _movement(self, step: int) -> Moved:
         if self._moves is None:

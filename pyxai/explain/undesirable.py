@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,7 +15,6 @@ from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.explain.extremal import area_penalty, smooth_maximum
 from pyxai.explain.learned_mask import MaskTask, learn_masks
 from pyxai.explain.mask_objectives import (
-    Terms,
     lower_target,
     non_target_factors,
     raise_target,
@@ -24,7 +24,6 @@ from pyxai.explain.mask_objectives import (
 from pyxai.explain.mask_result import Background, LearnedMasks
 from pyxai.explain.mask_settings import Start, at_least_zero, mask_settings
 from pyxai.images import Images
-from pyxai.ops import mask_penalty
 
 Factor: TypeAlias = Literal["target", "non_target"]
 Goal: TypeAlias = Literal["delete", "preserve"]
@@ -112,11 +111,7 @@ def undesirable_pixels(
         raise argument_error("factor", "'target', 'non_target' or None", factor)
     if reduction not in ("mean", "sum"):
         raise argument_error("reduction", "'mean' or 'sum'", reduction)
-    cost: dict[str, Any] = _cost(tv_weight, l1_weight, beta)
-
-    def penalty(masks: torch.Tensor, progress: float | torch.Tensor) -> Terms:
-        return {"penalty": mask_penalty(masks, **cost, root=root, mean=reduction == "mean")}
-
+    cost = _cost(tv_weight, l1_weight, beta, root=root, mean=reduction == "mean")
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
     settings = mask_settings(
@@ -131,7 +126,7 @@ def undesirable_pixels(
         batch_size=batch_size,
         graphs=graphs,
     )
-    return learn_masks(classifier, inputs, target, MaskTask(objectives[factor], penalty), settings)
+    return learn_masks(classifier, inputs, target, MaskTask(objectives[factor], cost), settings)
 
 
 def meaningful_perturbation(
@@ -192,12 +187,7 @@ def meaningful_perturbation(
         ValueError, pyxai.images.ImageError: see `undesirable_pixels`.
     """
     _check_goal(goal)
-    cost: dict[str, Any] = _cost(tv_weight, l1_weight, beta)
-
-    def penalty(masks: torch.Tensor, progress: float | torch.Tensor) -> Terms:
-        costly = masks if goal == "delete" else 1 - masks
-        return {"penalty": mask_penalty(costly, **cost, root=False, mean=False)}
-
+    cost = _cost(tv_weight, l1_weight, beta, root=False, mean=False)
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
     settings = mask_settings(
@@ -213,7 +203,11 @@ def meaningful_perturbation(
         graphs=graphs,
         jitter=jitter,
     )
-    task = MaskTask(lower_target if goal == "delete" else raise_target, penalty)
+    if goal == "delete":
+        task = MaskTask(lower_target, cost)
+    else:  # to show costs what it costs to hide, so the cells say what is hidden
+        task = MaskTask(raise_target, cost, shown=lambda cells: 1 - cells)
+        settings = replace(settings, start=1 - settings.start)
     return learn_masks(classifier, inputs, target, task, settings)
 
 
@@ -296,18 +290,22 @@ def extremal_perturbation(
     for area in shares:
         penalty = area_penalty(area if preserve else 1 - area, area_weight)
         shown = smooth_maximum(smoothing, of_hidden=not preserve)
-        task = MaskTask(target_logit(1 if preserve else -1), penalty, shown)
+        task = MaskTask(target_logit(1 if preserve else -1), penalty=penalty, shown=shown)
         found[area] = learn_masks(classifier, inputs, target, task, settings)
     return next(iter(found.values())) if isinstance(areas, (int, float)) else found
 
 
-def _cost(tv_weight: float, l1_weight: float, beta: float) -> dict[str, float]:
+def _cost(
+    tv_weight: float, l1_weight: float, beta: float, *, root: bool, mean: bool
+) -> dict[str, Any]:
     if not (isinstance(beta, (int, float)) and 1 <= beta < math.inf):
         raise argument_error("beta", "a number of at least 1", beta)
     return {
         "tv_weight": at_least_zero("tv_weight", tv_weight),
         "l1_weight": at_least_zero("l1_weight", l1_weight),
         "beta": float(beta),
+        "root": root,
+        "mean": mean,
     }
 
 

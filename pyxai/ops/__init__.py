@@ -6,7 +6,7 @@ Each has a plain PyTorch twin of the same name in `pyxai.ops.reference`.
 from pyxai.ops import _library, reference
 from pyxai.ops._native import CudaUnavailableError, cuda_status
 from pyxai.ops.cam import cam_overlay, cam_project, cam_project_render, cam_render
-from pyxai.ops.mask import mask_blend, mask_penalty, mask_step_
+from pyxai.ops.mask import mask_blend, mask_penalized_step_, mask_penalty, mask_step_
 from pyxai.ops.windows import crop_windows, window_heatmap
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "crop_windows",
     "cuda_status",
     "mask_blend",
+    "mask_penalized_step_",
     "mask_penalty",
     "mask_step_",
     "reference",

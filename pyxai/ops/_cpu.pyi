@@ -159,6 +159,31 @@ def mask_step(
     eps: float,
     num_threads: int,
 ) -> None: ...
+def mask_penalized_step(
+    masks: int,
+    gradients: int,
+    first: int,
+    second: int,
+    costs: int,
+    slopes: int,
+    count: int,
+    height: int,
+    width: int,
+    step_address: int,
+    step: int,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    variation_weight: float,
+    distance_weight: float,
+    beta: float,
+    root: bool,
+    mean: bool,
+    workspace: int,
+    workspace_bytes: int,
+    num_threads: int,
+) -> int: ...
 
 # The first bad box, or -1; height and width of all boxes, or 0 where they differ.
 def survey_boxes(boxes: int, count: int, height: int, width: int) -> list[int]: ...

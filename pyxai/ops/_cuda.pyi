@@ -16,6 +16,7 @@ class _DeviceStatus(TypedDict):
     error: str | None
 
 SMALL_MAP: int
+SMALL_MASK: int
 PENALTY_PARTS: int
 
 def build_info() -> _BuildInfo: ...
@@ -166,6 +167,31 @@ def mask_step(
     beta1: float,
     beta2: float,
     eps: float,
+    device: int,
+    stream: int,
+) -> None: ...
+def mask_penalized_step(
+    masks: int,
+    gradients: int,
+    first: int,
+    second: int,
+    costs: int,
+    slopes: int,
+    count: int,
+    height: int,
+    width: int,
+    step_address: int,
+    step: int,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    variation_weight: float,
+    distance_weight: float,
+    beta: float,
+    root: bool,
+    mean: bool,
+    partials: int,
     device: int,
     stream: int,
 ) -> None: ...

@@ -33,6 +33,11 @@ _SCHEMAS = {
         "SymInt step, Tensor? step_tensor, float learning_rate, float beta1, float beta2, "
         "float eps) -> ()"
     ),
+    "mask_penalized_step_": (
+        "(Tensor(a!) masks, Tensor gradients, Tensor(b!) first_moment, Tensor(c!) second_moment, "
+        "SymInt step, Tensor? step_tensor, float learning_rate, float beta1, float beta2, "
+        "float eps, float tv_weight, float l1_weight, float beta, bool root, bool mean) -> Tensor"
+    ),
     "crop_windows": (
         "(Tensor photo, Tensor boxes, SymInt[2] size, float[] mean, float[] std, "
         "ScalarType dtype, bool channels_last) -> Tensor"
@@ -59,6 +64,7 @@ _KERNELS = {
     "mask_blend_backward": (_mask_native.blend_backward, reference.mask_blend_backward),
     "mask_penalty": (_mask_native.penalty, reference.mask_penalty_and_slopes),
     "mask_step_": (_mask_native.step_, reference.mask_step_),
+    "mask_penalized_step_": (_mask_native.penalized_step_, reference.mask_penalized_step_),
     "crop_windows": (_windows_native.crop, reference.crop_windows),
     "window_heatmap": (_windows_native.heatmap, reference.window_heatmap),
 }
@@ -133,6 +139,10 @@ def _fake_step(*_: Any) -> None:
     """Changes values only."""
 
 
+def _fake_penalized_step(masks: torch.Tensor, *_: Any) -> torch.Tensor:
+    return masks.new_empty(masks.shape[0])
+
+
 def _fake_crop(
     photo: torch.Tensor,
     boxes: torch.Tensor,
@@ -162,6 +172,7 @@ _FAKES: dict[str, Any] = {
     "mask_blend_backward": _fake_blend_backward,
     "mask_penalty": _fake_penalty,
     "mask_step_": _fake_step,
+    "mask_penalized_step_": _fake_penalized_step,
     "crop_windows": _fake_crop,
     "window_heatmap": _fake_heatmap,
 }

@@ -7,6 +7,7 @@ until the launch is queued; torch's allocator keeps the order on the stream).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -189,6 +190,17 @@ def _colours(
     return sums.sum_to_size(background.shape).to(background.dtype)
 
 
+def _is_small(masks: torch.Tensor) -> bool:
+    """Whether each mask on a CUDA device is the work of one block."""
+    return bool(masks.shape[1:].numel() <= _native.cuda().SMALL_MASK)
+
+
+def _partials(masks: torch.Tensor) -> torch.Tensor:
+    """Scratch memory of the CUDA kernels for the costs of parts of masks; small ones need none."""
+    parts = 0 if _is_small(masks) else _native.cuda().PENALTY_PARTS
+    return torch.empty(len(masks), parts, dtype=torch.float32, device=masks.device)
+
+
 def penalty(
     masks: torch.Tensor,
     tv_weight: float,
@@ -214,9 +226,8 @@ def penalty(
         mean,
     )
     if masks.is_cuda:
-        cuda, stream = _native.cuda(), current_stream(masks.device)
-        partials = torch.empty(len(masks), cuda.PENALTY_PARTS, device=masks.device)
-        cuda.mask_penalty(*arguments, partials.data_ptr(), masks.get_device(), stream)
+        partials, stream = _partials(masks), current_stream(masks.device)
+        _native.cuda().mask_penalty(*arguments, partials.data_ptr(), masks.get_device(), stream)
     else:
         workspace.run(_cpu.mask_penalty, *arguments)
     return costs, slopes
@@ -256,3 +267,51 @@ def step_(
         _native.cuda().mask_step(*arguments, masks.get_device(), current_stream(masks.device))
     else:
         _cpu.mask_step(*arguments, torch.get_num_threads())
+
+
+def penalized_step_(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int,
+    step_tensor: torch.Tensor | None,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    *penalty_numbers: Any,
+) -> torch.Tensor:
+    """`penalty` and `step_` on masks [M, h, w], any strides as there; their costs [M] before it."""
+    numbers = (learning_rate, beta1, beta2, eps)
+    if not all(each.is_contiguous() for each in (masks, first_moment, second_moment)):
+        costs, slopes = penalty(masks, *penalty_numbers)
+        slopes.add_(gradients.detach())
+        step_(masks, slopes, first_moment, second_moment, step, step_tensor, *numbers)
+        return costs
+    gradients = gradients.contiguous()
+    costs = torch.empty(len(masks), dtype=torch.float32, device=masks.device)
+    small = masks.is_cuda and _is_small(masks)
+    slopes = torch.empty(0 if small else masks.shape, dtype=torch.float32, device=masks.device)
+    arguments = (
+        masks.data_ptr(),
+        gradients.data_ptr(),
+        first_moment.data_ptr(),
+        second_moment.data_ptr(),
+        costs.data_ptr(),
+        slopes.data_ptr(),
+        *masks.shape,
+        0 if step_tensor is None else step_tensor.data_ptr(),
+        step,
+        *numbers,
+        *penalty_numbers,
+    )
+    if masks.is_cuda:
+        partials = _partials(masks)
+        stream = current_stream(masks.device)
+        _native.cuda().mask_penalized_step(
+            *arguments, partials.data_ptr(), masks.get_device(), stream
+        )
+    else:
+        workspace.run(_cpu.mask_penalized_step, *arguments)
+    return costs

@@ -193,16 +193,9 @@ def mask_penalty(
     Raises:
         ValueError: a shape, dtype or number does not fit; the message names it.
     """
-    if masks.ndim != 3 or 0 in masks.shape[1:]:
-        raise argument_error("masks", "a tensor [M, h, w] with h, w >= 1", masks)
     if masks.dtype not in (torch.float32, torch.float64):
         raise argument_error("masks", "dtype float32 or float64", masks)
-    if not 1 <= beta < math.inf:
-        raise argument_error("beta", "a number of at least 1", beta)
-    for name, weight in (("tv_weight", tv_weight), ("l1_weight", l1_weight)):
-        if not 0 <= weight < math.inf:
-            raise argument_error(name, "a number of at least 0", weight)
-    numbers = (float(tv_weight), float(l1_weight), float(beta), root, mean)
+    numbers = _penalty_numbers(masks, tv_weight, l1_weight, beta, root, mean)
     if is_direct(masks):
         return _mask_native.penalty(masks, *numbers, with_slopes=False)[0]
     if _is_direct_but_for_gradients(masks):
@@ -213,6 +206,20 @@ def mask_penalty(
         return reference.mask_penalty(masks, *numbers)
     costs: torch.Tensor = chosen.mask_penalty(masks, *numbers)[0]
     return costs
+
+
+def _penalty_numbers(
+    masks: torch.Tensor, tv_weight: float, l1_weight: float, beta: float, root: bool, mean: bool
+) -> tuple[float, float, float, bool, bool]:
+    """As the kernels take them, once they fit."""
+    if masks.ndim != 3 or 0 in masks.shape[1:]:
+        raise argument_error("masks", "a tensor [M, h, w] with h, w >= 1", masks)
+    if not 1 <= beta < math.inf:
+        raise argument_error("beta", "a number of at least 1", beta)
+    for name, weight in (("tv_weight", tv_weight), ("l1_weight", l1_weight)):
+        if not 0 <= weight < math.inf:
+            raise argument_error(name, "a number of at least 0", weight)
+    return float(tv_weight), float(l1_weight), float(beta), root, mean
 
 
 def mask_step_(
@@ -251,24 +258,96 @@ def mask_step_(
         ValueError: a shape, dtype, device or number does not fit; the message names it.
     """
     _check_step(masks, gradients, first_moment, second_moment, step)
+    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
+    tensors = (masks, gradients, first_moment, second_moment)
+    numbers = _adam_numbers(learning_rate, beta1, beta2, eps)
+    given = tensors if held is None else (*tensors, held)
+    if is_direct(*given) or _is_direct_but_for_gradients(*given):
+        _mask_native.step_(*tensors, at, held, *numbers)
+        _tell_autograd(masks, first_moment, second_moment)
+        return
+    with torch.no_grad():
+        operators().mask_step_(*tensors, at, held, *numbers)
+
+
+def mask_penalized_step_(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int | torch.Tensor,
+    *,
+    tv_weight: float,
+    l1_weight: float,
+    beta: float = 2.0,
+    root: bool = True,
+    mean: bool = True,
+    learning_rate: float = 0.1,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> torch.Tensor:
+    """`mask_penalty`, then `mask_step_` with its gradient added; in place, without autograd.
+
+    On CUDA one launch for masks of up to 4096 cells.
+
+    Args:
+        masks: `[M, h, w]`, as in `mask_penalty`; changed.
+        gradients: of the loss without the penalty, like the masks.
+        first_moment: see `mask_step_`; changed.
+        second_moment: see `mask_step_`; changed.
+        step: see `mask_step_`.
+        tv_weight: see `mask_penalty`, as are the next four.
+        l1_weight: of the distance from 1.
+        beta: the exponent.
+        root: whether the total variation has the root.
+        mean: divide by the number of cells.
+        learning_rate: see `mask_step_`, as are the last three.
+        beta1: how much of the first moment is kept.
+        beta2: how much of the second moment is kept.
+        eps: added to the root.
+
+    Returns:
+        What the masks cost before the step, `[M]`.
+
+    Raises:
+        ValueError: a shape, dtype, device or number does not fit; the message names it.
+    """
+    _check_step(masks, gradients, first_moment, second_moment, step)
+    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
+    tensors = (masks, gradients, first_moment, second_moment)
+    numbers = (
+        *_adam_numbers(learning_rate, beta1, beta2, eps),
+        *_penalty_numbers(masks, tv_weight, l1_weight, beta, root, mean),
+    )
+    given = tensors if held is None else (*tensors, held)
+    if is_direct(*given) or _is_direct_but_for_gradients(*given):
+        costs = _mask_native.penalized_step_(*tensors, at, held, *numbers)
+        _tell_autograd(masks, first_moment, second_moment)
+        return costs
+    with torch.no_grad():
+        found: torch.Tensor = operators().mask_penalized_step_(*tensors, at, held, *numbers)
+    return found
+
+
+def _adam_numbers(
+    learning_rate: float, beta1: float, beta2: float, eps: float
+) -> tuple[float, float, float, float]:
+    """As the kernels take them, once they fit."""
     for name, beta in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= beta < 1:
             raise argument_error(name, "a number from 0 to below 1", beta)
     for name, number in (("learning_rate", learning_rate), ("eps", eps)):
         if not 0 <= number < math.inf:
             raise argument_error(name, "a number of at least 0", number)
-    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
-    tensors = (masks, gradients, first_moment, second_moment)
-    numbers = (float(learning_rate), float(beta1), float(beta2), float(eps))
-    given = tensors if held is None else (*tensors, held)
-    if is_direct(*given) or _is_direct_but_for_gradients(*given):
-        _mask_native.step_(*tensors, at, held, *numbers)
-        for each in (masks, first_moment, second_moment):
-            if not each.is_inference():  # autograd must notice that what it may have saved changed
-                torch.autograd.graph.increment_version(each)
-        return
-    with torch.no_grad():
-        operators().mask_step_(*tensors, at, held, *numbers)
+    return float(learning_rate), float(beta1), float(beta2), float(eps)
+
+
+def _tell_autograd(*changed: torch.Tensor) -> None:
+    """What it may have saved of them is no longer so."""
+    for each in changed:
+        if not each.is_inference():
+            torch.autograd.graph.increment_version(each)
 
 
 def _check_step(

@@ -191,6 +191,40 @@ def mask_step_(
     masks.sub_(rate * first_moment / scale).clamp_(0, 1)
 
 
+def mask_penalized_step_(
+    masks: torch.Tensor,
+    gradients: torch.Tensor,
+    first_moment: torch.Tensor,
+    second_moment: torch.Tensor,
+    step: int,
+    step_tensor: torch.Tensor | None,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    tv_weight: float,
+    l1_weight: float,
+    beta: float,
+    root: bool,
+    mean: bool,
+) -> torch.Tensor:
+    """See `pyxai.ops.mask_penalized_step_`; the step as in `mask_step_`."""
+    costs, slopes = mask_penalty_and_slopes(masks, tv_weight, l1_weight, beta, root, mean)
+    mask_step_(
+        masks,
+        gradients + slopes,
+        first_moment,
+        second_moment,
+        step,
+        step_tensor,
+        learning_rate,
+        beta1,
+        beta2,
+        eps,
+    )
+    return costs
+
+
 def _edges(
     boxes: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

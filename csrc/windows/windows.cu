@@ -16,12 +16,18 @@
 namespace pyxai::cuda {
 namespace {
 
+// A warp reads vectors of four bytes each from one line, but would read them from four where
+// elements are as wide: there its threads take neighbours, and write single elements.
+template <class Source, DType type> auto choose_crop(const CropArgs& args) {
+    constexpr bool narrow = sizeof(typename Source::Storage) < 4;
+    const bool vectors = narrow && args.width % kPixels == 0 &&
+                         is_aligned(args.out, kPixels * sizeof(typename Element<type>::Storage));
+    return vectors ? crop_kernel<Source, type, narrow> : crop_kernel<Source, type, false>;
+}
+
 template <class Source, DType type>
 void launch_crop(const CropArgs& args, CropParams params, void* stream) {
-    const bool vectors = params.width % kPixels == 0 &&
-                         is_aligned(args.out, kPixels * sizeof(typename Element<type>::Storage));
-    const auto kernel =
-        vectors ? crop_kernel<Source, type, true> : crop_kernel<Source, type, false>;
+    const auto kernel = choose_crop<Source, type>(args);
     const std::int64_t column_tiles = ceil_divide(params.width, kBlockColumns);
     params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count);
     const dim3 grid = make_grid(

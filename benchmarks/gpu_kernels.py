@@ -9,6 +9,7 @@ All sides of a row run in turn in one process, timed by CUDA events; `benchmarks
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -24,8 +25,7 @@ from pyxai.ops import (
     cam_project_render,
     crop_windows,
     mask_blend,
-    mask_penalty,
-    mask_step_,
+    mask_penalized_step_,
     reference,
     window_heatmap,
 )
@@ -99,16 +99,19 @@ def overlay_sides(images, low, size):
     }, 2 * photos.nbytes
 
 
-def crop_sides(stride, case, side=800):
+def crop_sides(stride, case, side=800, photo_dtype=torch.uint8):
     photo = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, device=DEVICE)
     photo = photo.permute(2, 0, 1)
+    if photo_dtype != torch.uint8:  # planes in [0, 1]
+        photo = (photo / 255).to(photo_dtype).contiguous()
     dtype, layout, size = CROPS[case]
     boxes = grid_boxes(stride).to(DEVICE)
     mean, std = (torch.tensor(each, device=DEVICE)[:, None, None] for each in (MEAN, STD))
     out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=DEVICE, memory_format=layout)
 
     def eager(photo):
-        return eager_windows(photo, stride, case, mean, std)
+        values = photo if photo_dtype == torch.uint8 else photo * 255
+        return eager_windows(values, stride, case, mean, std)
 
     fast = compiled(eager)
     return {
@@ -122,9 +125,11 @@ def heatmap_sides(maps, stride, side=800):
     boxes = grid_boxes(stride).to(DEVICE)
     scores = torch.randn(maps, len(boxes), device=DEVICE)
     out = torch.empty(maps, side, side, device=DEVICE)
+    fast = compiled(reference.window_heatmap)
     return {
         "pyxai": lambda: window_heatmap(scores, boxes, (side, side), out=out),
         "eager": lambda: reference.window_heatmap(scores, boxes, (side, side)),
+        "torch.compile": lambda: fast(scores, boxes, (side, side)),
     }, out.nbytes
 
 
@@ -140,24 +145,34 @@ def blend_sides(count, low, size, dtype=torch.float32):
     }, 3 * images.nbytes
 
 
+def gradient_of(blend, images, masks, behind, slopes):
+    leaf = masks.detach().requires_grad_()
+    return torch.autograd.grad(blend(images, leaf, behind), leaf, slopes)[0]
+
+
+def blend_gradient_sides(count, low, size):
+    """Blending and its gradient by the masks."""
+    images, behind, slopes = torch.randn(3, count, 3, size, size, device=DEVICE)
+    masks = torch.rand(count, low, low, device=DEVICE)
+    fast = compiled(workloads.eager_blend)
+    return {
+        "pyxai": lambda: gradient_of(mask_blend, images, masks, behind, slopes),
+        "eager": lambda: gradient_of(workloads.eager_blend, images, masks, behind, slopes),
+        "torch.compile": lambda: gradient_of(fast, images, masks, behind, slopes),
+    }, 6 * images.nbytes
+
+
 def mask_step_sides(count, low, size):
     """A step of learning without the model: blend, its gradient, penalty, Adam, clamp."""
     images, behind, slopes = torch.randn(3, count, 3, size, size, device=DEVICE)
     start = torch.rand(count, low, low, device=DEVICE)
     numbers = {"tv_weight": 1.7, "l1_weight": 3.0, "beta": 2.0, "root": True, "mean": True}
-
-    def gradient(masks, blend, penalty):
-        leaf = masks.detach().requires_grad_()
-        outputs = (blend(images, leaf, behind), penalty(leaf, **numbers).sum())
-        (found,) = torch.autograd.grad(outputs, leaf, (slopes, torch.ones_like(outputs[1])))
-        return found
-
     ours, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     number = torch.ones(1, dtype=torch.int64, device=DEVICE)
 
     def step():
-        found = gradient(ours, mask_blend, mask_penalty)
-        mask_step_(ours, found, first, second, number, learning_rate=0.1)
+        found = gradient_of(mask_blend, images, ours, behind, slopes)
+        mask_penalized_step_(ours, found, first, second, number, learning_rate=0.1, **numbers)
         number.add_(1)
 
     def learner(blend, penalty):
@@ -165,7 +180,10 @@ def mask_step_sides(count, low, size):
         adam = torch.optim.Adam([theirs], lr=0.1, fused=True)
 
         def call():
-            theirs.grad = gradient(theirs, blend, penalty)
+            outputs = (blend(images, theirs, behind), penalty(theirs, **numbers).sum())
+            (theirs.grad,) = torch.autograd.grad(
+                outputs, theirs, (slopes, torch.ones_like(outputs[1]))
+            )
             adam.step()
             with torch.no_grad():
                 theirs.clamp_(0, 1)
@@ -196,6 +214,7 @@ def bare_forward(model, images):
 
 
 def cam_sides(batch, size):
+    """Explanations against predictions alone."""
     model = ResNet50().eval().to(DEVICE)
     images = torch.randn(batch, 3, size, size, device=DEVICE)
     half = pyxai.accelerate(model, dtype=torch.bfloat16)
@@ -204,6 +223,10 @@ def cam_sides(batch, size):
         "pyxai": lambda: pyxai.cam(model, images),
         "pyxai, bfloat16": lambda: pyxai.cam(half, images),
         "eager": bare_forward(model, images),
+        "torch.compile": bare_forward(compiled(model), images),
+        "torch.compile, bfloat16": bare_forward(
+            compiled(copy.deepcopy(model).to(torch.bfloat16)), images.to(torch.bfloat16)
+        ),
     }, None
 
 
@@ -218,6 +241,7 @@ def small_batch_sides(batch, size):
         "pyxai": lambda: pyxai.cam(graphs, images),
         "pyxai without graphs": lambda: pyxai.cam(half, images),
         "eager": bare_forward(model, images),
+        "torch.compile": bare_forward(compiled(model), images),
     }, None
 
 
@@ -240,10 +264,15 @@ def learned_mask_sides(batch, size, steps):
             some = slice(row, row + 1)
             straightforward(model, images[some], target[some], on_device, steps)
 
+    fast = compiled(model)
     return {
         "pyxai": lambda: learn(True),
         "pyxai without graphs": lambda: learn(False),
         "eager": one_by_one,
+        "eager, all at once": lambda: straightforward(model, images, target, on_device, steps),
+        "torch.compile, all at once": lambda: straightforward(
+            fast, images, target, on_device, steps
+        ),
     }, None
 
 
@@ -260,11 +289,19 @@ def cases(group: str, small: bool) -> Iterator[tuple[str, Callable[[], tuple[Sid
         for case in ("float32", "bfloat16", "resized"):
             stride = 320 if small else 40
             yield f"289 crops, {case}", lambda case=case, at=stride: crop_sides(at, case)
+            yield (
+                f"289 crops, {case}, of a float32 photo",
+                lambda case=case, at=stride: crop_sides(at, case, photo_dtype=torch.float32),
+            )
         yield "heat maps of 60 classes", lambda: heatmap_sides(60, 320 if small else 40)
         yield "blend, 32 masks, 224 px", lambda: blend_sides(32, 28, 64 if small else 224)
         yield (
             "blend, 32 masks, 224 px, bfloat16",
             lambda: blend_sides(32, 28, 64 if small else 224, torch.bfloat16),
+        )
+        yield (
+            "blend and gradient, 32 masks, 224 px",
+            lambda: blend_gradient_sides(32, 28, 64 if small else 224),
         )
         yield "mask step, batch 32", lambda: mask_step_sides(32, 28, 64 if small else 224)
     if group == "calls":

@@ -16,6 +16,7 @@ from pyxai.ops import (
     cam_render,
     crop_windows,
     mask_blend,
+    mask_penalized_step_,
     mask_penalty,
     mask_step_,
     window_heatmap,
@@ -45,6 +46,12 @@ def step(masks, slopes, first, second, number):
     return torch.stack(state)
 
 
+def penalized_step(masks, slopes, first, second, number):
+    state = masks.clone(), first.clone(), second.clone()
+    costs = mask_penalized_step_(state[0], slopes, *state[1:], number, tv_weight=1.7, l1_weight=3.0)
+    return torch.cat([costs, *(each.flatten() for each in state)])
+
+
 def pictures(*shape):
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
@@ -56,7 +63,19 @@ FAMILIES = {
         lambda: (torch.randn(2, 64, 7, 7), torch.randn(1, 3, 64)),
         lambda features, weights: cam_project_render(features, weights, (50, 60))[0],
     ),
+    "project and render one map": (
+        lambda: (torch.randn(2, 64, 7, 7), torch.randn(2, 1, 64)),
+        lambda features, weights: cam_project_render(features, weights, (56, 60))[0],
+    ),
+    "project and render many images": (
+        lambda: (torch.randn(300, 64, 7, 7), torch.randn(1, 1, 64)),
+        lambda features, weights: cam_project_render(features, weights, (56, 60))[0],
+    ),
     "render": (lambda: (torch.randn(2, 3, 7, 7),), lambda maps: cam_render(maps, (50, 60))),
+    "render large maps": (
+        lambda: (torch.randn(2, 3, 40, 41),),
+        lambda maps: cam_render(maps, (50, 60)),
+    ),
     "overlay": (
         lambda: (pictures(2, 40, 50, 3), torch.randn(2, 5, 6), pictures(256, 4)),
         cam_overlay,
@@ -74,6 +93,14 @@ FAMILIES = {
         lambda: (*torch.rand(4, 3, 9, 8), torch.randint(1, 9, (1,))),
         step,
     ),
+    "penalty and step": (
+        lambda: (*torch.rand(4, 3, 9, 8), torch.randint(1, 9, (1,))),
+        penalized_step,
+    ),
+    "penalty and step of large masks": (
+        lambda: (*torch.rand(4, 2, 65, 66), torch.randint(1, 9, (1,))),
+        penalized_step,
+    ),
     "crops": (
         lambda: (pictures(3, 40, 50), BOXES.clone()),
         lambda photo, boxes: crop_windows(photo, boxes, (16, 17)),
@@ -83,6 +110,10 @@ FAMILIES = {
         lambda scores, boxes: window_heatmap(scores, boxes, (33, 41)).nan_to_num(),
     ),
 }
+
+
+# On a device of any kind; tests/test_cuda_host.py counts those of one with clusters.
+ONE_LAUNCH = ("render", "overlay", "project and render many images")
 
 
 def moved(tensors):
@@ -152,6 +183,8 @@ class TestOnADevice:
             call(*given)
         names = [event.name for event in profile.events()]
         assert not [each for each in names if "DtoH" in each or "HtoD" in each]
+        if name in ONE_LAUNCH:
+            assert len([each for each in names if "_kernel" in each]) == 1
 
     def test_the_same_twice(self, name):
         make, call = FAMILIES[name]

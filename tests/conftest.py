@@ -39,13 +39,32 @@ def host_module():
         pytest.skip(f"CUDA kernels on the host: {error}")
 
 
-@pytest.fixture
-def cuda_host(host_module, monkeypatch):
-    """Puts the CUDA kernels, run on the host, in the place of the CPU's."""
-    kernels = cuda_on_host.Kernels(host_module, _native.cpu)
+@pytest.fixture(scope="session")
+def watched_module():
+    """Those with which a launch fails where two threads race; skips as above."""
+    try:
+        return cuda_on_host.load(cuda_on_host.build(races=True))
+    except cuda_on_host.CannotBuild as error:
+        pytest.skip(f"CUDA kernels on the host: {error}")
+
+
+def _in_place_of_the_cpu(module, monkeypatch):
+    kernels = cuda_on_host.Kernels(module, _native.cpu)
     for user in (_cam_native, _mask_native, _windows_native):
         monkeypatch.setattr(user, "_cpu", kernels)
     return kernels
+
+
+@pytest.fixture
+def cuda_host(host_module, monkeypatch):
+    """Puts the CUDA kernels, run on the host, in the place of the CPU's."""
+    return _in_place_of_the_cpu(host_module, monkeypatch)
+
+
+@pytest.fixture
+def watched_cuda_host(watched_module, monkeypatch):
+    """The same, with a launch that fails where two threads race."""
+    return _in_place_of_the_cpu(watched_module, monkeypatch)
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vbmi", "cuda-on-host", _CUDA])

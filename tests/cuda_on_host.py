@@ -31,6 +31,9 @@ UNITS = (
 KERNEL_UNITS = 3  # the first of them
 RENAME = ".bss=cuda_shared,alloc,load,data,contents"
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+# The compiler calls a function before each access; tests/cuda_host/races.cpp has it.
+WATCHED = ("-g", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
+WATCHERS = ("tests/cuda_host/races.cpp", "tests/cuda_host/racy_kernels.cpp")
 # Red zones lie around shared memory too. Misaligned vector loads are undefined behaviour.
 SANITIZERS = (
     "-g",
@@ -66,6 +69,13 @@ def objcopy() -> str:
     return found
 
 
+def address_sanitizer() -> str:
+    """The library that a process preloads to load a module built with `sanitize`."""
+    command = [compiler(), "-print-file-name=libasan.so"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def _digest(command: list[str]) -> str:
     state = hashlib.sha256("\0".join([*command, torch.__version__]).encode())
     for folder in ("csrc", "tests/cuda_host"):
@@ -74,31 +84,42 @@ def _digest(command: list[str]) -> str:
     return state.hexdigest()[:16]
 
 
-def build(sanitize: bool = False) -> Path:
-    """Compiles the module, unless that was done before; returns its path."""
+def build(sanitize: bool = False, races: bool = False) -> Path:
+    """Compiles the module, unless that was done before; returns its path.
+
+    Args:
+        sanitize: for the sanitizers of addresses and undefined behaviour.
+        races: a launch fails where two threads meet in memory without a barrier between them.
+    """
     flags = [*FLAGS, *(SANITIZERS if sanitize else ())]
+    units = dict.fromkeys(UNITS[:KERNEL_UNITS], WATCHED if races else ())
+    units |= dict.fromkeys(UNITS[KERNEL_UNITS:], ())
+    if races:
+        units |= {WATCHERS[0]: (), WATCHERS[1]: WATCHED}
     # torch brings the headers of pybind11 along.
     includes = [ROOT / "tests/cuda_host", Path(torch.__file__).parent / "include"]
     includes += [Path(sysconfig.get_path("include"))]
     command = [compiler(), *flags, *(f"-I{each}" for each in includes[:1])]
     command += [part for each in includes[1:] for part in ("-isystem", str(each))]
-    folder = Path(tempfile.gettempdir()) / f"pyxai-cuda-host-{os.getuid()}" / _digest(command)
+    key = _digest([*command, *(word for unit, more in units.items() for word in (unit, *more))])
+    folder = Path(tempfile.gettempdir()) / f"pyxai-cuda-host-{os.getuid()}" / key
     module = folder / "_cuda.so"
     if module.exists():
         return module
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        objects = [str(Path(work) / f"{i}.o") for i in range(len(UNITS))]
+        objects = {unit: str(Path(work) / f"{i}.o") for i, unit in enumerate(units)}
         calls = [
-            [*command, "-x", "c++", "-c", str(ROOT / unit), "-o", out]
-            for unit, out in zip(UNITS, objects, strict=True)
+            [*command, *more, "-x", "c++", "-c", str(ROOT / unit), "-o", objects[unit]]
+            for unit, more in units.items()
         ]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(_call, calls))
         if not sanitize:
-            for out in objects[:KERNEL_UNITS]:  # their only variables are shared memory
-                _call([objcopy(), "--rename-section", RENAME, out])
-        _call([compiler(), *flags, "-shared", *objects, "-o", f"{work}/_cuda.so"])
+            for unit in (*UNITS[:KERNEL_UNITS], *WATCHERS[1 : 1 + races]):
+                # Their only variables are shared memory.
+                _call([objcopy(), "--rename-section", RENAME, objects[unit]])
+        _call([compiler(), *flags, "-shared", *objects.values(), "-o", f"{work}/_cuda.so"])
         Path(work, "_cuda.so").replace(module)  # whole or not at all
     return module
 
@@ -112,7 +133,8 @@ def _call(command: list[str]) -> None:
 @functools.cache
 def load(path: Path):
     """The module at the path; its PyInit function is that of `_cuda`."""
-    spec = importlib.util.spec_from_file_location("_cuda", path)
+    # pybind11 hands out one module a name.
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}._cuda", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import os
 import subprocess
 import sys
@@ -89,34 +90,54 @@ def test_a_step_of_masks_is_three_launches(cuda_host):
     assert launches(cuda_host, mask_penalty, cells, **numbers) == 1
 
 
+RACES = {  # of tests/cuda_host/racy_kernels.cpp, in its order
+    "neighbours": "shared",
+    "again": "shared",
+    "one_place": "global",
+    "exchange": "global",
+}
+
+
+@pytest.mark.parametrize(("number", "memory"), list(enumerate(RACES.values())), ids=RACES)
+def test_races_are_found_and_nothing_else(watched_module, number, memory):
+    call = ctypes.CDLL(watched_module.__spec__.origin).cuda_host_try
+    call.argtypes = [ctypes.c_int, ctypes.c_bool, ctypes.c_char_p, ctypes.c_size_t]
+    said = ctypes.create_string_buffer(1000)
+    call(number, True, said, len(said))
+    assert said.value == b""
+    call(number, False, said, len(said))
+    assert f"a race in {memory} memory" in said.value.decode()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
-    "PYXAI_SANITIZE" not in os.environ, reason="minutes long: runs when PYXAI_SANITIZE is set"
+    "PYXAI_SANITIZE" not in os.environ, reason="a minute long: runs when PYXAI_SANITIZE is set"
 )
-def test_under_address_and_undefined_behaviour_sanitizer():
-    module = cuda_on_host.build(sanitize=True)
-    library = subprocess.run(
-        [cuda_on_host.compiler(), "-print-file-name=libasan.so"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": library,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "PYXAI_CUDA_HOST_MODULE": str(module),
-        "OMP_NUM_THREADS": "1",
-    }
-    # Of the exponents one of each branch of the kernel; large pictures in one dtype.
-    chosen = "cuda-on-host and not large and not same_bits and not -8.0- and not -1.5-"
-    chosen += " and not (224 and (dtype1 or dtype2))"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen]
+@pytest.mark.parametrize("checks", ["addresses", "races"])
+def test_kernels_under_sanitizers(checks):
+    """Each test that runs CUDA kernels on the host, in a build that looks at what they touch."""
+    environment, chosen = dict(os.environ, OMP_NUM_THREADS="1"), "cuda-on-host"
+    if checks == "addresses":  # and undefined behaviour
+        environment |= {
+            "LD_PRELOAD": cuda_on_host.address_sanitizer(),
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        }
+        module = cuda_on_host.build(sanitize=True)
+    else:
+        chosen += " and not large and not same_bits"
+        module = cuda_on_host.build(races=True)
+    environment["PYXAI_CUDA_HOST_MODULE"] = str(module)
+    # Without capturing, what a sanitizer says before it ends the process is kept.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]
 
     def run(path):
         return subprocess.run(
-            [*command, path], env=environment, capture_output=True, text=True, check=False
+            [*command, "-k", chosen, path],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

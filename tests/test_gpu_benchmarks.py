@@ -227,6 +227,7 @@ def test_whole_calls_run(kernels, monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["maps", "masks", "windows"])
-def test_what_the_sanitizers_look_at_is_right(cuda_host, part):
+def test_what_the_sanitizers_look_at_is_right_and_free_of_races(watched_cuda_host, part):
+    before = watched_cuda_host.launches
     getattr(load("gpu_sanitize"), part)("cpu")
-    assert cuda_host.launches > 5
+    assert watched_cuda_host.launches > before + 5

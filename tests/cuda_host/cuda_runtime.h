@@ -62,6 +62,8 @@ int sync_block(int line, int predicate);
 std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value);
 int lane();
 void sync_cluster(bool arrive);
+void begin_atomic();
+void end_atomic();
 void run(dim3 grid, dim3 block, unsigned cluster, const std::function<void()>& kernel);
 
 template <class T> T shuffle_as(unsigned mask, int source_lane, T value) {
@@ -112,8 +114,10 @@ template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned step) {
 
 // Threads take turns, so a plain sum is atomic.
 template <class T> T atomicAdd(T* to, T value) {
+    cuda_host::begin_atomic();
     const T before = *to;
     *to += value;
+    cuda_host::end_atomic();
     return before;
 }
 

@@ -12,6 +12,7 @@
 #include <ucontext.h>
 
 #include "cuda_runtime.h"
+#include "races.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -31,6 +32,11 @@ extern "C" char __start_cuda_shared[] __attribute__((visibility("hidden"), weak)
 extern "C" char __stop_cuda_shared[] __attribute__((visibility("hidden"), weak));
 
 namespace cuda_host {
+
+Watched watched;
+void (*forget_accesses)() = [] {};
+std::string (*first_race)() = [] { return std::string(); };
+
 namespace {
 
 constexpr std::size_t kStack = std::size_t{256} << 10;
@@ -58,53 +64,60 @@ struct Fibre {
 std::mutex one_launch;     // the built-ins above are of the whole process
 std::vector<Fibre> fibres; // of all blocks of a cluster, kMaxThreads each
 Fibre* block = nullptr;    // those of the block that runs
-ucontext_t scheduler;
 jmp_buf scheduler_jump;
 Fibre* current = nullptr;
 const std::function<void()>* body = nullptr;
 std::mt19937 shuffled(0);
-#if CUDA_HOST_ASAN
-const void* scheduler_stack = nullptr;
+const void* scheduler_stack = nullptr; // for the address sanitizer
 std::size_t scheduler_size = 0;
+
+// The built-ins, unlike the library's functions, leave the red zones of the stacks as they are.
+#if CUDA_HOST_ASAN
+#define SAVE(place) __builtin_setjmp(place)
+#define GO_TO(place) __builtin_longjmp(place, 1)
+#define SWITCHES __attribute__((noinline, no_sanitize("address", "undefined")))
+#else
+#define SAVE(place) _setjmp(place)
+#define GO_TO(place) _longjmp(place, 1)
+#define SWITCHES
 #endif
 
-#if CUDA_HOST_ASAN // follows swapcontext, with a word in advance
-void leave() {
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_size);
-    swapcontext(&current->context, &scheduler);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+void announce([[maybe_unused]] const void* stack, [[maybe_unused]] std::size_t size) {
+#if CUDA_HOST_ASAN
+    __sanitizer_start_switch_fiber(nullptr, stack, size);
+#endif
 }
 
-void enter(Fibre& fibre) {
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, fibre.stack, kStack);
-    swapcontext(&scheduler, &fibre.context);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+void arrive([[maybe_unused]] const void** from = nullptr,
+            [[maybe_unused]] std::size_t* size = nullptr) {
+#if CUDA_HOST_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, from, size);
+#endif
 }
-#else
-void leave() {
-    if (_setjmp(current->jump) == 0) {
-        _longjmp(scheduler_jump, 1);
+
+SWITCHES void leave() {
+    announce(scheduler_stack, scheduler_size);
+    if (SAVE(current->jump) == 0) {
+        GO_TO(scheduler_jump);
     }
+    arrive();
 }
 
-void enter(Fibre& fibre) {
-    if (_setjmp(scheduler_jump) == 0) {
+SWITCHES void enter(Fibre& fibre) {
+    announce(fibre.stack, kStack);
+    if (SAVE(scheduler_jump) == 0) {
         if (fibre.started) {
-            _longjmp(fibre.jump, 1);
+            GO_TO(fibre.jump);
         }
         fibre.started = true;
         setcontext(&fibre.context);
     }
+    arrive();
 }
-#endif
 
 // A fibre runs the kernel again and again, once for each block.
 void begin() {
-#if CUDA_HOST_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
-#endif
+    arrive(&scheduler_stack, &scheduler_size);
     while (true) {
         (*body)();
         current->state = State::kDone;
@@ -115,7 +128,12 @@ void begin() {
 void resume(Fibre& fibre) {
     current = &fibre;
     threadIdx = fibre.index;
+    watched.place.thread = static_cast<std::uint32_t>(&fibre - block);
+    watched.stack_begin = fibre.stack;
+    watched.stack_end = fibre.stack + kStack;
+    watched.running = true;
     enter(fibre);
+    watched.running = false;
 }
 
 void start(Fibre& fibre, unsigned thread) {
@@ -196,6 +214,7 @@ bool release_block(unsigned threads) {
         line = fibre.line;
         predicate = predicate && fibre.predicate;
     }
+    ++watched.place.block_epoch;
     for (unsigned i = 0; i < threads; ++i) {
         if (block[i].state == State::kAtBarrier) {
             block[i].predicate = predicate;
@@ -262,6 +281,9 @@ void run_cluster(std::uint64_t first, unsigned cluster, unsigned threads) {
         block = fibres.data() + rank * kMaxThreads;
         start_block(threads);
     }
+    watched.place.cluster = static_cast<std::uint32_t>(first);
+    watched.place.cluster_epoch = 0;
+    watched.place.block_epoch = 0; // grows through all blocks of the cluster
     unsigned waiting = cluster;
     while (waiting > 0) {
         std::shuffle(order.begin(), order.end(), shuffled);
@@ -272,8 +294,11 @@ void run_cluster(std::uint64_t first, unsigned cluster, unsigned threads) {
                         static_cast<unsigned>(i / gridDim.x % gridDim.y),
                         static_cast<unsigned>(i / gridDim.x / gridDim.y)};
             block = fibres.data() + rank * kMaxThreads;
+            watched.place.block = static_cast<std::uint32_t>(i);
             waiting += run_block(threads);
+            ++watched.place.block_epoch; // what the block does next is after the cluster's barrier
         }
+        ++watched.place.cluster_epoch;
         if (waiting != 0 && waiting != cluster) {
             fail("blocks of a cluster wait for others that have ended");
         }
@@ -322,6 +347,14 @@ std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
     return fibre.result;
 }
 
+void begin_atomic() {
+    watched.atomic = true;
+}
+
+void end_atomic() {
+    watched.atomic = false;
+}
+
 void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void()>& kernel) {
     const std::uint64_t threads = std::uint64_t{block_size.x} * block_size.y * block_size.z;
     const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
@@ -333,6 +366,9 @@ void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void(
     const std::lock_guard<std::mutex> locked(one_launch);
     fibres.resize(std::size_t{kMaxThreads} * kMaxCluster);
     ++cuda_host_launches;
+    forget_accesses();
+    watched.shared_begin = __start_cuda_shared;
+    watched.shared_end = __stop_cuda_shared;
     body = &kernel;
     blockDim = block_size;
     gridDim = grid;
@@ -343,6 +379,9 @@ void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void(
     std::shuffle(order.begin(), order.end(), shuffled);
     for (const std::uint64_t first : order) {
         run_cluster(first, cluster, static_cast<unsigned>(threads));
+    }
+    if (const std::string race = first_race(); !race.empty()) {
+        throw std::runtime_error("CUDA on the host: " + race);
     }
 }
 

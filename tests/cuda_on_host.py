@@ -7,10 +7,13 @@ sources; `Kernels` then takes the place of `pyxai.ops._cpu`.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import hashlib
 import importlib.util
+import math
+import mmap
 import os
 import shutil
 import subprocess
@@ -140,6 +143,12 @@ def load(path: Path):
     return module
 
 
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Takes memory only for what is written to: a tensor may be larger than the machine."""
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
 def _numbers(address: int, count: int, kind: type) -> torch.Tensor:
     return torch.frombuffer((kind * count).from_address(address), dtype=torch.float32)
 
@@ -154,11 +163,21 @@ class Kernels:
         self._cuda, self._cpu = cuda, cpu
         library = ctypes.CDLL(cuda.__spec__.origin)  # the one that is loaded already
         self._count = ctypes.c_uint64.in_dll(library, "cuda_host_launches")
+        self._most_blocks = ctypes.c_uint64.in_dll(library, "cuda_host_most_blocks")
 
     @property
     def launches(self) -> int:
         """How many kernels were launched in this process."""
         return self._count.value
+
+    @contextlib.contextmanager
+    def last_blocks(self, count: int):
+        """Runs no more than the last blocks of each launch."""
+        before, self._most_blocks.value = self._most_blocks.value, count
+        try:
+            yield
+        finally:
+            self._most_blocks.value = before
 
     def __getattr__(self, name):
         """What has no CUDA kernel; any other name is a kernel that was forgotten here."""
@@ -216,7 +235,7 @@ class Kernels:
             return self._cpu.window_heatmap(*arguments)
         given = _numbers(scores, maps * count, ctypes.c_float).view(maps, count)
         largest = given.abs().amax(1)
-        changes = torch.zeros(maps + 1, height, width, dtype=torch.int64)
+        changes = zeros(maps + 1, height, width, dtype=torch.int64)
         return self._run(
             self._cuda.window_heatmap,
             scores,

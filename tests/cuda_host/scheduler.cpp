@@ -27,6 +27,9 @@ dim3 blockDim, gridDim;
 // How often `run` was called.
 extern "C" __attribute__((visibility("default"))) std::uint64_t cuda_host_launches = 0;
 
+// Of a larger launch only so many blocks run, the last ones.
+extern "C" __attribute__((visibility("default"))) std::uint64_t cuda_host_most_blocks = UINT64_MAX;
+
 // The linker's names for the ends of the section that holds shared memory.
 extern "C" char __start_cuda_shared[] __attribute__((visibility("hidden"), weak));
 extern "C" char __stop_cuda_shared[] __attribute__((visibility("hidden"), weak));
@@ -100,7 +103,7 @@ SWITCHES void leave() {
     if (SAVE(current->jump) == 0) {
         GO_TO(scheduler_jump);
     }
-    arrive();
+    arrive(&scheduler_stack, &scheduler_size);
 }
 
 SWITCHES void enter(Fibre& fibre) {
@@ -372,9 +375,9 @@ void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void(
     body = &kernel;
     blockDim = block_size;
     gridDim = grid;
-    std::vector<std::uint64_t> order(count / cluster);
+    std::vector<std::uint64_t> order(std::min(count, cuda_host_most_blocks) / cluster);
     for (std::uint64_t i = 0; i < order.size(); ++i) {
-        order[i] = i * cluster;
+        order[i] = count - (i + 1) * cluster;
     }
     std::shuffle(order.begin(), order.end(), shuffled);
     for (const std::uint64_t first : order) {

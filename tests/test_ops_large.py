@@ -6,6 +6,7 @@ On the host only the last blocks of a launch run, and memory that they do not to
 from __future__ import annotations
 
 import contextlib
+import os
 
 import cuda_on_host
 import pytest
@@ -73,6 +74,8 @@ def place(request):
         yield OnDevice()
         torch.cuda.empty_cache()
     else:
+        if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 18 << 30:
+            pytest.skip("the system refuses tensors larger than its memory, 18 GiB here")
         yield OnHost(request.getfixturevalue("cuda_host"))
 
 

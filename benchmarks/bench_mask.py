@@ -7,6 +7,8 @@ Rows of one group do the same work. `blend`: masks over one photo, into a tensor
 `gradient`: photos blended with their backgrounds under masks, and the gradient by the masks of a
 loss whose gradient by the blend is given. `penalty`: with its gradient, both through autograd;
 `slopes`: the same, ours from the kernel itself. `step`: against the fused Adam and a clamp.
+`penalized step`: the gradient of a loss is given, the penalty's is added, then a step; `... apart`:
+the same against the operators of the penalty and the step.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ import pytest
 import torch
 import workloads
 
-from pyxai.ops import _mask_native, mask_blend, mask_penalty, mask_step_, reference
+from pyxai.ops import (
+    _mask_native,
+    mask_blend,
+    mask_penalized_step_,
+    mask_penalty,
+    mask_step_,
+    reference,
+)
 
 # masks, side of the masks, side of the photo
 SHAPES = [(1, 7, 224), (32, 7, 224), (32, 14, 224), (16, 25, 800)]
@@ -112,6 +121,36 @@ def step_sides(shape):
     }
 
 
+def penalized_step_sides(shape, other):
+    """The gradient of the penalty is added to a given one, then a step; `other`: eager or apart."""
+    count, side = shape
+    start, gradients = torch.rand(2, count, side, side)
+    masks, first, second = start.clone(), *torch.zeros(2, count, side, side)
+    numbers = {"tv_weight": 1.7, "l1_weight": 3.0, "beta": 3.0, "root": False, "mean": True}
+    theirs = torch.nn.Parameter(start.clone())
+    moments = torch.zeros(2, count, side, side)
+    optimizer = torch.optim.Adam([theirs], lr=0.1, fused=True)
+
+    def eager():
+        costs = reference.mask_penalty(theirs, **numbers)
+        (slopes,) = torch.autograd.grad(costs.sum(), theirs)
+        theirs.grad = slopes.add_(gradients)
+        optimizer.step()
+        with torch.no_grad():
+            theirs.clamp_(0, 1)
+
+    def apart():
+        costs = mask_penalty(theirs, **numbers)
+        (slopes,) = torch.autograd.grad(costs.sum(), theirs)
+        mask_step_(theirs.detach(), slopes.add_(gradients), *moments, 1, learning_rate=0.1)
+
+    state = masks, gradients, first, second, 1
+    return {
+        "pyxai": lambda: mask_penalized_step_(*state, learning_rate=0.1, **numbers),
+        other: {"eager": eager, "apart": apart}[other],
+    }
+
+
 # ---- pytest-benchmark ----
 
 
@@ -149,6 +188,13 @@ def bench_step(benchmark, threads, shape, side):
     benchmark(step_sides(shape)[side])
 
 
+@pytest.mark.parametrize("shape", CELL_SHAPES, ids=str)
+@pytest.mark.parametrize("side", ["pyxai", "eager"])
+def bench_penalized_step(benchmark, threads, shape, side):
+    benchmark.group = f"penalized step {shape} threads={threads}"
+    benchmark(penalized_step_sides(shape, "eager")[side])
+
+
 # ---- ratios ----
 
 
@@ -167,7 +213,10 @@ def cases():
         yield name, functools.partial(penalty_sides, shape, beta, root)
         yield name.replace("penalty", "slopes"), functools.partial(slopes_sides, shape, beta, root)
     for shape in CELL_SHAPES:
-        yield "step M{} {}".format(*shape), functools.partial(step_sides, shape)
+        name = "step M{} {}".format(*shape)
+        yield name, functools.partial(step_sides, shape)
+        yield f"penalized {name}", functools.partial(penalized_step_sides, shape, "eager")
+        yield f"penalized {name} apart", functools.partial(penalized_step_sides, shape, "apart")
 
 
 def measure(rounds):

@@ -43,7 +43,7 @@ def host_module():
 def watched_module():
     """Those with which a launch fails where two threads race; skips as above."""
     try:
-        return cuda_on_host.load(cuda_on_host.build(races=True))
+        return cuda_on_host.load(cuda_on_host.build(watch="races"))
     except cuda_on_host.CannotBuild as error:
         pytest.skip(f"CUDA kernels on the host: {error}")
 

@@ -34,9 +34,12 @@ UNITS = (
 KERNEL_UNITS = 3  # the first of them
 RENAME = ".bss=cuda_shared,alloc,load,data,contents"
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
-# The compiler calls a function before each access; tests/cuda_host/races.cpp has it.
+# The compiler calls a function before each access, of one of the units that watch.
 WATCHED = ("-g", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
-WATCHERS = ("tests/cuda_host/races.cpp", "tests/cuda_host/racy_kernels.cpp")
+WATCHERS = {
+    "races": ("tests/cuda_host/races.cpp", "tests/cuda_host/racy_kernels.cpp"),
+    "traffic": ("tests/cuda_host/traffic.cpp",),
+}
 # Red zones lie around shared memory too. Misaligned vector loads are undefined behaviour.
 SANITIZERS = (
     "-g",
@@ -87,42 +90,46 @@ def _digest(command: list[str]) -> str:
     return state.hexdigest()[:16]
 
 
-def build(sanitize: bool = False, races: bool = False) -> Path:
+def build(sanitize: bool = False, watch: str | None = None) -> Path:
     """Compiles the module, unless that was done before; returns its path.
 
     Args:
         sanitize: for the sanitizers of addresses and undefined behaviour.
-        races: a launch fails where two threads meet in memory without a barrier between them.
+        watch: "races": a launch fails where two threads meet in memory without a barrier between
+            them; "traffic": what launches ask of memory is counted.
     """
     flags = [*FLAGS, *(SANITIZERS if sanitize else ())]
-    units = dict.fromkeys(UNITS[:KERNEL_UNITS], WATCHED if races else ())
-    units |= dict.fromkeys(UNITS[KERNEL_UNITS:], ())
-    if races:
-        units |= {WATCHERS[0]: (), WATCHERS[1]: WATCHED}
+    kernels = [*UNITS[:KERNEL_UNITS]]
+    others = [*UNITS[KERNEL_UNITS:]]
+    watched: tuple[str, ...] = ()
+    if watch is not None:
+        watched = (*WATCHED, f"-DCUDA_HOST_TRAFFIC={int(watch == 'traffic')}")
+        others += ["tests/cuda_host/accesses.cpp", WATCHERS[watch][0]]
+        kernels += WATCHERS[watch][1:]
     # torch brings the headers of pybind11 along.
     includes = [ROOT / "tests/cuda_host", Path(torch.__file__).parent / "include"]
     includes += [Path(sysconfig.get_path("include"))]
     command = [compiler(), *flags, *(f"-I{each}" for each in includes[:1])]
     command += [part for each in includes[1:] for part in ("-isystem", str(each))]
-    key = _digest([*command, *(word for unit, more in units.items() for word in (unit, *more))])
+    key = _digest([*command, *kernels, *watched, *others])
     folder = Path(tempfile.gettempdir()) / f"pyxai-cuda-host-{os.getuid()}" / key
     module = folder / "_cuda.so"
     if module.exists():
         return module
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        objects = {unit: str(Path(work) / f"{i}.o") for i, unit in enumerate(units)}
+        units = [*kernels, *others]
+        objects = [str(Path(work) / f"{i}.o") for i in range(len(units))]
         calls = [
-            [*command, *more, "-x", "c++", "-c", str(ROOT / unit), "-o", objects[unit]]
-            for unit, more in units.items()
+            [*command, *watched * (unit in kernels), "-x", "c++", "-c", str(ROOT / unit), "-o", out]
+            for unit, out in zip(units, objects, strict=True)
         ]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(_call, calls))
         if not sanitize:
-            for unit in (*UNITS[:KERNEL_UNITS], *WATCHERS[1 : 1 + races]):
-                # Their only variables are shared memory.
-                _call([objcopy(), "--rename-section", RENAME, objects[unit]])
-        _call([compiler(), *flags, "-shared", *objects.values(), "-o", f"{work}/_cuda.so"])
+            for out in objects[: len(kernels)]:  # their only variables are shared memory
+                _call([objcopy(), "--rename-section", RENAME, out])
+        _call([compiler(), *flags, "-shared", *objects, "-o", f"{work}/_cuda.so"])
         Path(work, "_cuda.so").replace(module)  # whole or not at all
     return module
 

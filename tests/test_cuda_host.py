@@ -126,7 +126,7 @@ def test_kernels_under_sanitizers(checks):
         module = cuda_on_host.build(sanitize=True)
     else:
         chosen += " and not large and not same_bits"
-        module = cuda_on_host.build(races=True)
+        module = cuda_on_host.build(watch="races")
     environment["PYXAI_CUDA_HOST_MODULE"] = str(module)
     # Without capturing, what a sanitizer says before it ends the process is kept.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]

@@ -16,13 +16,15 @@
 namespace pyxai::cuda {
 namespace {
 
-// A warp reads vectors of four bytes each from one line, but would read them from four where
-// elements are as wide: there its threads take neighbours, and write single elements.
+// With vectors the lanes of a warp read what lies four elements apart, and more lines of memory than
+// neighbours do. So there are vectors where an element of a window is little of the photo.
 template <class Source, DType type> auto choose_crop(const CropArgs& args) {
-    constexpr bool narrow = sizeof(typename Source::Storage) < 4;
-    const bool vectors = narrow && args.width % kPixels == 0 &&
+    constexpr std::int64_t most = 2; // bytes
+    const std::int64_t step = sizeof(typename Source::Storage) * args.photo.column_stride;
+    const bool vectors = step <= most * (args.channels_last ? args.channels : 1) &&
+                         args.width % kPixels == 0 &&
                          is_aligned(args.out, kPixels * sizeof(typename Element<type>::Storage));
-    return vectors ? crop_kernel<Source, type, narrow> : crop_kernel<Source, type, false>;
+    return vectors ? crop_kernel<Source, type, true> : crop_kernel<Source, type, false>;
 }
 
 template <class Source, DType type>

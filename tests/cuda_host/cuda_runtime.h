@@ -33,14 +33,44 @@ struct dim3 {
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-// Aligned as on the device, so that the sanitizer sees a misaligned vector load.
-struct alignas(16) float4 {
-    float x, y, z, w;
+namespace cuda_host {
+
+void begin_vector();
+void end_vector();
+
+// As long as it lives, the accesses to memory are parts of one.
+struct OneAccess {
+    OneAccess() {
+        begin_vector();
+    }
+    ~OneAccess() {
+        end_vector();
+    }
 };
 
-struct alignas(8) ushort4 {
-    unsigned short x, y, z, w;
+// Four numbers, aligned as on the device, so that the sanitizer sees a misaligned vector load.
+template <class T> struct alignas(4 * sizeof(T)) Four {
+    T x, y, z, w;
+    Four(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {}
+#if CUDA_HOST_TRAFFIC
+    Four(const Four& from) {
+        *this = from;
+    }
+    Four& operator=(const Four& from) {
+        const OneAccess one;
+        x = from.x;
+        y = from.y;
+        z = from.z;
+        w = from.w;
+        return *this;
+    }
+#endif
 };
+
+} // namespace cuda_host
+
+using float4 = cuda_host::Four<float>;
+using ushort4 = cuda_host::Four<unsigned short>;
 
 inline float4 make_float4(float x, float y, float z, float w) {
     return {x, y, z, w};

@@ -1,10 +1,9 @@
 // Finds races: accesses to the same byte by two threads, one of them a write, with no barrier
-// between them. The compiler calls the functions at the end before each access of the units that it
-// compiles with -fsanitize=thread; this unit stands in for its runtime library.
+// between them.
 //
 // Threads of a block are ordered by its barriers, blocks of a cluster by those of the cluster,
 // other blocks by nothing. Shuffles order nothing.
-#include "races.h"
+#include "watch.h"
 
 #include <cstddef>
 #include <memory>
@@ -71,11 +70,10 @@ void check(const Access& before, const Access& now, bool shared, const char* wha
     found = text.str();
 }
 
+} // namespace
+
 void access(const void* address, std::size_t size, bool writes, const void* from) {
     const char* const first = static_cast<const char*>(address);
-    if (!watched.running || (first >= watched.stack_begin && first < watched.stack_end)) {
-        return;
-    }
     const bool shared = first >= watched.shared_begin && first < watched.shared_end;
     const Access now{watched.place, true, watched.atomic};
     for (std::size_t i = 0; i < size; ++i) {
@@ -101,41 +99,16 @@ void access(const void* address, std::size_t size, bool writes, const void* from
     }
 }
 
+namespace {
+
 const bool installed = [] {
-    forget_accesses = [] {
+    before_launch = [] {
         pages.clear();
         found.clear();
     };
-    first_race = [] { return found; };
+    after_launch = [] { return found; };
     return true;
 }();
 
 } // namespace
 } // namespace cuda_host
-
-#define WATCH(size)                                                                                \
-    void __tsan_read##size(void* at) {                                                             \
-        cuda_host::access(at, size, false, __builtin_return_address(0));                           \
-    }                                                                                              \
-    void __tsan_write##size(void* at) {                                                            \
-        cuda_host::access(at, size, true, __builtin_return_address(0));                            \
-    }
-
-extern "C" {
-
-WATCH(1)
-WATCH(2)
-WATCH(4)
-WATCH(8)
-WATCH(16)
-
-void __tsan_read_range(void* at, std::size_t size) {
-    cuda_host::access(at, size, false, __builtin_return_address(0));
-}
-
-void __tsan_write_range(void* at, std::size_t size) {
-    cuda_host::access(at, size, true, __builtin_return_address(0));
-}
-
-void __tsan_init() {}
-}

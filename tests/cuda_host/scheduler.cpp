@@ -12,7 +12,7 @@
 #include <ucontext.h>
 
 #include "cuda_runtime.h"
-#include "races.h"
+#include "watch.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -37,12 +37,13 @@ extern "C" char __stop_cuda_shared[] __attribute__((visibility("hidden"), weak))
 namespace cuda_host {
 
 Watched watched;
-void (*forget_accesses)() = [] {};
-std::string (*first_race)() = [] { return std::string(); };
+void (*before_launch)() = [] {};
+std::string (*after_launch)() = [] { return std::string(); };
 
 namespace {
 
 constexpr std::size_t kStack = std::size_t{256} << 10;
+constexpr std::size_t kCallers = std::size_t{16} << 10; // more than their frames take
 constexpr unsigned kMaxThreads = 1024;
 constexpr int kWarpLanes = 32;
 
@@ -350,6 +351,15 @@ std::uint64_t shuffle(unsigned mask, int source_lane, std::uint64_t value) {
     return fibre.result;
 }
 
+void begin_vector() {
+    static unsigned number = 0;
+    watched.vector = ++number;
+}
+
+void end_vector() {
+    watched.vector = 0;
+}
+
 void begin_atomic() {
     watched.atomic = true;
 }
@@ -369,7 +379,9 @@ void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void(
     const std::lock_guard<std::mutex> locked(one_launch);
     fibres.resize(std::size_t{kMaxThreads} * kMaxCluster);
     ++cuda_host_launches;
-    forget_accesses();
+    before_launch();
+    watched.callers_begin = static_cast<const char*>(__builtin_frame_address(0));
+    watched.callers_end = watched.callers_begin + kCallers;
     watched.shared_begin = __start_cuda_shared;
     watched.shared_end = __stop_cuda_shared;
     body = &kernel;
@@ -383,7 +395,7 @@ void run(dim3 grid, dim3 block_size, unsigned cluster, const std::function<void(
     for (const std::uint64_t first : order) {
         run_cluster(first, cluster, static_cast<unsigned>(threads));
     }
-    if (const std::string race = first_race(); !race.empty()) {
+    if (const std::string race = after_launch(); !race.empty()) {
         throw std::runtime_error("CUDA on the host: " + race);
     }
 }

@@ -1,0 +1,190 @@
+"""What the CUDA kernels ask of memory, counted on the host: no GPU, no time is measured.
+
+    python tools/cuda_traffic.py                            # the work of benchmarks/gpu_kernels.py
+    python tools/cuda_traffic.py --work "289 crops" --lines # some of it, by lines of code
+    python tools/cuda_traffic.py --small --json FILE
+
+For each launch: megabytes that it must read and write (different sectors of 32 bytes), how often
+over it asks for them (what caches of other multiprocessors do not have), and the cycles that its
+requests keep the L1 caches and shared memory busy, as a share of the time that the memory needs
+for those megabytes. Well below 100 %, the kernel may run at the speed of memory; above, it cannot.
+Latency, occupancy, instructions and what L1 keeps for others are not modelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import ctypes
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import cuda_on_host  # noqa: E402
+
+from pyxai.ops import _cam_native, _mask_native, _native, _windows_native  # noqa: E402
+
+SECTOR = 32
+
+
+@dataclass
+class Line:
+    """The accesses of one line of code."""
+
+    where: str
+    kind: str  # "global read" and the like
+    requests: int = 0
+    cycles: int = 0
+    sectors: int = 0
+
+
+@dataclass
+class Launch:
+    """What one launch asks for; sectors of 32 bytes."""
+
+    kernel: str
+    least_read: int
+    least_written: int
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def cycles(self) -> int:
+        """Of the L1 caches and shared memory, all multiprocessors together."""
+        return sum(line.cycles for line in self.lines)
+
+    def asked(self, kind: str) -> int:
+        """Sectors that requests of the kind name."""
+        return sum(line.sectors for line in self.lines if line.kind == kind)
+
+
+@dataclass(frozen=True)
+class Device:
+    """The default is an H200, with the bandwidth that copies reach."""
+
+    multiprocessors: int = 132
+    clock: float = 1.755e9
+    bandwidth: float = 4.3e12
+
+    def busy(self, launch: Launch) -> float:
+        """L1 cycles as a share of the time for the least bytes."""
+        memory = (launch.least_read + launch.least_written) * SECTOR / self.bandwidth
+        return launch.cycles / self.multiprocessors / self.clock / memory
+
+
+class Counter:
+    """Runs calls with the kernels in the place of the CPU's."""
+
+    def __init__(self) -> None:
+        self.module = cuda_on_host.build(watch="traffic")
+        kernels = cuda_on_host.Kernels(cuda_on_host.load(self.module), _native.cpu)
+        for user in (_cam_native, _mask_native, _windows_native):
+            user._cpu = kernels
+        self._take = ctypes.CDLL(str(self.module)).cuda_host_traffic
+        self._take.restype = ctypes.c_char_p
+        self._places: dict[str, tuple[str, str]] = {}
+
+    def count(self, call) -> list[Launch]:
+        """The launches of one call."""
+        self._take()
+        call()
+        text = self._take().decode()
+        self._resolve(set(re.findall(r"^([0-9a-f]+) ", text, re.MULTILINE)))
+        launches, lines = [], collections.OrderedDict()
+        for row in text.splitlines():
+            first, *rest = row.split()
+            if first == "launch":
+                kernels = collections.Counter(kernel for kernel, _, _ in lines if kernel)
+                launches.append(
+                    Launch(kernels.most_common(1)[0][0], *map(int, rest), list(lines.values()))
+                )
+                lines = collections.OrderedDict()
+                continue
+            (kernel, where), kind = self._places[first], " ".join(rest[:2])
+            line = lines.setdefault((kernel, where, kind), Line(where, kind))
+            line.requests += int(rest[2])
+            line.cycles += int(rest[3])
+            line.sectors += int(rest[4])
+        return launches
+
+    def _resolve(self, offsets: set[str]) -> None:
+        new = sorted(offsets - self._places.keys())
+        tool = shutil.which("addr2line")
+        if tool is None:
+            raise cuda_on_host.CannotBuild("no addr2line (binutils)")
+        # The calls return to what follows them.
+        command = [tool, "-a", "-f", "-i", "-C", "-e", str(self.module)]
+        command += [hex(int(each, 16) - 1) for each in new]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for offset, part in zip(
+            new, re.split(r"^0x[0-9a-f]+\n", text, flags=re.M)[1:], strict=True
+        ):
+            rows = part.splitlines()
+            frames = list(zip(rows[::2], rows[1::2], strict=True))
+            kernels = [name for name, _ in frames if re.search(r"_kernel\b", name)]
+            ours = [file for _, file in frames if "/csrc/" in file] or [frames[0][1]]
+            inner = next((each for each in ours if "_cuda.h" in each), ours[0])
+            where = re.sub(r" \(discriminator \d+\)", "", Path(inner).name)
+            self._places[offset] = (_short(kernels[-1]) if kernels else "", where)
+
+
+def _short(name: str) -> str:
+    name = re.sub(r"pyxai::|cuda::|\(anonymous namespace\)::", "", name).removeprefix("void ")
+    return re.sub(r"\(.*", "", name.split("<")[0])
+
+
+def work(small: bool):
+    """(name, what pyxai does of it) of benchmarks/gpu_kernels.py, on the host."""
+    kernels = importlib.import_module("benchmarks.gpu_kernels")
+    kernels.DEVICE = "cpu"
+    kernels.graphed = lambda call, calls=1: call
+    kernels.compiled = lambda function: function
+    for name, make in kernels.cases("kernels", small):
+        yield name, lambda make=make: make()[0]["pyxai"]
+
+
+def row(name: str, launch: Launch, device: Device) -> str:
+    """One row of the table."""
+    shares = []
+    for kind, least in (("read", launch.least_read), ("write", launch.least_written)):
+        asked = launch.asked(f"global {kind}")
+        shares.append(f"{least * SECTOR / 1e6:9.2f} x{asked / max(least, 1):5.2f}")
+    return f"{name:36} {launch.kernel:24} {'  '.join(shares)}  {device.busy(launch):6.0%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", default="", help="a part of the names of the work to count")
+    parser.add_argument("--small", action="store_true", help="small pictures")
+    parser.add_argument("--lines", action="store_true", help="also each line of code")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    given = parser.parse_args()
+    counter, device, found = Counter(), Device(), {}
+    print(f"{'':36} {'kernel':24} {'MB read':>9}       {'MB written':>10}      L1 busy")
+    for name, make in work(given.small):
+        if given.work not in name:
+            continue
+        found[name] = counter.count(make())
+        for launch in found[name]:
+            print(row(name, launch, device), flush=True)
+            if given.lines:
+                for line in sorted(launch.lines, key=lambda line: -line.cycles):
+                    print(
+                        f"    {line.kind:13} {line.requests:9} requests "
+                        f"{line.cycles / line.requests:6.2f} cycles "
+                        f"{line.sectors / line.requests:6.2f} sectors  {line.where}"
+                    )
+    if given.json:
+        rows = {name: [asdict(each) for each in launches] for name, launches in found.items()}
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

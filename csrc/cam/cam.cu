@@ -89,18 +89,20 @@ bool is_empty(const RenderArgs& args) {
 
 void launch_scaling(const RenderArgs& args, float* scaling, void* stream) {
     const std::int64_t size = args.map_height * args.map_width;
-    // About eight elements a thread.
-    const std::int64_t threads =
-        std::min<std::int64_t>(kMaxScalingThreads, ceil_divide(size, 8 * kWarp) * kWarp);
-    launch("scaling_kernel", scaling_kernel, make_grid(args.count, 1, 1),
-           dim3(static_cast<unsigned>(threads)), stream, args.maps, size, args.relu, args.minmax,
-           scaling);
+    unsigned threads = kWarp;
+    while (threads < kMaxScalingThreads && std::int64_t{8} * threads < size) {
+        threads *= 2;
+    }
+    launch("scaling_kernel", scaling_kernel, make_grid(args.count, 1, 1), dim3(threads), stream,
+           args.maps, size, args.relu, args.minmax, scaling);
 }
+
+constexpr int kMostRows = 16; // of a thread: each block scales a small map anew
 
 template <Picture picture, bool small>
 void launch_picture(RenderParams params, bool vectors, void* stream) {
     const std::int64_t column_tiles = ceil_divide(params.width, kBlockColumns);
-    params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count);
+    params.thread_rows = rows_of_a_thread(column_tiles, params.height, params.count, kMostRows);
     const dim3 grid = make_grid(
         column_tiles, ceil_divide(params.height, kRowThreads * params.thread_rows), params.count);
     const auto kernel =

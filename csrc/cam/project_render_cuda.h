@@ -39,11 +39,15 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     constexpr int row_threads = kFewThreads / kWarp;
     const int lane = threadIdx.x % kWarp, row_thread = threadIdx.x / kWarp;
     const std::int64_t tile = std::int64_t{1} << project.tile_shift;
-    // Neighbouring rows of a thread.
-    const int parts = static_cast<int>(gridDim.x) * row_threads;
-    const int part = static_cast<int>(blockIdx.x) * row_threads + row_thread;
+    // Warps lie across the picture first, so that their threads have many neighbouring rows, which
+    // share rows of the map.
+    const int tiles = (render.width + kBlockColumns - 1) / kBlockColumns;
+    const int across = min(tiles, row_threads), down = row_threads / across;
+    const int parts = static_cast<int>(gridDim.x) * down;
+    const int part = static_cast<int>(blockIdx.x) * down + row_thread / across;
+    const bool idle = row_thread >= across * down;
     const int begin = static_cast<int>(std::int64_t{render.height} * part / parts);
-    const int end = static_cast<int>(std::int64_t{render.height} * (part + 1) / parts);
+    const int end = idle ? 0 : static_cast<int>(std::int64_t{render.height} * (part + 1) / parts);
     for (std::int64_t image = blockIdx.z; image < project.images; image += gridDim.z) {
         for (std::int64_t first = blockIdx.x * tile; first < project.positions;
              first += gridDim.x * tile) {
@@ -52,7 +56,8 @@ __global__ void __launch_bounds__(kFewThreads, 1)
         wait_for_cluster();
         load_small_map<picture>(render, image, cells, static_cast<int>(threadIdx.x), kFewThreads);
         const Map<true> map{cells, {0.0f, 1.0f}, render.relu};
-        for (int x = lane * kPixels; x < render.width; x += kBlockColumns) {
+        for (int x = row_thread % across * kBlockColumns + lane * kPixels; x < render.width;
+             x += across * kBlockColumns) {
             render_rows<picture, true>(render, map, nullptr, render_columns<true>(render, x), image,
                                        x, begin, end);
         }

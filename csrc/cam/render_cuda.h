@@ -36,7 +36,7 @@ struct Extent {
 };
 
 // The scaling of the map that the threads of a block have seen, each a part of it; for all of
-// them. The block is of whole warps and waits on the way.
+// them. The block is of 1, 2, 4, 8, 16 or 32 warps and waits on the way.
 __device__ inline Scaling scaling_of_block(Extent extent, bool relu, bool minmax, int thread,
                                            int threads) {
     __shared__ float lows[kMaxScalingThreads / kWarp];
@@ -52,9 +52,12 @@ __device__ inline Scaling scaling_of_block(Extent extent, bool relu, bool minmax
         highs[thread / kWarp] = high;
     }
     const bool finite = __syncthreads_and(extent.finite);
-    for (int warp = 0; warp < threads / kWarp; ++warp) {
-        low = fminf(low, lows[warp]);
-        high = fmaxf(high, highs[warp]);
+    const int warps = threads / kWarp;
+    low = lows[thread % warps];
+    high = highs[thread % warps];
+    for (int distance = warps / 2; distance > 0; distance /= 2) {
+        low = fminf(low, __shfl_xor_sync(0xffffffffu, low, distance));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, distance));
     }
     if (relu) {
         low = fmaxf(low, 0.0f);
@@ -270,11 +273,18 @@ __device__ inline void render_rows(const RenderParams& params, const Map<small>&
     const std::int64_t map_width = params.map_width;
     const int count = (params.width - x + kWarp - 1) / kWarp; // of pixels a warp apart
     float upper[kPixels], lower[kPixels];
-    int held = -1; // source row in `upper`
+    int held = -2; // source row in `upper`; the next one is in `lower`
     for (int y = begin; y < end; ++y) {
         const Tap tap = bilinear_tap(y, params.map_height, params.scale_y);
         if (tap.low != held) {
-            map.stretch(map.cells + tap.low * map_width, columns, upper);
+            if (tap.low == held + 1) {
+#pragma unroll
+                for (int i = 0; i < kPixels; ++i) {
+                    upper[i] = lower[i];
+                }
+            } else {
+                map.stretch(map.cells + tap.low * map_width, columns, upper);
+            }
             map.stretch(map.cells + tap.high * map_width, columns, lower);
             held = tap.low;
         }

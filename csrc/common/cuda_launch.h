@@ -107,9 +107,9 @@ __device__ inline void write_elements(typename Element<type>::Storage* out, int 
 }
 
 // Neighbouring rows that a thread writes: more reuse source rows, fewer make more blocks.
-inline int rows_of_a_thread(std::int64_t column_tiles, std::int64_t height, std::int64_t count) {
+inline int rows_of_a_thread(std::int64_t column_tiles, std::int64_t height, std::int64_t count,
+                            int most = 8) {
     constexpr std::int64_t enough_blocks = 2048; // keep the largest devices busy
-    constexpr int most = 8;
     int rows = 1;
     while (rows < most &&
            column_tiles * ceil_divide(height, kRowThreads * 2 * rows) * count >= enough_blocks) {

@@ -89,9 +89,13 @@ def windows(device: str) -> None:
         numbers = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "dtype": dtype}
         for values in (photo, photo / 255):
             crop_windows(values, boxes, size, memory_format=layout, **numbers)
-    scores = torch.randn(3, len(boxes), device=device)
-    found = window_heatmap(scores, boxes, (33, 47))
-    close(found, reference.window_heatmap(scores, boxes, (33, 47)))
+    corners = (torch.rand(3000, 2) * torch.tensor([500, 6])).long()
+    many = torch.cat([corners, corners + 1], dim=1)  # in rows of a tile, more than a block lists
+    for some, size in ((boxes, (33, 47)), (many, (7, 516))):
+        scores = torch.randn(3, len(some), device=device)
+        found = window_heatmap(scores, some, size)
+        expected = reference.window_heatmap(scores, some, size)
+        close(found.nan_to_num(), expected.nan_to_num())
 
 
 def main(device: str = "cuda") -> None:

@@ -186,14 +186,12 @@ void crop_windows(Address photo, int photo_dtype, const PhotoStrides& strides,
     pyxai::cuda::crop(args, device, to_stream(stream));
 }
 
-void window_heatmap(Address scores, Address largest, std::int64_t maps, Address boxes,
-                    std::int64_t count, Address changes, Address out, std::int64_t height,
-                    std::int64_t width, int device, Address stream) {
+void window_heatmap(Address scores, std::int64_t maps, Address boxes, std::int64_t count,
+                    Address out, std::int64_t height, std::int64_t width, int device,
+                    Address stream) {
     PYXAI_CHECK(device >= 0, "negative device");
-    PYXAI_CHECK(maps == 0 || (largest != 0 && changes != 0), "largest or changes is null");
     const HeatmapArgs args = heatmap_args(scores, maps, boxes, count, out, height, width);
-    pyxai::cuda::heatmap(args, reinterpret_cast<const float*>(largest),
-                         reinterpret_cast<std::int64_t*>(changes), device, to_stream(stream));
+    pyxai::cuda::heatmap(args, device, to_stream(stream));
 }
 
 py::dict build_info() {
@@ -304,8 +302,7 @@ PYBIND11_MODULE(_cuda, module) {
                py::arg("scale"), py::arg("shift"), py::arg("out"), py::arg("dtype"),
                py::arg("channels_last"), py::arg("height"), py::arg("width"), py::arg("device"),
                py::arg("stream"), Unlocked());
-    module.def("window_heatmap", &window_heatmap, py::arg("scores"), py::arg("largest"),
-               py::arg("maps"), py::arg("boxes"), py::arg("count"), py::arg("changes"),
-               py::arg("out"), py::arg("height"), py::arg("width"), py::arg("device"),
-               py::arg("stream"), Unlocked());
+    module.def("window_heatmap", &window_heatmap, py::arg("scores"), py::arg("maps"),
+               py::arg("boxes"), py::arg("count"), py::arg("out"), py::arg("height"),
+               py::arg("width"), py::arg("device"), py::arg("stream"), Unlocked());
 }

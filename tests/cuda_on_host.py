@@ -156,10 +156,6 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
-def _numbers(address: int, count: int, kind: type) -> torch.Tensor:
-    return torch.frombuffer((kind * count).from_address(address), dtype=torch.float32)
-
-
 class Kernels:
     """Calls the kernels with what the CPU kernels are called with: they share their arguments.
 
@@ -237,21 +233,4 @@ class Kernels:
         return self._run(self._cuda.crop_windows, *arguments[:-3])
 
     def window_heatmap(self, *arguments):
-        scores, maps, boxes, count, out, height, width = arguments[:-3]
-        if count == 0 or maps == 0 or height * width == 0:
-            return self._cpu.window_heatmap(*arguments)
-        given = _numbers(scores, maps * count, ctypes.c_float).view(maps, count)
-        largest = given.abs().amax(1)
-        changes = zeros(maps + 1, height, width, dtype=torch.int64)
-        return self._run(
-            self._cuda.window_heatmap,
-            scores,
-            largest.data_ptr(),
-            maps,
-            boxes,
-            count,
-            changes.data_ptr(),
-            out,
-            height,
-            width,
-        )
+        return self._run(self._cuda.window_heatmap, *arguments[:-3])

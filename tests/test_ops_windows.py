@@ -246,13 +246,13 @@ def test_out(device):
     torch.testing.assert_close(double.float(), expected)
 
 
-def test_no_boxes(device):
-    photo, none = make_photo(3, 8, 9, torch.uint8, device=device), torch.empty(0, 4).long()
+def test_no_boxes(kernels):
+    photo, none = make_photo(3, 8, 9, torch.uint8, device=kernels), torch.empty(0, 4).long()
     assert crop_windows(photo, none, (5, 6)).shape == (0, 3, 5, 6)
     assert crop_windows(photo, none).shape == (0, 3, 0, 0)
-    out = torch.empty(0, 3, 5, 6, device=device)
+    out = torch.empty(0, 3, 5, 6, device=kernels)
     assert crop_windows(photo, none, (5, 6), out=out) is out
-    maps = window_heatmap(torch.empty(2, 0, device=device), none, (3, 4))
+    maps = window_heatmap(torch.empty(2, 0, device=kernels), none, (3, 4))
     assert maps.shape == (2, 3, 4)
     assert maps.isnan().all()
 
@@ -284,43 +284,43 @@ def naive_heatmap(scores, boxes, size):
 
 
 @pytest.mark.parametrize("maps", [1, 5])
-@pytest.mark.parametrize("size", [(37, 50), (1, 1), (1, 90), (80, 1)], ids=str)
-@pytest.mark.parametrize("count", [1, 2, 300])
-def test_heatmap(device, count, size, maps):
-    scores = 1e3 * torch.randn(maps, count, device=device)
+@pytest.mark.parametrize("size", [(37, 50), (1, 1), (1, 90), (80, 1), (6, 520), (70, 1030)], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 300, 3000])
+def test_heatmap(kernels, count, size, maps):
+    scores = 1e3 * torch.randn(maps, count, device=kernels)
     boxes = random_boxes(count, *size)
     found = window_heatmap(scores, boxes, size)
     expected = naive_heatmap(scores.cpu(), boxes, size)
     assert torch.equal(found.isnan().cpu(), expected.isnan())
     torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-6, atol=1e-9, equal_nan=True)
-    plain = reference.window_heatmap(scores, boxes.to(device), size)
+    plain = reference.window_heatmap(scores, boxes.to(kernels), size)
     torch.testing.assert_close(found, plain, equal_nan=True)
     assert torch.equal(window_heatmap(scores[0], boxes, size).nan_to_num(), found[0].nan_to_num())
 
 
-def test_exact_small_heatmap(device):
+def test_exact_small_heatmap(kernels):
     """Worked out by hand: two windows that overlap in one pixel, and a corner without any."""
     boxes = torch.tensor([[0, 0, 2, 2], [1, 1, 3, 3]])
-    found = window_heatmap(torch.tensor([1.0, 4.0], device=device), boxes, (3, 3))
+    found = window_heatmap(torch.tensor([1.0, 4.0], device=kernels), boxes, (3, 3))
     expected = torch.tensor([[1, 1, torch.nan], [1, 2.5, 4], [torch.nan, 4, 4]])
     assert torch.equal(found.isnan().cpu(), expected.isnan())
     assert torch.equal(found.nan_to_num().cpu(), expected.nan_to_num())
 
 
-def test_heatmap_depends_on_neither_order_nor_threads(device, threads):
-    scores, boxes = torch.randn(40, 500, device=device), random_boxes(500, 60, 70)
+def test_heatmap_depends_on_neither_order_nor_threads(kernels, threads):
+    scores, boxes = torch.randn(40, 500, device=kernels), random_boxes(500, 60, 70)
     results = []
     for count in (1, 2, 3, 7):
         threads(count)
         order = torch.randperm(500)
-        results.append(window_heatmap(scores[:, order.to(device)], boxes[order], (60, 70)))
+        results.append(window_heatmap(scores[:, order.to(kernels)], boxes[order], (60, 70)))
     assert all(torch.equal(results[0].nan_to_num(), other.nan_to_num()) for other in results[1:])
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e38])
-def test_heatmap_of_any_magnitude(device, scale):
+def test_heatmap_of_any_magnitude(kernels, scale):
     """Also of subnormal scores and of those whose sum would overflow."""
-    scores = torch.tensor([1.0, 3.0, -2.0], device=device) * scale
+    scores = torch.tensor([1.0, 3.0, -2.0], device=kernels) * scale
     boxes = torch.tensor([[0, 0, 2, 1], [0, 0, 2, 1], [1, 0, 2, 1]])
     found = window_heatmap(scores, boxes, (1, 2)).double().cpu()
     values = scores.double().cpu()
@@ -328,10 +328,10 @@ def test_heatmap_of_any_magnitude(device, scale):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-45)
 
 
-def test_heatmap_of_zeros_and_out(device):
+def test_heatmap_of_zeros_and_out(kernels):
     boxes = torch.tensor([[0, 0, 2, 2]])
-    out = torch.full((3, 2, 3), 7.0, device=device)
-    found = window_heatmap(torch.zeros(3, 1, device=device), boxes, (2, 3), out=out)
+    out = torch.full((3, 2, 3), 7.0, device=kernels)
+    found = window_heatmap(torch.zeros(3, 1, device=kernels), boxes, (2, 3), out=out)
     assert found is out
     assert not out[..., :2].any()
     assert out[..., 2].isnan().all()

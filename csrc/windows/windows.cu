@@ -16,8 +16,8 @@
 namespace pyxai::cuda {
 namespace {
 
-// With vectors the lanes of a warp read what lies four elements apart, and more lines of memory than
-// neighbours do. So there are vectors where an element of a window is little of the photo.
+// With vectors the lanes of a warp read what lies four elements apart, and more lines of memory
+// than neighbours do. So there are vectors where an element of a window is little of the photo.
 template <class Source, DType type> auto choose_crop(const CropArgs& args) {
     constexpr std::int64_t most = 2; // bytes
     const std::int64_t step = sizeof(typename Source::Storage) * args.photo.column_stride;
@@ -48,6 +48,10 @@ void launch_from(const CropArgs& args, const CropParams& params, void* stream) {
         return launch_crop<Source, DType::kFloat16>(args, params, stream);
     }
 }
+
+// Tiles look at all boxes: high ones less often, low ones keep more multiprocessors busy.
+constexpr std::int64_t kEnoughTiles = 1024;
+constexpr int kFewestRows = 4;
 
 // Half of the largest, so that the columns of the last block can be counted.
 constexpr std::int64_t kLargest = std::numeric_limits<int>::max() / 2;
@@ -103,33 +107,32 @@ void crop(const CropArgs& args, int device, void* stream) {
     }
 }
 
-void heatmap(const HeatmapArgs& args, const float* largest, std::int64_t* changes, int device,
-             void* stream) {
-    if (args.maps == 0) {
+void heatmap(const HeatmapArgs& args, int device, void* stream) {
+    if (args.maps == 0 || args.height * args.width == 0) {
         return;
     }
-    PYXAI_CHECK(args.count > 0, "no boxes");
+    PYXAI_CHECK(args.count <= std::numeric_limits<int>::max(), "too many boxes");
     PYXAI_CHECK(args.height <= kLargest && args.width <= kLargest, "map too wide or high");
-    const HeatmapParams params{args.scores,
-                               largest,
-                               args.boxes,
-                               changes,
-                               args.out,
-                               args.maps,
-                               args.count,
-                               static_cast<int>(args.height),
-                               static_cast<int>(args.width)};
+    HeatmapParams params{};
+    params.scores = args.scores;
+    params.boxes = args.boxes;
+    params.out = args.out;
+    params.maps = args.maps;
+    params.count = static_cast<int>(args.count);
+    params.height = static_cast<int>(args.height);
+    params.width = static_cast<int>(args.width);
+    const std::int64_t column_tiles = ceil_divide(args.width, kHeatmapColumns);
+    params.column_tiles = static_cast<int>(column_tiles);
+    params.rows = kHeatmapRows;
+    while (params.rows > kFewestRows &&
+           column_tiles * ceil_divide(args.height, params.rows) * args.maps < kEnoughTiles) {
+        params.rows /= 2;
+    }
+    const bool vectors = args.width % kPixels == 0 && is_aligned(args.out, kPixels * sizeof(float));
     const DeviceGuard guard(device);
-    const auto tiles = [&](std::int64_t size, std::int64_t planes) {
-        return make_grid(ceil_divide(size, kHeatmapThreads), planes, 1);
-    };
-    launch("heatmap_corners_kernel", heatmap_corners_kernel, tiles(args.count, args.maps + 1),
+    launch("heatmap_kernel", vectors ? heatmap_kernel<true> : heatmap_kernel<false>,
+           make_grid(column_tiles * ceil_divide(args.height, params.rows), 1, args.maps),
            dim3(kHeatmapThreads), stream, params);
-    launch("heatmap_down_kernel", heatmap_down_kernel, tiles(args.width, args.maps + 1),
-           dim3(kHeatmapThreads), stream, params);
-    launch("heatmap_across_kernel", heatmap_across_kernel,
-           make_grid(ceil_divide(args.height, kRowThreads), args.maps, 1), dim3(kWarp, kRowThreads),
-           stream, params);
 }
 
 } // namespace pyxai::cuda

@@ -96,10 +96,7 @@ constexpr int kMaxChannels = 64;
 
 void crop(const CropArgs& args, int device, void* stream);
 
-// `largest`: [k] float32, the greatest magnitude in each map's scores. `changes`: scratch memory
-// [k + 1, H, W] int64, zeros. At least one box.
-void heatmap(const HeatmapArgs& args, const float* largest, std::int64_t* changes, int device,
-             void* stream);
+void heatmap(const HeatmapArgs& args, int device, void* stream);
 
 } // namespace cuda
 

@@ -214,11 +214,9 @@ def crop_windows(
 ) -> None: ...
 def window_heatmap(
     scores: int,
-    largest: int,
     maps: int,
     boxes: int,
     count: int,
-    changes: int,
     out: int,
     height: int,
     width: int,

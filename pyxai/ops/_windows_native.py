@@ -19,8 +19,6 @@ _cpu = _native.cpu
 _PHOTO_CODES = {**_native.DTYPE_CODES, torch.uint8: 3}
 # kMaxChannels of csrc/windows/windows.h: what CUDA takes along with a launch.
 _MAX_CUDA_CHANNELS = 64
-# Pixels of heat maps that are made at once on CUDA; each takes 8 bytes of scratch memory.
-_CUDA_SCRATCH = 1 << 25
 
 
 def survey(boxes: torch.Tensor, height: int, width: int) -> tuple[int, int, int]:
@@ -102,43 +100,11 @@ def heatmap(
         out = torch.empty((*scores.shape[:-1], *size), dtype=torch.float32, device=scores.device)
     scores, boxes = scores.contiguous(), boxes.contiguous()
     maps, count = scores.shape[:-1].numel(), len(boxes)
+    arguments = (scores.data_ptr(), maps, boxes.data_ptr(), count, out.data_ptr(), *size)
     if scores.is_cuda:
-        if count == 0:
-            return out.fill_(torch.nan)
-        height, width = size
-        scores, maps_out = scores.view(maps, count), out.view(maps, height, width)
-        step = max(1, _CUDA_SCRATCH // (height * width))
-        for first in range(0, maps, step):
-            some = slice(first, first + step)
-            _heatmap_cuda(scores[some], boxes, maps_out[some])
+        _native.cuda().window_heatmap(
+            *arguments, scores.get_device(), current_stream(scores.device)
+        )
         return out
-    workspace.run(
-        _cpu.window_heatmap,
-        scores.data_ptr(),
-        maps,
-        boxes.data_ptr(),
-        count,
-        out.data_ptr(),
-        *size,
-    )
+    workspace.run(_cpu.window_heatmap, *arguments)
     return out
-
-
-def _heatmap_cuda(scores: torch.Tensor, boxes: torch.Tensor, out: torch.Tensor) -> None:
-    maps, height, width = out.shape
-    # Scores become integers of a size that fits the greatest; one plane more is for the counts.
-    largest = scores.abs().amax(1)
-    changes = torch.zeros((maps + 1, height, width), dtype=torch.int64, device=scores.device)
-    _native.cuda().window_heatmap(
-        scores.data_ptr(),
-        largest.data_ptr(),
-        maps,
-        boxes.data_ptr(),
-        len(boxes),
-        changes.data_ptr(),
-        out.data_ptr(),
-        height,
-        width,
-        scores.get_device(),
-        current_stream(scores.device),
-    )

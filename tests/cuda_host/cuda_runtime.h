@@ -151,6 +151,14 @@ template <class T> T atomicAdd(T* to, T value) {
     return before;
 }
 
+inline unsigned atomicOr(unsigned* to, unsigned value) {
+    cuda_host::begin_atomic();
+    const unsigned before = *to;
+    *to |= value;
+    cuda_host::end_atomic();
+    return before;
+}
+
 template <class T> T __ldg(const T* from) {
     return *from;
 }

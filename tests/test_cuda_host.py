@@ -18,9 +18,11 @@ from pyxai.ops import (
     cam_project,
     cam_project_render,
     cam_render,
+    crop_windows,
     mask_blend,
     mask_penalized_step_,
     mask_penalty,
+    window_heatmap,
 )
 
 TESTS = Path(__file__).parent
@@ -55,6 +57,12 @@ def test_launches_of_other_maps(cuda_host):
     photos = torch.zeros(1, 40, 40, 3, dtype=torch.uint8)
     colors = torch.zeros(256, 4, dtype=torch.uint8)
     assert launches(cuda_host, cam_overlay, photos, torch.randn(1, 7, 7), colors) == 1
+
+
+def test_windows_and_heat_maps_are_one_launch_each(cuda_host):
+    photo, boxes = torch.rand(3, 40, 50), torch.tensor([[0, 0, 20, 30], [5, 6, 25, 31]])
+    assert launches(cuda_host, crop_windows, photo, boxes, (16, 17)) == 1
+    assert launches(cuda_host, window_heatmap, torch.randn(7, 2), boxes, (40, 50)) == 1
 
 
 def test_conversions_round_as_torch_does(cuda_host):

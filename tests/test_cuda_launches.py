@@ -113,7 +113,7 @@ FAMILIES = {
 
 
 # On a device of any kind; tests/test_cuda_host.py counts those of one with clusters.
-ONE_LAUNCH = ("render", "overlay", "project and render many images")
+ONE_LAUNCH = ("render", "overlay", "project and render many images", "crops")
 
 
 def moved(tensors):

@@ -284,7 +284,9 @@ def naive_heatmap(scores, boxes, size):
 
 
 @pytest.mark.parametrize("maps", [1, 5])
-@pytest.mark.parametrize("size", [(37, 50), (1, 1), (1, 90), (80, 1), (6, 520), (70, 1030)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(37, 50), (1, 1), (1, 90), (80, 1), (6, 520), (70, 1030)], ids=str
+)
 @pytest.mark.parametrize("count", [1, 2, 300, 3000])
 def test_heatmap(kernels, count, size, maps):
     scores = 1e3 * torch.randn(maps, count, device=kernels)

@@ -180,15 +180,16 @@ __device__ inline unsigned blend(unsigned photo, unsigned color, unsigned b) {
 }
 
 // A thread's pixels of one row: with `vectors` four neighbours, always all of them; otherwise
-// `count` pixels that lie a warp apart, so that a warp still writes neighbours.
+// pixels that lie a warp apart, so that a warp still writes neighbours. `left`: pixels of the row
+// from the first on.
 template <bool vectors>
-__device__ inline void write_floats(float* out, int count, const float (&values)[kPixels]) {
+__device__ inline void write_floats(float* out, int left, const float (&values)[kPixels]) {
     if constexpr (vectors) {
         *reinterpret_cast<float4*>(out) = make_float4(values[0], values[1], values[2], values[3]);
     } else {
 #pragma unroll
         for (int i = 0; i < kPixels; ++i) {
-            if (i < count) {
+            if (i * kWarp < left) {
                 out[i * kWarp] = values[i];
             }
         }
@@ -196,24 +197,39 @@ __device__ inline void write_floats(float* out, int count, const float (&values)
 }
 
 template <bool vectors>
-__device__ inline void write_bytes(std::uint8_t* out, int count, const float (&values)[kPixels]) {
+__device__ inline void write_bytes(std::uint8_t* out, int left, const float (&values)[kPixels]) {
     if constexpr (vectors) {
         *reinterpret_cast<unsigned*>(out) = to_index(values[0]) | to_index(values[1]) << 8 |
                                             to_index(values[2]) << 16 | to_index(values[3]) << 24;
     } else {
 #pragma unroll
         for (int i = 0; i < kPixels; ++i) {
-            if (i < count) {
+            if (i * kWarp < left) {
                 out[i * kWarp] = static_cast<std::uint8_t>(to_index(values[i]));
             }
         }
     }
 }
 
+// Three words of each of the first `lanes` lanes, one after the other; `out` is the first of this
+// lane's. The lanes write neighbours at a time, so that each sector is written once.
+__device__ inline void write_triples(unsigned* out, const unsigned (&words)[3], int lanes) {
+    const int lane = threadIdx.x % kWarp;
+    const unsigned mask = 0xffffffffu >> (kWarp - lanes);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        const int at = i * lanes + lane, from = at / 3;
+        const unsigned first = __shfl_sync(mask, words[0], from);
+        const unsigned second = __shfl_sync(mask, words[1], from);
+        const unsigned third = __shfl_sync(mask, words[2], from);
+        out[at - 3 * lane] = at % 3 == 0 ? first : at % 3 == 1 ? second : third;
+    }
+}
+
 // `colors` holds r, g, b, a from the lowest byte up. Four neighbours are 12 bytes: three words.
 template <bool vectors>
 __device__ inline void write_overlay(const std::uint8_t* photo, const unsigned* colors,
-                                     std::uint8_t* out, int count, const float (&values)[kPixels]) {
+                                     std::uint8_t* out, int left, const float (&values)[kPixels]) {
     unsigned words[3] = {};
     if constexpr (vectors) {
 #pragma unroll
@@ -223,7 +239,7 @@ __device__ inline void write_overlay(const std::uint8_t* photo, const unsigned* 
     }
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-        if (!vectors && i >= count) {
+        if (!vectors && i * kWarp >= left) {
             continue;
         }
         const unsigned color = colors[to_index(values[i])];
@@ -244,23 +260,21 @@ __device__ inline void write_overlay(const std::uint8_t* photo, const unsigned* 
         }
     }
     if constexpr (vectors) {
-#pragma unroll
-        for (int i = 0; i < 3; ++i) {
-            reinterpret_cast<unsigned*>(out)[i] = words[i];
-        }
+        const int lanes = min(static_cast<int>(threadIdx.x) % kWarp + left / kPixels, kWarp);
+        write_triples(reinterpret_cast<unsigned*>(out), words, lanes);
     }
 }
 
 template <Picture picture, bool vectors>
 __device__ inline void write_pixels(const RenderParams& params, const unsigned* colors,
-                                    std::int64_t pixel, int count, const float (&values)[kPixels]) {
+                                    std::int64_t pixel, int left, const float (&values)[kPixels]) {
     if constexpr (picture == Picture::kFloat) {
-        write_floats<vectors>(static_cast<float*>(params.out) + pixel, count, values);
+        write_floats<vectors>(static_cast<float*>(params.out) + pixel, left, values);
     } else if constexpr (picture == Picture::kByte) {
-        write_bytes<vectors>(static_cast<std::uint8_t*>(params.out) + pixel, count, values);
+        write_bytes<vectors>(static_cast<std::uint8_t*>(params.out) + pixel, left, values);
     } else {
         write_overlay<vectors>(params.photos + 3 * pixel, colors,
-                               static_cast<std::uint8_t*>(params.out) + 3 * pixel, count, values);
+                               static_cast<std::uint8_t*>(params.out) + 3 * pixel, left, values);
     }
 }
 
@@ -271,7 +285,7 @@ __device__ inline void render_rows(const RenderParams& params, const Map<small>&
                                    const unsigned* colors, const Columns& columns,
                                    std::int64_t index, int x, int begin, int end) {
     const std::int64_t map_width = params.map_width;
-    const int count = (params.width - x + kWarp - 1) / kWarp; // of pixels a warp apart
+    const int left = params.width - x;
     float upper[kPixels], lower[kPixels];
     int held = -2; // source row in `upper`; the next one is in `lower`
     for (int y = begin; y < end; ++y) {
@@ -294,16 +308,17 @@ __device__ inline void render_rows(const RenderParams& params, const Map<small>&
             values[i] = upper[i] + tap.weight * (lower[i] - upper[i]);
         }
         const std::int64_t row = index * params.height + y;
-        write_pixels<picture, vectors>(params, colors, row * params.width + x, count, values);
+        write_pixels<picture, vectors>(params, colors, row * params.width + x, left, values);
     }
 }
 
 // Half of the occupancy is enough to keep memory writing; with more, registers spill on sm_80.
-constexpr int kRenderBlocks = 8; // of a multiprocessor
+template <Picture picture> // blocks of a multiprocessor
+constexpr int kRenderBlocks = picture == Picture::kOverlay ? 7 : 8;
 
 // grid: (tiles of columns, tiles of rows, M); block: (kWarp, kRowThreads).
 template <Picture picture, bool vectors, bool small>
-__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks)
+__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<picture>)
     render_kernel(const RenderParams params) {
     __shared__ unsigned colors[picture == Picture::kOverlay ? kColors : 1];
     __shared__ float cells[small ? kSmallMap : 1];

@@ -113,6 +113,18 @@ def test_fused_equals_separate(kernels, threads, shape, size):
         assert torch.equal(pictures, cam_render(maps, size, relu=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kind", ["contiguous", "channels_last"])
+def test_many_targets_of_one_image_and_of_many(kernels, kind, dtype):
+    """On CUDA the tiles of few images are narrow."""
+    features = layout(torch.randn(32, 70, 9, 15, device=kernels), kind).to(dtype)
+    weights = torch.randn(1, 40, 70, device=kernels)
+    found = cam_project(features, weights)
+    assert torch.equal(found[-1:], cam_project(features[-1:], weights))
+    expected = torch.einsum("tc,nchw->nthw", weights[0].double(), features.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 # On CUDA these are clusters of 8, 4, 2 blocks, and single blocks; maps of a tile and of several,
 # as large as one launch takes, and larger.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -101,10 +101,8 @@ class Counter:
         for row in text.splitlines():
             first, *rest = row.split()
             if first == "launch":
-                kernels = collections.Counter(kernel for kernel, _, _ in lines if kernel)
-                launches.append(
-                    Launch(kernels.most_common(1)[0][0], *map(int, rest), list(lines.values()))
-                )
+                most = collections.Counter(kernel for kernel, _, _ in lines).most_common(1)
+                launches.append(Launch(most[0][0], *map(int, rest), list(lines.values())))
                 lines = collections.OrderedDict()
                 continue
             (kernel, where), kind = self._places[first], " ".join(rest[:2])
@@ -132,7 +130,7 @@ class Counter:
             ours = [file for _, file in frames if "/csrc/" in file] or [frames[0][1]]
             inner = next((each for each in ours if "_cuda.h" in each), ours[0])
             where = re.sub(r" \(discriminator \d+\)", "", Path(inner).name)
-            self._places[offset] = (_short(kernels[-1]) if kernels else "", where)
+            self._places[offset] = (_short((kernels or [frames[-1][0]])[-1]), where)
 
 
 def _short(name: str) -> str:

@@ -50,6 +50,14 @@ void launch_project_few(ProjectParams params, void* stream) {
            dim3(kFewThreads), stream, params);
 }
 
+template <DType type, bool channels_last, int positions>
+void launch_project_many(const ProjectParams& params, void* stream) {
+    const dim3 grid = make_grid(ceil_divide(params.positions, positions),
+                                ceil_divide(params.targets, kTile), params.images);
+    launch("project_many_kernel", project_many_kernel<type, channels_last, positions>, grid,
+           dim3(Tiles<positions>::kThreads), stream, params);
+}
+
 template <DType type, bool channels_last>
 void launch_project(const ProjectParams& params, void* stream) {
     if (params.targets == 1) {
@@ -57,10 +65,13 @@ void launch_project(const ProjectParams& params, void* stream) {
     } else if (params.targets <= kFewTargets) {
         launch_project_few<type, channels_last, 4>(params, stream);
     } else {
-        const dim3 grid = make_grid(ceil_divide(params.positions, kTile),
-                                    ceil_divide(params.targets, kTile), params.images);
-        launch("project_many_kernel", project_many_kernel<type, channels_last>, grid,
-               dim3(kManyThreads), stream, params);
+        constexpr int narrow = 16, wide = 32;
+        const std::int64_t target_tiles = ceil_divide(params.targets, kTile);
+        if (ceil_divide(params.positions, wide) * target_tiles * params.images < kProjectBlocks) {
+            launch_project_many<type, channels_last, narrow>(params, stream);
+        } else {
+            launch_project_many<type, channels_last, wide>(params, stream);
+        }
     }
 }
 

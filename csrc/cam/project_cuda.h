@@ -150,22 +150,30 @@ __global__ void __launch_bounds__(kFewThreads, 1) project_few_kernel(const Proje
     }
 }
 
-constexpr int kTile = 32;  // targets, and positions, of a block
+constexpr int kTile = 32;  // targets of a block
 constexpr int kDepth = 16; // channels of a step
 constexpr int kGroups = 4; // of threads, which take the steps in turn: few blocks, yet many warps
-constexpr int kGroupThreads = (kTile / 4) * (kTile / 4);
-constexpr int kManyThreads = kGroups * kGroupThreads;
-constexpr int kFetched = kTile * kDepth / kGroupThreads; // elements of a thread, of either operand
-constexpr int kTilePitch = kTile + 4; // keeps float4 loads aligned, and most banks apart
-static_assert(kGroups * kTile * kTile <= 2 * kGroups * kDepth * kTilePitch, "partial sums fit");
 
-// One operand's [kDepth, kTile] tiles of a thread group, on their way from global to shared memory:
-// columns are targets or positions. With `along` channels are neighbours in memory (weights, and
-// features when channels_last), otherwise columns are.
-template <DType type, bool along> struct Fetch {
+// For tiles of so many positions: narrow ones make more blocks. The sums are the same.
+template <int positions> struct Tiles {
+    static constexpr int kAcross = positions / 4; // threads; each has 4 targets and 4 positions
+    static constexpr int kGroupThreads = kTile / 4 * kAcross;
+    static constexpr int kThreads = kGroups * kGroupThreads;
+    // Keeps float4 loads aligned, and most banks apart.
+    static constexpr int kWeightsPitch = kTile + 4;
+    static constexpr int kFeaturesPitch = positions + 4;
+    static constexpr int kGroupMemory = kDepth * (kWeightsPitch + kFeaturesPitch);
+    static_assert(kTile * positions <= kGroupMemory, "partial sums fit");
+};
+
+// One operand's [kDepth, width] tiles of a group of `threads`, on their way from global to shared
+// memory: columns are targets or positions. With `along` channels are neighbours in memory
+// (weights, and features when channels_last), otherwise columns are.
+template <DType type, bool along, int width, int threads> struct Fetch {
     using Storage = typename Element<type>::Storage;
-    // A thread's elements lie this far apart in the tile, columns or channels.
-    static constexpr int kStep = kGroupThreads / (along ? kDepth : kTile);
+    static constexpr int kFetched = width * kDepth / threads; // elements of a thread
+    // They lie this far apart in the tile, columns or channels.
+    static constexpr int kStep = threads / (along ? kDepth : width);
 
     const Storage* next;   // first element of the step to come
     std::int64_t distance; // between its elements in memory
@@ -188,10 +196,10 @@ template <DType type, bool along> struct Fetch {
 
     // Place of a thread's first element within the tile.
     static __device__ int column_of(int thread) {
-        return along ? thread / kDepth : thread % kTile;
+        return along ? thread / kDepth : thread % width;
     }
     static __device__ int channel_of(int thread) {
-        return along ? thread % kDepth : thread / kTile;
+        return along ? thread % kDepth : thread / width;
     }
 
     // Elements outside the matrix count as zero.
@@ -206,24 +214,26 @@ template <DType type, bool along> struct Fetch {
         channels -= kGroups * kDepth;
     }
 
-    __device__ void store(float* tile, int thread) const {
-        float* first = tile + channel_of(thread) * kTilePitch + column_of(thread);
+    __device__ void store(float* tile, int pitch, int thread) const {
+        float* first = tile + channel_of(thread) * pitch + column_of(thread);
 #pragma unroll
         for (int i = 0; i < kFetched; ++i) {
-            first[i * kStep * (along ? 1 : kTilePitch)] = values[i];
+            first[i * kStep * (along ? 1 : pitch)] = values[i];
         }
     }
 };
 
 // sums[4 targets][4 positions] of a thread += one step's tiles.
+template <int positions>
 __device__ inline void multiply_tiles(const float* weights, const float* features, int thread,
                                       float (&sums)[4][4]) {
-    const float* rows = weights + 4 * (thread / (kTile / 4));
-    const float* columns = features + 4 * (thread % (kTile / 4));
+    using T = Tiles<positions>;
+    const float* rows = weights + 4 * (thread / T::kAcross);
+    const float* columns = features + 4 * (thread % T::kAcross);
 #pragma unroll
     for (int k = 0; k < kDepth; ++k) {
-        const float4 w4 = *reinterpret_cast<const float4*>(rows + k * kTilePitch);
-        const float4 f4 = *reinterpret_cast<const float4*>(columns + k * kTilePitch);
+        const float4 w4 = *reinterpret_cast<const float4*>(rows + k * T::kWeightsPitch);
+        const float4 f4 = *reinterpret_cast<const float4*>(columns + k * T::kFeaturesPitch);
         const float w[4] = {w4.x, w4.y, w4.z, w4.w};
         const float f[4] = {f4.x, f4.y, f4.z, f4.w};
 #pragma unroll
@@ -237,25 +247,28 @@ __device__ inline void multiply_tiles(const float* weights, const float* feature
 }
 
 // Adds the groups' sums in their order and writes the tile that is there.
+template <int positions>
 __device__ inline void write_tile(const ProjectParams& params, float* memory, std::int64_t image,
                                   std::int64_t first_target, std::int64_t first_position,
                                   const float (&sums)[4][4]) {
-    const int group = threadIdx.x / kGroupThreads;
-    const int thread = threadIdx.x % kGroupThreads;
-    float* mine = memory + group * kTile * kTile + 4 * (thread % (kTile / 4));
+    using T = Tiles<positions>;
+    constexpr int size = kTile * positions;
+    const int group = threadIdx.x / T::kGroupThreads;
+    const int thread = threadIdx.x % T::kGroupThreads;
+    float* mine = memory + group * size + 4 * (thread % T::kAcross);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        *reinterpret_cast<float4*>(mine + (4 * (thread / (kTile / 4)) + i) * kTile) =
+        *reinterpret_cast<float4*>(mine + (4 * (thread / T::kAcross) + i) * positions) =
             make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
     }
     __syncthreads();
-    for (int item = threadIdx.x; item < kTile * kTile; item += kManyThreads) {
-        const std::int64_t target = first_target + item / kTile;
-        const std::int64_t position = first_position + item % kTile;
+    for (int item = threadIdx.x; item < size; item += T::kThreads) {
+        const std::int64_t target = first_target + item / positions;
+        const std::int64_t position = first_position + item % positions;
         float sum = memory[item];
 #pragma unroll
         for (int g = 1; g < kGroups; ++g) {
-            sum += memory[g * kTile * kTile + item];
+            sum += memory[g * size + item];
         }
         if (target < params.targets && position < params.positions) {
             params.maps[(image * params.targets + target) * params.positions + position] = sum;
@@ -266,46 +279,49 @@ __device__ inline void write_tile(const ProjectParams& params, float* memory, st
 
 // One tile of one image's product weights [T, C] x features [C, P]; the next step's tiles are on
 // their way while this step's are multiplied.
-template <DType type, bool channels_last>
+template <DType type, bool channels_last, int positions>
 __device__ inline void project_tile(const ProjectParams& params, float* memory, std::int64_t image,
                                     std::int64_t first_target, std::int64_t first_position) {
+    using T = Tiles<positions>;
     const std::int64_t channels = params.channels;
     const auto* features = static_cast<const typename Element<type>::Storage*>(params.features) +
                            image * channels * params.positions;
     const float* weights = params.weights + image * params.weights_stride;
-    const int group = threadIdx.x / kGroupThreads;
-    const int thread = threadIdx.x % kGroupThreads;
-    float* weights_tile = memory + 2 * group * kDepth * kTilePitch;
-    float* features_tile = weights_tile + kDepth * kTilePitch;
+    const int group = threadIdx.x / T::kGroupThreads;
+    const int thread = threadIdx.x % T::kGroupThreads;
+    float* weights_tile = memory + group * T::kGroupMemory;
+    float* features_tile = weights_tile + kDepth * T::kWeightsPitch;
 
-    Fetch<DType::kFloat32, true> w(weights, first_target, params.targets, group * kDepth, channels,
-                                   thread);
-    Fetch<type, channels_last> f(features, first_position, params.positions, group * kDepth,
-                                 channels, thread);
+    Fetch<DType::kFloat32, true, kTile, T::kGroupThreads> w(weights, first_target, params.targets,
+                                                            group * kDepth, channels, thread);
+    Fetch<type, channels_last, positions, T::kGroupThreads> f(
+        features, first_position, params.positions, group * kDepth, channels, thread);
     float sums[4][4] = {};
     w.load();
     f.load();
     for (std::int64_t step = 0; step < channels; step += kGroups * kDepth) {
-        w.store(weights_tile, thread);
-        f.store(features_tile, thread);
+        w.store(weights_tile, T::kWeightsPitch, thread);
+        f.store(features_tile, T::kFeaturesPitch, thread);
         __syncthreads();
         w.load();
         f.load();
-        multiply_tiles(weights_tile, features_tile, thread, sums);
+        multiply_tiles<positions>(weights_tile, features_tile, thread, sums);
         __syncthreads();
     }
-    write_tile(params, memory, image, first_target, first_position, sums);
+    write_tile<positions>(params, memory, image, first_target, first_position, sums);
 }
 
 // grid: (tiles of positions, tiles of targets, N).
-template <DType type, bool channels_last>
-__global__ void __launch_bounds__(kManyThreads, 2) project_many_kernel(const ProjectParams params) {
-    __shared__ __align__(16) float memory[2 * kGroups * kDepth * kTilePitch];
-    const std::int64_t first_position = static_cast<std::int64_t>(blockIdx.x) * kTile;
+template <DType type, bool channels_last, int positions>
+__global__ void __launch_bounds__(Tiles<positions>::kThreads, 2)
+    project_many_kernel(const ProjectParams params) {
+    __shared__ __align__(16) float memory[kGroups * Tiles<positions>::kGroupMemory];
+    const std::int64_t first_position = static_cast<std::int64_t>(blockIdx.x) * positions;
     for (std::int64_t image = blockIdx.z; image < params.images; image += gridDim.z) {
         for (std::int64_t target = std::int64_t{kTile} * blockIdx.y; target < params.targets;
              target += std::int64_t{kTile} * gridDim.y) {
-            project_tile<type, channels_last>(params, memory, image, target, first_position);
+            project_tile<type, channels_last, positions>(params, memory, image, target,
+                                                         first_position);
         }
     }
 }

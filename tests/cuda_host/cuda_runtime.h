@@ -15,7 +15,11 @@
 #include <functional>
 
 #define __global__
+#if CUDA_HOST_TRAFFIC // so that each access is seen to be of a kernel
+#define __device__ __attribute__((always_inline))
+#else
 #define __device__
+#endif
 #define __host__
 #define __launch_bounds__(...)
 #define __grid_constant__

@@ -77,9 +77,7 @@ def objcopy() -> str:
 
 def address_sanitizer() -> str:
     """The library that a process preloads to load a module built with `sanitize`."""
-    command = [compiler(), "-print-file-name=libasan.so"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return _call([compiler(), "-print-file-name=libasan.so"]).strip()
 
 
 def _digest(command: list[str]) -> str:
@@ -103,6 +101,8 @@ def build(sanitize: bool = False, watch: str | None = None) -> Path:
     others = [*UNITS[KERNEL_UNITS:]]
     watched: tuple[str, ...] = ()
     if watch is not None:
+        if "clang" in _call([compiler(), "--version"]):  # has other calls
+            raise CannotBuild("accesses to memory are watched by what g++ compiles")
         watched = (*WATCHED, f"-DCUDA_HOST_TRAFFIC={int(watch == 'traffic')}")
         others += ["tests/cuda_host/accesses.cpp", WATCHERS[watch][0]]
         kernels += WATCHERS[watch][1:]
@@ -134,10 +134,11 @@ def build(sanitize: bool = False, watch: str | None = None) -> Path:
     return module
 
 
-def _call(command: list[str]) -> None:
+def _call(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+    return done.stdout
 
 
 @functools.cache

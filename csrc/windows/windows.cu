@@ -111,7 +111,7 @@ void heatmap(const HeatmapArgs& args, int device, void* stream) {
     if (args.maps == 0 || args.height * args.width == 0) {
         return;
     }
-    PYXAI_CHECK(args.count <= std::numeric_limits<int>::max(), "too many boxes");
+    PYXAI_CHECK(args.count <= kLargest, "too many boxes");
     PYXAI_CHECK(args.height <= kLargest && args.width <= kLargest, "map too wide or high");
     HeatmapParams params{};
     params.scores = args.scores;

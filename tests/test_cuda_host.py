@@ -142,6 +142,7 @@ def test_kernels_under_sanitizers(checks):
     def run(path):
         return subprocess.run(
             [*command, "-k", chosen, path],
+            cwd=TESTS,  # not the root, whose `pyxai` may not be what was installed
             env=environment,
             capture_output=True,
             text=True,

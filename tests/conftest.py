@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import torch
 from networks import SmallNet
+from on_cuda import on_cuda
 from train_photos import COLOURS, photo
 
 from pyxai.cli import main
-from pyxai.ops import _cam_native, _mask_native, _native, _windows_native
+from pyxai.ops import _native
 
-_PROBLEM = _native.cuda_status()["problem"]
-_CUDA = pytest.param(
-    "cuda",
-    marks=[pytest.mark.cuda, pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}")],
-)
+_CUDA = pytest.param("cuda", marks=on_cuda)
 
 
 @pytest.fixture(params=["cpu", _CUDA])
@@ -48,23 +45,18 @@ def watched_module():
         pytest.skip(f"CUDA kernels on the host: {error}")
 
 
-def _in_place_of_the_cpu(module, monkeypatch):
-    kernels = cuda_on_host.Kernels(module, _native.cpu)
-    for user in (_cam_native, _mask_native, _windows_native):
-        monkeypatch.setattr(user, "_cpu", kernels)
-    return kernels
-
-
 @pytest.fixture
-def cuda_host(host_module, monkeypatch):
+def cuda_host(host_module):
     """Puts the CUDA kernels, run on the host, in the place of the CPU's."""
-    return _in_place_of_the_cpu(host_module, monkeypatch)
+    with cuda_on_host.in_place_of_the_cpu(host_module) as kernels:
+        yield kernels
 
 
 @pytest.fixture
-def watched_cuda_host(watched_module, monkeypatch):
+def watched_cuda_host(watched_module):
     """The same, with a launch that fails where two threads race."""
-    return _in_place_of_the_cpu(watched_module, monkeypatch)
+    with cuda_on_host.in_place_of_the_cpu(watched_module) as kernels:
+        yield kernels
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vbmi", "cuda-on-host", _CUDA])

@@ -12,8 +12,6 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
-import math
-import mmap
 import os
 import shutil
 import subprocess
@@ -22,6 +20,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+
+from pyxai.ops import _cam_native, _mask_native, _native, _windows_native
 
 ROOT = Path(__file__).resolve().parent.parent
 UNITS = (
@@ -151,10 +151,18 @@ def load(path: Path):
     return module
 
 
-def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Takes memory only for what is written to: a tensor may be larger than the machine."""
-    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
+@contextlib.contextmanager
+def in_place_of_the_cpu(module):
+    """Yields the `Kernels` of a module, which run what else the CPU's kernels would."""
+    users = (_cam_native, _mask_native, _windows_native)
+    before, kernels = [user._cpu for user in users], Kernels(module, _native.cpu)
+    try:
+        for user in users:
+            user._cpu = kernels
+        yield kernels
+    finally:
+        for user, cpu in zip(users, before, strict=True):
+            user._cpu = cpu
 
 
 class Kernels:
@@ -166,6 +174,7 @@ class Kernels:
     def __init__(self, cuda, cpu):
         self._cuda, self._cpu = cuda, cpu
         library = ctypes.CDLL(cuda.__spec__.origin)  # the one that is loaded already
+        self.parts = cuda.PENALTY_PARTS  # blocks of a large mask in the kernel of penalties
         self._count = ctypes.c_uint64.in_dll(library, "cuda_host_launches")
         self._most_blocks = ctypes.c_uint64.in_dll(library, "cuda_host_most_blocks")
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from on_cuda import on_cuda
 
 from pyxai.ops import (
-    _native,
     cam_overlay,
     cam_project,
     cam_project_render,
@@ -22,8 +22,6 @@ from pyxai.ops import (
     window_heatmap,
 )
 
-_PROBLEM = _native.cuda_status()["problem"]
-on_cuda = [pytest.mark.cuda, pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}")]
 GIB = 1 << 30
 BOXES = torch.tensor([[0, 0, 20, 30], [5, 6, 25, 31], [1, 1, 41, 33]])
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from in_threads import in_threads
 from networks import SmallNet
+from on_cuda import on_cuda
 from torch import nn
 
 import pyxai
-from pyxai.ops import _graphs, _native
-
-_PROBLEM = _native.cuda_status()["problem"]
+from pyxai.ops import _graphs
 
 
 def write(into, values):
@@ -420,9 +419,9 @@ def test_masks_of_models_that_cannot_be_recorded(log, small_net, monkeypatch):
 # ---- on a device ----
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(_PROBLEM is not None, reason=f"CUDA: {_PROBLEM}")
 class TestOnADevice:
+    pytestmark = on_cuda
+
     def test_accelerated_networks(self, small_net):
         small_net.cuda()
         images = torch.randn(4, 2, 3, 32, 32, device="cuda")

@@ -6,11 +6,13 @@ On the host only the last blocks of a launch run, and memory that they do not to
 from __future__ import annotations
 
 import contextlib
+import math
+import mmap
 import os
 
-import cuda_on_host
 import pytest
 import torch
+from on_cuda import on_cuda
 
 from pyxai.ops import (
     _native,
@@ -26,15 +28,16 @@ from pyxai.ops import (
 )
 
 pytestmark = pytest.mark.slow
-PROBLEM = _native.cuda_status()["problem"]
 LARGE = 2**31 + 2**20
 SIDE = 1024
-PARTS = 16  # blocks of a mask in the kernel of penalties
 COUNT = LARGE // SIDE**2 + 1  # of pictures
 
 
 class OnDevice:
     device = torch.device("cuda")
+
+    def __init__(self):
+        self.parts = _native.cuda().PENALTY_PARTS
 
     def zeros(self, *shape, dtype=torch.float32):
         return torch.zeros(*shape, dtype=dtype, device="cuda")
@@ -51,24 +54,20 @@ class OnDevice:
 
 class OnHost:
     device = torch.device("cpu")
-    zeros = staticmethod(cuda_on_host.zeros)
 
     def __init__(self, kernels):
-        self.last_blocks = kernels.last_blocks
+        self.last_blocks, self.parts = kernels.last_blocks, kernels.parts
+
+    def zeros(self, *shape, dtype=torch.float32):
+        """Takes memory only for what is written to."""
+        memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+        return torch.frombuffer(memory, dtype=dtype).view(shape)
 
     def room(self, gib):
         pass
 
 
-@pytest.fixture(
-    params=[
-        "cuda-on-host",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.cuda, pytest.mark.skipif(PROBLEM is not None, reason=f"{PROBLEM}")],
-        ),
-    ]
-)
+@pytest.fixture(params=["cuda-on-host", pytest.param("cuda", marks=on_cuda)])
 def place(request):
     if request.param == "cuda":
         yield OnDevice()
@@ -163,18 +162,19 @@ def test_penalty_and_step(place, penalized):
     some = [each[-1:].clone() for each in (masks, slopes, first, second)]
     numbers = {"tv_weight": 1.0, "l1_weight": 1.0}
     if penalized:
-        with place.last_blocks(PARTS):
+        with place.last_blocks(place.parts):
             found = mask_penalized_step_(masks, slopes, first, second, 1, **numbers)
         expected = mask_penalized_step_(*some, 1, **numbers)
     else:
-        with place.last_blocks(PARTS):
+        with place.last_blocks(place.parts):
             found = mask_penalty(masks, **numbers)
             mask_step_(masks, slopes, first, second, 1)
         expected = mask_penalty(some[0], **numbers)
         mask_step_(*some, 1)
     assert torch.equal(found[-1:], expected)
     for each, stepped in zip((masks, first, second), (some[0], *some[2:]), strict=True):
-        assert torch.equal(each[-1, -PARTS // 4 :], stepped[0, -PARTS // 4 :])  # of these blocks
+        rows = place.parts * 256 // SIDE  # of these blocks
+        assert torch.equal(each[-1, -rows:], stepped[0, -rows:])
 
 
 @pytest.mark.parametrize("photo_dtype", [torch.uint8, torch.float32])

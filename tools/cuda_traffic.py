@@ -14,7 +14,6 @@ Latency, occupancy, instructions and what L1 keeps for others are not modelled.
 from __future__ import annotations
 
 import argparse
-import collections
 import ctypes
 import importlib
 import json
@@ -29,8 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests")]  # behind what is installed
 
 import cuda_on_host  # noqa: E402
-
-from pyxai.ops import _cam_native, _mask_native, _native, _windows_native  # noqa: E402
 
 SECTOR = 32
 
@@ -80,13 +77,18 @@ class Device:
 
 
 class Counter:
-    """Runs calls with the kernels in the place of the CPU's."""
+    """Runs calls with the kernels in the place of the CPU's.
+
+    Raises:
+        CannotBuild: this machine lacks what that needs.
+    """
 
     def __init__(self) -> None:
+        tool = shutil.which("addr2line")
+        if tool is None:
+            raise cuda_on_host.CannotBuild("no addr2line (binutils)")
         self.module = cuda_on_host.build(watch="traffic")
-        kernels = cuda_on_host.Kernels(cuda_on_host.load(self.module), _native.cpu)
-        for user in (_cam_native, _mask_native, _windows_native):
-            user._cpu = kernels
+        self._where = [tool, "-a", "-f", "-i", "-C", "-e", str(self.module)]
         self._take = ctypes.CDLL(str(self.module)).cuda_host_traffic
         self._take.restype = ctypes.c_char_p
         self._places: dict[str, tuple[str, str]] = {}
@@ -94,19 +96,21 @@ class Counter:
     def count(self, call) -> list[Launch]:
         """The launches of one call."""
         self._take()
-        call()
+        with cuda_on_host.in_place_of_the_cpu(cuda_on_host.load(self.module)):
+            call()
         text = self._take().decode()
         self._resolve(set(re.findall(r"^([0-9a-f]+) ", text, re.MULTILINE)))
-        launches, lines = [], collections.OrderedDict()
+        launches, kernel = [], ""
+        lines: dict[tuple[str, str], Line] = {}
         for row in text.splitlines():
             first, *rest = row.split()
             if first == "launch":
-                most = collections.Counter(kernel for kernel, _, _ in lines).most_common(1)
-                launches.append(Launch(most[0][0], *map(int, rest), list(lines.values())))
-                lines = collections.OrderedDict()
+                launches.append(Launch(kernel, *map(int, rest), list(lines.values())))
+                lines, kernel = {}, ""
                 continue
-            (kernel, where), kind = self._places[first], " ".join(rest[:2])
-            line = lines.setdefault((kernel, where, kind), Line(where, kind))
+            (name, where), kind = self._places[first], " ".join(rest[:2])
+            kernel = name or kernel
+            line = lines.setdefault((where, kind), Line(where, kind))
             line.requests += int(rest[2])
             line.cycles += int(rest[3])
             line.sectors += int(rest[4])
@@ -114,28 +118,18 @@ class Counter:
 
     def _resolve(self, offsets: set[str]) -> None:
         new = sorted(offsets - self._places.keys())
-        tool = shutil.which("addr2line")
-        if tool is None:
-            raise cuda_on_host.CannotBuild("no addr2line (binutils)")
         # The calls return to what follows them.
-        command = [tool, "-a", "-f", "-i", "-C", "-e", str(self.module)]
-        command += [hex(int(each, 16) - 1) for each in new]
+        command = [*self._where, *(hex(int(each, 16) - 1) for each in new)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for offset, part in zip(
             new, re.split(r"^0x[0-9a-f]+\n", text, flags=re.M)[1:], strict=True
         ):
             rows = part.splitlines()
-            frames = list(zip(rows[::2], rows[1::2], strict=True))
-            kernels = [name for name, _ in frames if re.search(r"_kernel\b", name)]
-            ours = [file for _, file in frames if "/csrc/" in file] or [frames[0][1]]
-            inner = next((each for each in ours if "_cuda.h" in each), ours[0])
-            where = re.sub(r" \(discriminator \d+\)", "", Path(inner).name)
-            self._places[offset] = (_short((kernels or [frames[-1][0]])[-1]), where)
-
-
-def _short(name: str) -> str:
-    name = re.sub(r"pyxai::|cuda::|\(anonymous namespace\)::", "", name).removeprefix("void ")
-    return re.sub(r"\(.*", "", name.split("<")[0])
+            functions, files = rows[::2], rows[1::2]  # from the innermost on; a few are not inlined
+            kernel = re.search(r"\w+_kernel\b", "\n".join(functions))
+            where = next((file for file in files if "_cuda.h" in file), files[0])
+            where = re.sub(r" \(discriminator \d+\)", "", Path(where).name)
+            self._places[offset] = (kernel[0] if kernel else "", where)
 
 
 def work(small: bool):
@@ -164,7 +158,11 @@ def main() -> None:
     parser.add_argument("--lines", action="store_true", help="also each line of code")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     given = parser.parse_args()
-    counter, device, found = Counter(), Device(), {}
+    try:
+        counter = Counter()
+    except cuda_on_host.CannotBuild as error:
+        parser.error(str(error))
+    device, found = Device(), {}
     print(f"{'':36} {'kernel':24} {'MB read':>9}       {'MB written':>10}      L1 busy")
     for name, make in work(given.small):
         if given.work not in name:
@@ -179,6 +177,8 @@ def main() -> None:
                         f"{line.cycles / line.requests:6.2f} cycles "
                         f"{line.sectors / line.requests:6.2f} sectors  {line.where}"
                     )
+    if not found:
+        parser.error(f"--work: expected a part of the name of some work, got {given.work!r}")
     if given.json:
         rows = {name: [asdict(each) for each in launches] for name, launches in found.items()}
         given.json.write_text(json.dumps(rows, indent=1) + "\n")

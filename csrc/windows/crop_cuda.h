@@ -8,6 +8,7 @@
 #include "../common/bilinear.h"
 #include "../common/cuda_launch.h"
 #include "../common/element_cuda.h"
+#include "box_cuda.h"
 #include "windows.h"
 
 namespace pyxai::cuda {
@@ -35,15 +36,6 @@ struct ByteElement {
         return static_cast<float>(value);
     }
 };
-
-// What the caller was to see to: x0, y0 inside the photo, x1, y1 behind them.
-__device__ inline WindowBox box_inside(const WindowBox& box, int height, int width) {
-    const std::int64_t x0 = max(0ll, min(static_cast<long long>(box.x0), width - 1ll));
-    const std::int64_t y0 = max(0ll, min(static_cast<long long>(box.y0), height - 1ll));
-    const std::int64_t x1 = max(x0 + 1ll, min(static_cast<long long>(box.x1), 0ll + width));
-    const std::int64_t y1 = max(y0 + 1ll, min(static_cast<long long>(box.y1), 0ll + height));
-    return WindowBox{x0, y0, x1, y1};
-}
 
 // The columns of a thread in a box: offsets from the start of a row of it, and the channel.
 struct CropColumns {

@@ -11,7 +11,7 @@
 #include <cuda_runtime.h>
 
 #include "../common/cuda_launch.h"
-#include "crop_cuda.h"
+#include "box_cuda.h"
 #include "heatmap_scale.h"
 #include "windows.h"
 

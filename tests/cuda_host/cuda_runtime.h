@@ -244,7 +244,8 @@ template <class... Params, class... Values>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                Values&&... values) {
     const unsigned cluster = config->numAttrs == 0 ? 1 : config->attrs->val.clusterDim.x;
-    cuda_host::run(config->gridDim, config->blockDim, cluster, [&] { kernel(values...); });
+    const auto body = [&] { kernel(values...); };
+    cuda_host::run(config->gridDim, config->blockDim, cluster, std::ref(body));
     return cudaSuccess;
 }
 

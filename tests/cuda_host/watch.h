@@ -29,8 +29,7 @@ extern Watched watched;
 // not for a thread's own stack, parameters, and variables like threadIdx.
 void access(const void* address, std::size_t size, bool writes, const void* from);
 
-// What it does before a launch and after it; the latter says what was wrong, or
-// nothing.
+// What it does before a launch and after it; the latter says what was wrong, or nothing.
 extern void (*before_launch)();
 extern std::string (*after_launch)();
 

@@ -20,6 +20,21 @@ class MissingExtraError(ImportError):
         )
 
 
+REFUSALS = (
+    *(RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError),
+    *(ArithmeticError, NotImplementedError),
+)
+"""What code of others raises at an input that it does not take; see `passes_through`."""
+
+
+def passes_through(error: BaseException) -> bool:
+    """Whether an error is about the moment (no memory left) and says nothing about the input."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(words in said for words in ("out of memory", "not enough memory", "allocate memory"))
+
+
 def argument_error(argument: str, expected: str, got: object) -> ValueError:
     """The error for a bad argument; `got` may be a tensor, which is described, not printed."""
     return ValueError(f"{argument}: expected {expected}, got {describe(got)}")

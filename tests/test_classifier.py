@@ -19,9 +19,11 @@ from torch import nn
 
 import pyxai
 from pyxai.classifier import Classifier, anatomy, as_classifier
-from pyxai.classifier.borrow import first_tensor, with_first
+from pyxai.classifier.nested import first_tensor, with_first
 from pyxai.classifier.layout import Layout
-from pyxai.classifier.outputs import class_index, logits_of, resolve_target
+from pyxai.classifier.outputs import class_index, resolve_target
+from pyxai.classifier.reading import logits_of
+from pyxai.explain.cam import BlankMapWarning
 
 Named = namedtuple("Named", ["logits", "auxiliary"])
 NAMES = ["cat", "tabby, tabby cat", "Dog", "crane", "crane", "golden retriever", "tench"]
@@ -192,8 +194,12 @@ def test_head_is_judged_by_numbers():
     model.pool = nn.AdaptiveMaxPool2d(1)
     images = torch.randn(1, 3, 32, 32)
     assert Classifier(model).linear_head(images, "stage3") is None
-    scaled = SmallNet(wrap=lambda logits: logits * 2).eval()
-    assert Classifier(scaled).linear_head(images, "stage3") is None
+    scaled = SmallNet(wrap=lambda logits: logits * 2 + 1).eval()
+    head = Classifier(scaled).linear_head(images, "stage3")
+    assert torch.allclose(head.weight, 2 * scaled.fc.weight, atol=1e-5)
+    assert torch.allclose(head.bias, 2 * scaled.fc.bias + 1, atol=1e-5)
+    cubed = SmallNet(wrap=lambda logits: logits**3).eval()
+    assert Classifier(cubed).linear_head(images, "stage3") is None
     dead = SmallNet().eval()
     nn.init.constant_(dead.stage3.bn2.weight, 0)  # features say nothing about the head
     assert Classifier(dead).linear_head(images, "stage3") is not None
@@ -211,8 +217,11 @@ def test_heads_that_nearly_pass():
     images = torch.randn(2, 3, 32, 32)
     model = InPlace().eval()
     model.features = nn.Conv2d(24, 24, 1)
-    assert Classifier(model).last_spatial_layer(images) == "features"
     assert Classifier(model).linear_head(images, "features") is None
+    # What the pooling is given: the ReLU's values, for which the head is linear.
+    assert Classifier(model).last_spatial_layer(images) == "relu before pool"
+    head = Classifier(model).linear_head(images, "relu before pool")
+    assert torch.equal(head.weight, model.fc.weight)
 
     class Normed(SmallNet):
         def forward(self, x):
@@ -285,6 +294,7 @@ def test_no_spatial_layer_is_explained():
 
 def test_activations_stop_early(small_net):
     images = torch.randn(2, 3, 32, 32)
+    Classifier(small_net).activations(images[:1], "stem")  # looks at the network once
     ran = []
     small_net.fc.register_forward_hook(lambda *_: ran.append("fc"))
     found = Classifier(small_net).activations(images, ["stage1", "stage2"])
@@ -398,7 +408,7 @@ def test_layer_and_head_of_token_networks(make, layer, layout, linear, frozen):
     before = state_of(model)
     assert classifier.last_spatial_layer(images) == layer
     raw = classifier.activations(images, layer)[layer]
-    assert anatomy.layout_of(model, images, layer, raw) == layout
+    assert anatomy.examine(Classifier(model), images).layout(images, layer, raw) == layout
     head = classifier.linear_head(images, layer)
     assert (head is not None) == linear
     assert_same_state(before, state_of(model))
@@ -460,14 +470,14 @@ def test_other_sizes_of_token_networks():
         images = torch.randn(3, 3, height, width)
         layer = Classifier(model).last_spatial_layer(images)
         raw = Classifier(model).activations(images, layer)[layer]
-        found = anatomy.layout_of(model, images, layer, raw)
+        found = anatomy.examine(Classifier(model), images).layout(images, layer, raw)
         assert found == Layout("tokens", height // 8, width // 8, 3)
     small = SmallSwin()
     Classifier(small).last_spatial_layer(torch.randn(1, 3, 32, 32))
     images = torch.randn(2, 3, 48, 64)
     raw = Classifier(small).activations(images, ["patch", "norm"])
-    assert anatomy.layout_of(small, images, "norm", raw["norm"]) == Layout("nhwc", 6, 8)
-    assert anatomy.layout_of(small, images, "patch", raw["patch"]) == Layout("nchw", 12, 16)
+    assert anatomy.examine(Classifier(small), images).layout(images, "norm", raw["norm"]) == Layout("nhwc", 6, 8)
+    assert anatomy.examine(Classifier(small), images).layout(images, "patch", raw["patch"]) == Layout("nchw", 12, 16)
 
 
 def test_models_that_resize_their_input():
@@ -479,7 +489,7 @@ def test_models_that_resize_their_input():
     for size in ((32, 32), (48, 48), (32, 64), (80, 24)):
         images = torch.randn(2, 3, *size)
         raw = Classifier(model).activations(images, "blocks.2.norm1")["blocks.2.norm1"]
-        found = anatomy.layout_of(model, images, "blocks.2.norm1", raw)
+        found = anatomy.examine(Classifier(model), images).layout(images, "blocks.2.norm1", raw)
         assert found == Layout("tokens", 4, 4, 1)
 
 
@@ -495,10 +505,10 @@ def test_layers_without_positions(small_net):
     ):
         raw = Classifier(model).activations(images, layer)[layer]
         with pytest.raises(ValueError, match=expected + shape):
-            anatomy.layout_of(model, images, layer, raw)
+            anatomy.examine(Classifier(model), images).layout(images, layer, raw)
         assert Classifier(model).linear_head(images, layer) is None
     with pytest.raises(ValueError, match=r"layer: .*int64"):
-        anatomy.layout_of(swin, images, "norm", torch.zeros(2, 4, 4, 20).long())
+        anatomy.examine(Classifier(swin), images).layout(images, "norm", torch.zeros(2, 4, 4, 20).long())
 
 
 def test_heads_by_attention_and_latents_are_no_tokens():
@@ -541,7 +551,7 @@ def test_gradients_that_cannot_be_had():
     # As for a map: the graph begins inside, at the layer.
     assert Classifier(NoGrad()).last_spatial_layer(images) == "blocks.2.norm1"
     assert Classifier(Cut()).last_spatial_layer(images) == "blocks.2.norm1"
-    assert Classifier(Inference()).last_spatial_layer(images) == "norm"
+    assert Classifier(Inference()).last_spatial_layer(images) == "blocks.2.norm1"
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
 
@@ -551,7 +561,8 @@ def test_a_head_of_zeros_decides_nothing():
     model, images = SmallViT(), torch.randn(1, 3, 32, 32)
     nn.init.zeros_(model.head.weight)
     assert Classifier(model).last_spatial_layer(images) == "norm"
-    assert float(pyxai.cam(model, images).abs().max()) == 0
+    with pytest.warns(BlankMapWarning, match=r"images \[0\] show nothing"):
+        assert float(pyxai.cam(model, images).abs().max()) == 0
     nn.init.normal_(model.head.weight)
     assert Classifier(model).last_spatial_layer(images) == "blocks.2.norm1"
     assert float(pyxai.cam(model, images).abs().max()) > 0
@@ -589,7 +600,7 @@ def test_what_was_used_before_does_not_count():
     ):
         assert Classifier(model).last_spatial_layer(images) == "inner.blocks"
         raw = Classifier(model).activations(images, "inner")["inner"]
-        assert anatomy.layout_of(model, images, "inner", raw) == Layout("tokens", 4, 4)
+        assert anatomy.examine(Classifier(model), images).layout(images, "inner", raw) == Layout("tokens", 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -694,7 +705,7 @@ def test_output_forms(wrap, head):
 )
 def test_unusable_outputs(output):
     with pytest.raises(ValueError, match="model: expected to return logits"):
-        logits_of(output)
+        logits_of(output, 2)
     with pytest.raises(ValueError, match="model: expected to return logits"):
         pyxai.cam(SmallNet(wrap=lambda logits: output), torch.randn(2, 3, 32, 32))
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pyxai._errors import REFUSALS, passes_through
 from pyxai.classes.contents import Settings
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
@@ -68,7 +69,7 @@ def _search(classifier: Classifier, settings: Settings, mode: Mode) -> Evidence:
             mode=mode,
             resize=settings.resize,
         )
-        scores, classes = found.logits.double().log_softmax(dim=1).cpu().max(dim=1)
+        scores, classes = found.log_probabilities.cpu().max(dim=1)
         boxes, class_count = found.boxes.numpy(), found.logits.shape[1]
         return WindowEvidence(boxes, classes.numpy(), scores.numpy(), class_count)
 
@@ -84,7 +85,7 @@ def _grad_cam(classifier: Classifier, settings: Settings) -> Evidence:
 
     def look(photo: Image.Image) -> WindowEvidence:
         inputs = classifier.to_input(photo)
-        probabilities = classifier(inputs)[0].double().softmax(dim=0).cpu()
+        probabilities = classifier.probabilities(classifier(inputs).double())[0].cpu()
         some = probabilities.topk(min(_TOP_CLASSES, len(probabilities)))
         maps = cam(classifier, inputs, some.indices[None], size=None, method="gradcam")[0].cpu()
         size = (photo.height, photo.width)
@@ -113,8 +114,8 @@ def _has_class_maps(classifier: Classifier) -> bool:
     try:
         with borrowed(classifier.network):
             call(classifier.network, other)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # networks refuse sizes in every way there is
+    except REFUSALS as error:  # networks refuse sizes in every way there is
+        if passes_through(error):
+            raise
         return False
     return True

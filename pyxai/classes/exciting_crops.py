@@ -19,7 +19,7 @@ from pyxai.classes.selection import is_in_memory
 from pyxai.classes.units import Channels, Units, features_of, find_units
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
-from pyxai.classifier.borrow import find_layer
+from pyxai.classifier.points import check_layer
 from pyxai.draw import to_pictures
 from pyxai.explain.formats import best_format
 from pyxai.images import ImageError, Images, open_photo
@@ -102,7 +102,7 @@ def exciting_crops(
         if value is not None:
             check_count(name, value, or_none=True)
     if layer is not None:
-        find_layer(classifier.network, layer)
+        check_layer(classifier.network, layer)
     search = _Search(classifier, layer, channels, per_channel, crop, -1.0 if negative else 1.0)
     for batch in iterate_batches(classifier, images, batch_size=batch_size, failures=failures):
         search.add(batch)
@@ -144,7 +144,7 @@ class _Search:
     def add(self, batch: Batch) -> None:
         """Looks at some photos."""
         inputs = batch.inputs
-        layout = best_format(self.classifier.network, inputs[:1])
+        layout = best_format(self.classifier, inputs[:1])
         inputs = inputs.contiguous(memory_format=layout)
         features, layer = features_of(self.classifier, self.layer, inputs)
         if self.units is None:

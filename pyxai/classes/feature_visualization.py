@@ -17,7 +17,8 @@ from pyxai.classes.feature_optimization import Looking, Optimization, Optimized,
 from pyxai.classes.movements import make_movements
 from pyxai.classes.units import Channels, Layer, find_units, look_at_layer
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
-from pyxai.classifier.borrow import borrowed, find_layer
+from pyxai.classifier.borrow import borrowed
+from pyxai.classifier.points import check_layer
 from pyxai.explain.formats import best_format
 from pyxai.images import Images
 
@@ -236,7 +237,7 @@ def _looking(
     if layer is not None:
         if not isinstance(layer, str):
             raise argument_error("layer", "the name of a layer, or None for the logits", layer)
-        find_layer(classifier.network, layer)
+        check_layer(classifier.network, layer)
     channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
     if channels != 3:
         expected = "a network of RGB pictures [N, 3, H, W]"
@@ -285,7 +286,7 @@ def _probe(classifier: Classifier, side: int, layout: torch.memory_format) -> to
 
 
 def _format(classifier: Classifier, side: int) -> torch.memory_format:
-    return best_format(classifier.network, _probe(classifier, side, torch.contiguous_format))
+    return best_format(classifier, _probe(classifier, side, torch.contiguous_format))
 
 
 def _examine(classifier: Classifier, layer: str | None, side: int) -> None:

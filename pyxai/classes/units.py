@@ -10,9 +10,8 @@ import torch
 
 from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, anatomy
-from pyxai.classifier.borrow import borrowed, call, record
+from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
-from pyxai.classifier.outputs import logits_of
 
 Channels: TypeAlias = "int | str | Sequence[int | str] | torch.Tensor | None"
 """Indices, classes by name, or directions `[n, C]`; None for the layer as a whole."""
@@ -52,8 +51,8 @@ class Layer:
 
 def _output(classifier: Classifier, name: str | None, inputs: torch.Tensor) -> torch.Tensor:
     if name is None:
-        return logits_of(call(classifier.model, inputs))
-    return record(classifier.network, inputs, [name], stop=True).layers[name]
+        return classifier.logits(inputs)
+    return anatomy.record(classifier, inputs, [name], stop=True).layers[name]
 
 
 def look_at_layer(classifier: Classifier, name: str | None, probe: torch.Tensor) -> Layer:
@@ -81,7 +80,7 @@ def features_of(
     single = raw.ndim == 2 or (raw.ndim == 4 and raw.shape[2:] == (1, 1))
     if single and len(raw) == len(inputs) and raw.is_floating_point():
         return raw.reshape(*raw.shape[:2], 1, 1), Layer(name, raw.shape[1], None, (1, 1))
-    layout = anatomy.layout_of(classifier.network, inputs, str(name), raw)
+    layout = anatomy.examine(classifier, inputs).layout(inputs, str(name), raw)
     features = layout.features(raw)
     return features, Layer(name, features.shape[1], layout, (layout.height, layout.width))
 

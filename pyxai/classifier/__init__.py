@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from pyxai._errors import argument_error
 from pyxai.classifier import anatomy
-from pyxai.classifier.anatomy import LinearHead
-from pyxai.classifier.borrow import borrowed, call, record, unwrap
-from pyxai.classifier.outputs import (
-    ResolvedTarget,
-    Target,
-    class_index,
-    logits_of,
-    resolve_target,
-)
+from pyxai.classifier.borrow import borrowed, call, unwrap
+from pyxai.classifier.heads import LinearHead
+from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
+from pyxai.classifier.reading import Output, OutputWarning, Reading, pick_logits
 from pyxai.images import Images, Preprocessing, is_model_input, to_batch
 
-__all__ = ["Classifier", "LinearHead", "ResolvedTarget", "Target", "as_classifier"]
+__all__ = [
+    "Classifier",
+    "LinearHead",
+    "OutputWarning",
+    "ResolvedTarget",
+    "Target",
+    "as_classifier",
+]
 
 
 _IMAGENET = Preprocessing()
+_warned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class Classifier:
@@ -37,7 +43,9 @@ class Classifier:
         model: the module as it was given.
         class_names: one name a class, or None.
         preprocessing: how photos become the model's input.
+        output: where the logits are in what the model returns; None, to be found.
         name: what to call it in reports.
+        last_reading: how its logits were read when it ran last.
     """
 
     def __init__(
@@ -46,16 +54,22 @@ class Classifier:
         *,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
+        output: Output = None,
         name: str | None = None,
     ) -> None:
         """Wraps a model.
 
         Args:
             model: images `[N, C, H, W]` -> logits `[N, K]`, as a tensor, or in a tuple, a dict or
-                an object with `.logits`.
-            class_names: K names in the order of the logits.
+                an object with `.logits`. One number an image (`[N]` or `[N, 1]`) is the logit of a
+                class against all else.
+            class_names: K names in the order of the logits; two for a single logit, the first for
+                what speaks against it.
             preprocessing: mean, deviation, resize and crop for photos; by default the ImageNet mean
                 and deviation and no resize. Float tensors are taken as they are.
+            output: where the logits are, for a model that returns more than these: an index, a key
+                or attribute, or a function of what it returns. None finds them: in what is called
+                `logits` or `out`, else in the output with as many columns as there are class names.
             name: by default the name of the module's class.
 
         Raises:
@@ -68,7 +82,11 @@ class Classifier:
         self.model = model
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.preprocessing = _IMAGENET if preprocessing is None else preprocessing
+        if not (output is None or isinstance(output, (int, str)) or callable(output)):
+            raise argument_error("output", "an index, a name, or a function", output)
+        self.output = output
         self.name = name or type(unwrap(model)).__name__
+        self.last_reading = self.reading
 
     def __repr__(self) -> str:
         classes = "" if self.class_names is None else f", {len(self.class_names)} classes"
@@ -88,6 +106,11 @@ class Classifier:
     def dtype(self) -> torch.dtype:
         """The dtype of the first floating parameter or buffer; float32 without any."""
         return self._like().dtype
+
+    @property
+    def reading(self) -> Reading:
+        """How to read its logits, as far as that was told."""
+        return Reading(self.output, None if self.class_names is None else len(self.class_names))
 
     def _like(self) -> torch.Tensor:
         for tensors in (self.model.parameters(), self.model.buffers()):
@@ -116,23 +139,72 @@ class Classifier:
     def __call__(self, images: Images) -> torch.Tensor:
         """The logits `[N, K]` of images; see `to_input` for what these may be.
 
+        A network that returns one number an image has K = 1. One that ends in a softmax or sigmoid
+        gives probabilities; its logits are what these were made of, up to a constant.
+
         Raises:
             ValueError: the model does not return logits.
         """
         inputs = self.to_input(images)
         with borrowed(self.network):
-            return self.check_logits(logits_of(call(self.model, inputs)))
+            return self.logits(inputs)
+
+    def logits(self, inputs: torch.Tensor, *, ours: bool = False) -> torch.Tensor:
+        """The logits `[N, K]` of model input, with a graph if gradients are on.
+
+        Call it inside `pyxai.classifier.borrow.borrowed`.
+
+        Args:
+            inputs: `[N, C, H, W]`.
+            ours: whether the model may change them in place, as nobody needs them afterwards.
+
+        Raises:
+            ValueError: the model does not return logits, or more or fewer than class names.
+        """
+        returned = call(self.model, inputs, ours=ours)
+        return self.check_logits(self.read(returned, inputs))
+
+    def read(self, returned: Any, inputs: torch.Tensor) -> torch.Tensor:
+        """The logits `[N, K]` in what the model returned for model input; see `logits`."""
+        told = self.reading
+        found, _, guess = pick_logits(returned, told.output, told.classes, len(inputs))
+        if guess is not None:
+            self.warn(guess)
+        # Only probabilities lie there; whether they do is looked up, as the model may have changed.
+        between = _between_0_and_1(found)
+        self.last_reading = self.settled_reading(inputs) if between else told
+        return self.last_reading.logits(returned, len(inputs))
+
+    def settled_reading(self, inputs: torch.Tensor) -> Reading:
+        """How to read its logits, known once the model was run on one image."""
+        return anatomy.examine(self, inputs).reading
+
+    def warn(self, message: str) -> None:
+        """Warns about the network, the first time."""
+        if self.network not in _warned:
+            _warned.add(self.network)
+            warnings.warn(f"{self.name}: {message}", OutputWarning, stacklevel=3)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities `[N, K]` of logits `[N, K]` that this classifier gave.
+
+        The sigmoid of a single logit, and of labels that do not exclude each other, where the
+        network itself ends in a sigmoid; else softmax.
+        """
+        return self.last_reading.probabilities(logits)
 
     def activations(self, images: Images, layers: str | Sequence[str]) -> dict[str, torch.Tensor]:
         """The outputs of layers; the forward pass ends after the last of them.
 
         Args:
             images: see `to_input`.
-            layers: one name or several, as in `model.named_modules()`.
+            layers: one name or several, as in `model.named_modules()`, or as `pyxai layers` lists
+                them: "relu#2", the second run of a layer; "relu before pool", what a function
+                gives.
 
         Returns:
             The output of each layer, without a graph, on the model's device. A layer that runs
-            several times gives its last output, or its first if the pass ends there.
+            several times gives its last output.
 
         Raises:
             ValueError: a layer does not exist (with the closest names) or gives no tensor.
@@ -140,24 +212,27 @@ class Classifier:
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         inputs = self.to_input(images)
         with borrowed(self.network):
-            return record(self.network, inputs, names, stop=True).layers
+            return anatomy.record(self, inputs, names, stop=True).layers
 
     def last_spatial_layer(self, images: Images) -> str:
         """The layer that maps are made from by default: the last one with spatial positions.
 
         Its output is a map `[N, C, h, w]` or `[N, h, w, C]`, or tokens `[N, T, C]` of patches and
         perhaps a class token and registers. Only layers count on whose positions the logits depend:
-        for a network that reads its class token, that is the norm before the last attention. Found
-        by running the model once or twice, and kept; see `pyxai.classifier.anatomy`.
+        for a network that reads its class token, that is the norm before the last attention. Where
+        functions follow the last module, it is what they give: "relu before pool". Found by running
+        the model once or twice, and kept; see `pyxai.classifier.anatomy`.
 
         Raises:
             ValueError: the network has none.
         """
-        return anatomy.last_spatial_layer(self.network, self.to_input(images))
+        inputs = self.to_input(images)
+        return anatomy.examine(self, inputs).layer(self, inputs)
 
     def linear_head(self, images: Images, layer: str) -> LinearHead | None:
-        """The head after a layer if it is the mean over positions + one linear layer, else None."""
-        return anatomy.linear_head(self.network, self.to_input(images), layer)
+        """The head after a layer if it is the mean over positions and linear layers, else None."""
+        inputs = self.to_input(images)
+        return anatomy.examine(self, inputs).linear_head(self, inputs, layer)
 
     def class_index(self, target: int | str) -> int:
         """The index of a class given by index or name.
@@ -187,6 +262,11 @@ class Classifier:
                 f"{self.name}, got {len(self.class_names)}"
             )
         return logits
+
+
+def _between_0_and_1(logits: torch.Tensor) -> bool:
+    values = logits.detach()
+    return bool(values.numel()) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def typical_input_shape(

@@ -1,98 +1,389 @@
-"""What a network is made of, found by running it: its last spatial layer and the kind of its head.
+"""What a network is made of, found by running it: its layers, its last spatial layer, its head.
 
-Found once for a model and kept as long as the model lives, without keeping it alive.
+Found once for a classifier and images of some sizes, and kept as long as the network lives, without
+keeping it alive. What is kept is dropped as soon as a module was exchanged.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
-from pyxai.classifier.borrow import borrowed, call, find_layer, record
+from pyxai._errors import REFUSALS, argument_error, passes_through
+from pyxai.classifier import recording
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.dependence import last_that_matters
+from pyxai.classifier.heads import FoundHead, LinearHead, find_head, read_head
 from pyxai.classifier.layout import Layout, find_layout
-from pyxai.classifier.outputs import logits_of
-from pyxai.classifier.survey import Survey, last_that_matters, watching
-from pyxai.ops import cam_project
+from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import Point, find_layer
+from pyxai.classifier.reading import Reading
+from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork
+from pyxai.classifier.survey import Output, Survey
 
+if TYPE_CHECKING:
+    from pyxai.classifier import Classifier
 
-@dataclass(frozen=True)
-class LinearHead:
-    """Global average pooling and one linear layer: logits = weight · mean(features) + bias.
-
-    The mean is over the positions of the layer: for tokens, over the patches.
-
-    Attributes:
-        weight: `[K, C]` float32.
-        bias: `[K]` float32.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
+_MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
 
 @dataclass
-class _Anatomy:
-    layer: str | None  # None also as long as nobody asked which of the candidates it is
-    candidates: dict[str, Layout]  # layers with several positions, in order of execution
-    layouts: dict[str, Layout | None]  # of every layer that ran
-    why_not: str
-    # A later layer gave a single position, so that a larger input may have a later spatial layer.
-    shrunk: bool
+class Anatomy:
+    """What one image has shown of a network.
+
+    Attributes:
+        size: (C, H, W) of the image.
+        points: all that can be looked at, by name: layers, runs of layers, calls of functions.
+        outputs: the tensors that arose, in order of execution.
+        tokens: whether there are tokens or maps with the channels last.
+        reading: where the logits are in what it returns.
+        classes: how many there are; None if it returns no logits.
+        guess: a warning where it was guessed which output has the logits.
+        layouts: where positions are in the output of each layer, for the image looked at.
+        complete: whether the pass came to its end.
+        memo: what others found out about the network, for as long as this holds.
+    """
+
     size: tuple[int, ...]
-    linear: dict[str, str | None]  # the name of the linear head after a layer, None if none
+    points: dict[str, Point]
+    outputs: list[Output]
+    tokens: bool
+    reading: Reading
+    classes: int | None
+    guess: str | None
+    layouts: dict[str, Layout | None]
+    complete: bool
+    _modules: tuple[weakref.ref[nn.Module], ...]
+    _why_not: str
+    # Images between these sizes were seen to run in the same way.
+    _least: tuple[int, int]
+    _most: tuple[int, int]
+    _layer: str | None = None  # None also as long as nobody asked
+    memo: dict[Any, Any] = field(default_factory=dict)
+    _heads: dict[str, FoundHead | None] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def candidates(self) -> list[Output]:
+        """Features of several positions, in order of execution.
+
+        Pooling layers do not count: the layer before them sees more. In networks of tokens, neither
+        do linear layers (queries, keys and values are not the tokens).
+        """
+        found = []
+        for output in self.outputs:
+            layout = output.layout
+            if layout is None or layout.positions <= 1 or not (self.tokens or output.image):
+                continue
+            projected = output.mark == "projected" and self.tokens and layout.kind != "nchw"
+            if output.mark in ("pooled", "moved", "product") or projected:
+                continue
+            found.append(output)
+        return found
+
+    def point(self, network: nn.Module, name: str) -> Point:
+        """Where a layer is, by its name.
+
+        Raises:
+            ValueError: there is none; the message has the closest names.
+        """
+        if name in self.points:
+            return self.points[name]
+        extra = [known for known, point in self.points.items() if known != point.module]
+        module = find_layer(network, name, extra)
+        # A module that goes by several names, or one that did not run.
+        own = next((known for known, each in network.named_modules() if each is module), name)
+        return replace(self.points.get(own, Point(name, name)), name=name)
+
+    def layer(self, classifier: Classifier, images: torch.Tensor) -> str:
+        """The name of the last spatial layer; see `Classifier.last_spatial_layer`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._layer is not None:
+            return self._layer
+        # Of the size that the layouts of the candidates are of.
+        probe, network = images.new_zeros((1, *self.size)), classifier.network
+        candidates = self.candidates()
+        if not candidates:
+            raise ValueError(f"layer: {self._why_not}")
+
+        def score(returned: Any) -> torch.Tensor:
+            try:
+                return self.reading.logits(returned, len(probe))
+            except ValueError:  # embeddings, for a target that is a function
+                found = first_tensor(returned)
+                if found is None or not found.is_floating_point():
+                    raise
+                return found
+
+        output, certain = last_that_matters(network, probe, candidates, score)
+        if certain:
+            before = candidates[: candidates.index(output)]
+            output = self._before_class_maps(classifier, probe, output, before)
+            self._layer = output.point.name
+        return output.point.name
+
+    def _before_class_maps(
+        self, classifier: Classifier, probe: torch.Tensor, output: Output, before: list[Output]
+    ) -> Output:
+        """The features that a convolution makes class maps of, where these are only averaged."""
+        layout = output.layout
+        assert layout is not None
+        channels = output.shape[1 if layout.kind == "nchw" else -1]
+        if not before or channels != self.classes:
+            return output
+        head = self.linear_head(classifier, probe, output.point.name)
+        identity = None if head is None else torch.eye(channels, device=head.weight.device)
+        if head is None or not torch.allclose(head.weight, identity, atol=1e-2):
+            return output
+        earlier = before[-1]
+        head = self.linear_head(classifier, probe, earlier.point.name)
+        return output if head is None else earlier
+
+    def linear_head(
+        self, classifier: Classifier, images: torch.Tensor, layer: str
+    ) -> LinearHead | None:
+        """The head after a layer, if it is the mean over positions and linear layers, else None.
+
+        Judged by numbers (`pyxai.classifier.heads`). The weights are read afresh at each call.
+        """
+        network = classifier.network
+        found = self._heads.get(layer)
+        head = None if found is None else read_head(network, found)
+        if layer not in self._heads or (found is not None and head is None):
+            found = self._find_head(classifier, _probe(images), layer)
+            head = None if found is None else read_head(network, found)
+            with self._lock:
+                self._heads[layer] = found
+        return head
+
+    def forget_head(self, layer: str) -> None:
+        """Drops what is known of the head after a layer, as it was seen to be no longer true."""
+        with self._lock:
+            self._heads.pop(layer, None)
+
+    def _find_head(
+        self, classifier: Classifier, probe: torch.Tensor, layer: str
+    ) -> FoundHead | None:
+        network, point = classifier.network, self.point(classifier.network, layer)
+        noise = torch.randn(
+            probe.shape, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32
+        ).to(probe)
+        rests, scale = [], 0.0
+        with borrowed(network):
+            for image in (noise, probe):
+                found = recording.record(network, image, [point])
+                raw = found.layers[layer]
+                try:
+                    layout = self.layout(image, layer, raw)
+                    logits = self.reading.logits(found.output, len(image))
+                except ValueError:
+                    return None
+                known, scale = (image, raw, logits), float(logits.abs().max())
+                rest = RestOfNetwork(network, point, layout, self.reading.logits, known)
+                rests.append(_features_to_logits(rest, layout, self.reading, image, raw))
+            try:
+                return find_head(network, layout.features(raw), *rests, scale=scale)
+            except CannotRunRestError:
+                return None
+
+    def layout(self, images: torch.Tensor, layer: str, output: torch.Tensor) -> Layout:
+        """How the raw output of a layer for these images holds their positions.
+
+        Raises:
+            ValueError: it has no positions, or is not of these images (windows are not).
+        """
+        size = (images.shape[-2], images.shape[-1])
+        known = self.layouts.get(layer)
+        layout = None
+        if output.is_floating_point():
+            if known is not None:
+                layout = _at_size(known, self.size[-2:], output.shape, size)
+            elif layer not in self.layouts:  # it did not run when the model was examined
+                layout = find_layout(output.shape, size)
+        if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
+            expected = "a layer whose output is [N, C, h, w], [N, h, w, C] or tokens [N, T, C]"
+            runs = [name for name in self.points if name.startswith(f"{layer}#")]
+            if runs:
+                expected += f" (this is its last run; the others are {', '.join(runs)})"
+            raise argument_error("layer", expected, output)
+        return layout
+
+    def is_of(self, network: nn.Module) -> bool:
+        """Whether the network still has the modules that it had."""
+        modules = list(_modules_of(network))
+        return len(modules) == len(self._modules) and all(
+            reference() is module for reference, module in zip(self._modules, modules, strict=True)
+        )
+
+    def serves(self, size: tuple[int, ...]) -> bool:
+        """Whether images of this size (C, H, W) run as the one that was examined."""
+        inside = zip(self._least, size[1:], self._most, strict=True)
+        return size[0] == self.size[0] and all(a <= each <= b for a, each, b in inside)
+
+    def take_in(self, other: Anatomy) -> bool:
+        """Takes in what was found out about another size, if the network ran in the same way."""
+        whole = self.complete and other.complete
+        if not whole or self.size[0] != other.size[0] or self._run() != other._run():
+            return False
+        self._least = _each(min, self._least, other._least)
+        self._most = _each(max, self._most, other._most)
+        return True
+
+    def _run(self) -> list[tuple[str, str, bool]]:
+        """How the network ran, as far as what was found out about it rests on that."""
+        return [
+            (each.point.name, each.mark, each.layout is not None and each.layout.positions > 1)
+            for each in self.outputs
+        ]
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, _Anatomy] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_known: weakref.WeakKeyDictionary[nn.Module, dict[Any, list[Anatomy]]] = weakref.WeakKeyDictionary()
+_known_lock = threading.Lock()
 
 
-def last_spatial_layer(model: nn.Module, images: torch.Tensor) -> str:
-    """The name of the last layer with more than one position that the logits are made from.
+def examine(classifier: Classifier, images: torch.Tensor, *, partial: bool = False) -> Anatomy:
+    """What the network of a classifier is made of, for images of this size.
 
-    Its output is `[N, C, h, w]`, `[N, h, w, C]` or tokens `[N, T, C]`. Pooling layers do not count:
-    the layer before them sees more. In networks of tokens, neither do linear layers (queries, keys
-    and values are not the tokens), nor layers on most of whose patches the logits do not depend:
-    the last block before a class token is read passes that token alone.
+    Found out by one or two passes of one image; known afterwards, also for sizes in between, as
+    long as no module is exchanged.
+
+    Args:
+        classifier: the model.
+        images: its input, `[N, C, H, W]`.
+        partial: whether it will do to know the network as far as it takes images of this size.
+    """
+    network, key = classifier.network, classifier.reading.key
+    size = tuple(images.shape[1:])
+    with _known_lock:
+        entries = _known.get(network, {}).get(key, [])
+        serving = (each for each in reversed(entries) if each.serves(size))
+        found = next((each for each in serving if each.complete or partial), None)
+    if found is not None and found.is_of(network):
+        return found
+    fresh = look(classifier, images, partial=partial)
+    with _known_lock:
+        by_key = _known.setdefault(network, {})
+        entries = [each for each in by_key.get(key, []) if each.is_of(network)]
+        by_key[key] = entries[-_MOST_ENTRIES:]
+        for each in reversed(by_key[key]):
+            if each.take_in(fresh):
+                return each
+        by_key[key].append(fresh)
+    return fresh
+
+
+def record(
+    classifier: Classifier, images: torch.Tensor, layers: Sequence[str], **options: Any
+) -> recording.Recording:
+    """`pyxai.classifier.recording.record` for layers by name; call it inside `borrowed`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: a layer does not exist, did not run, or gave no tensor.
     """
-    found = _anatomy(model, images)
-    if found.layer is None:
-        if not found.candidates:
-            raise ValueError(f"layer: {found.why_not}")
-        layer, certain = last_that_matters(model, _probe(images), found.candidates)
-        if not certain:
-            return layer
-        found.layer = layer
-    return found.layer
+    network = classifier.network
+    for layer in layers:
+        if not isinstance(layer, str):
+            raise argument_error("layer", "the name of a layer", layer)
+    anatomy = examine(classifier, images, partial=options.get("stop", False))
+    points = [anatomy.point(network, layer) for layer in layers]
+    if not anatomy.complete:  # it takes images of this size no further than to some layer
+        points = [replace(each, last=False) for each in points]
+    return recording.record(network, images, points, **options)
 
 
-def layout_of(model: nn.Module, images: torch.Tensor, layer: str, output: torch.Tensor) -> Layout:
-    """How the raw output of a layer for these images holds their positions.
+def forget(network: nn.Module) -> None:
+    """Drops what is known of a network."""
+    with _known_lock:
+        _known.pop(network, None)
 
-    Raises:
-        ValueError: it has no positions, or is not of these images (windows are not).
-    """
-    found = _anatomy(model, images)
-    size = (images.shape[-2], images.shape[-1])
-    known = found.layouts.get(layer)
-    layout = None
-    if output.is_floating_point():
-        if known is not None:
-            layout = _at_size(known, found.size[-2:], output.shape, size)
-        elif layer not in found.layouts:  # it did not run when the model was examined
-            layout = find_layout(output.shape, size)
-    if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
-        expected = "a layer whose output is [N, C, h, w], [N, h, w, C] or tokens [N, T, C]"
-        raise argument_error("layer", expected, output)
-    return layout
+
+def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False) -> Anatomy:
+    """Runs one image through the network and looks at all that it gives; see `examine`."""
+    network, probe = classifier.network, _probe(images)
+    survey = Survey(network, (probe.shape[-2], probe.shape[-1]))
+    reading = classifier.reading
+    complete, classes, guess = True, None, None
+    given = probe.clone()  # it may work in place
+    with borrowed(network):
+        try:
+            with survey.watch():
+                returned = call(network, given, ours=True)
+            reading, classes, guess = reading.found_in(returned, len(probe), survey.made_by)
+        except REFUSALS as error:
+            if not partial or passes_through(error) or not survey.outputs:
+                raise
+            complete = False
+    size = tuple(probe.shape[1:])
+    hint = " (TorchScript hides its layers)" if isinstance(network, torch.jit.ScriptModule) else ""
+    why_not = (
+        "expected a network with a layer whose output is [N, C, h, w], [N, h, w, C] or tokens "
+        f"[N, T, C] with more than one position for an input {[*probe.shape]}, found none; its "
+        f"last layers give: {', '.join(survey.last) or 'nothing that can be observed'}{hint}"
+    )
+    points = {}
+    for name, runs in survey.runs.items():
+        points[name] = Point(name, name, runs)
+        if runs > 1:
+            several = (Point(f"{name}#{run}", name, run, run == runs) for run in range(1, runs + 1))
+            points.update((each.name, each) for each in several)
+    points.update((each.point.name, each.point) for each in survey.outputs)
+    layouts = dict(survey.layouts)
+    layouts.update((each.point.name, each.layout) for each in survey.outputs)
+    return Anatomy(
+        size,
+        points,
+        survey.outputs,
+        survey.tokens,
+        reading,
+        classes,
+        guess,
+        layouts,
+        complete,
+        tuple(map(weakref.ref, _modules_of(network))),
+        why_not,
+        (size[1], size[2]),
+        (size[1], size[2]),
+    )
+
+
+def _modules_of(network: nn.Module) -> Iterator[nn.Module]:
+    """All modules, some several times; five times as fast as `network.modules()`."""
+    if isinstance(network, torch.jit.ScriptModule):
+        yield network  # what it is made of cannot be exchanged
+        return
+    left = [network]
+    while left:
+        module = left.pop()
+        yield module
+        if not isinstance(module, torch.jit.ScriptModule):
+            left.extend(child for child in module._modules.values() if child is not None)
+
+
+def _probe(images: torch.Tensor) -> torch.Tensor:
+    """One image; an empty batch has none, and any will do."""
+    return images[:1] if len(images) else images.new_zeros((1, *images.shape[1:]))
+
+
+def _features_to_logits(
+    rest: RestOfNetwork, layout: Layout, reading: Reading, image: torch.Tensor, raw: torch.Tensor
+) -> Any:
+    def run(features: torch.Tensor) -> torch.Tensor:
+        output = rest(layout.restore(features, raw), image)
+        return reading.logits(output, len(features))
+
+    return run
+
+
+def _each(choose: Any, one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return choose(one[0], other[0]), choose(one[1], other[1])
 
 
 def _at_size(
@@ -119,132 +410,3 @@ def _at_size(
         return known
     found = find_layout((1, tokens, 1), size, prefix=known.prefix)
     return None if found is None else replace(found, batch_first=known.batch_first)
-
-
-def linear_head(model: nn.Module, images: torch.Tensor, layer: str) -> LinearHead | None:
-    """The head, if it is the mean over all positions and one linear layer, else None.
-
-    Checked on numbers, not on names: the output of the layer is replaced by random features, and
-    the logits must be the weighted means of these. The weights are read afresh at each call.
-    """
-    found = _anatomy(model, images)
-    if layer not in found.linear:
-        name = _find_linear_head(model, images, layer)
-        with _lock:
-            found.linear[layer] = name
-    name = found.linear[layer]
-    return None if name is None else _head_of(find_layer(model, name))
-
-
-def is_still_linear(head: LinearHead, features: torch.Tensor, logits: torch.Tensor) -> bool:
-    """Whether a head found earlier still explains what the model just returned.
-
-    Looks at one class of one image, so that every call can afford it. Features that are not finite
-    tell nothing, nor does an empty batch.
-    """
-    if logits.numel() == 0:
-        return True
-    mean = cam_project(features[:1], head.weight[None, :1]).mean()
-    gap = abs(float(mean) + float(head.bias[0]) - float(logits[0, 0]))
-    return not gap > _tolerance(features.dtype) * (1e-6 + float(logits[0].abs().max()))
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    """How far logits may lie from the weighted means, as a share of the largest logit."""
-    return 2e-3 if dtype == torch.float32 else 5e-2
-
-
-def forget(model: nn.Module) -> None:
-    """Drops what is known of the model, after it was seen to be no longer true."""
-    with _lock:
-        _known.pop(model, None)
-
-
-def _anatomy(model: nn.Module, images: torch.Tensor) -> _Anatomy:
-    size = tuple(images.shape[1:])
-    with _lock:
-        found = _known.get(model)
-    if found is None or (found.shrunk and found.size != size):
-        found = _examine(model, images)
-        with _lock:
-            _known[model] = found
-    return found
-
-
-def _probe(images: torch.Tensor) -> torch.Tensor:
-    """One image; an empty batch has none, and any will do."""
-    return images[:1] if len(images) else images.new_zeros((1, *images.shape[1:]))
-
-
-def _examine(model: nn.Module, images: torch.Tensor) -> _Anatomy:
-    """Runs one image through the model and looks at the output of every layer."""
-    survey = Survey((images.shape[-2], images.shape[-1]))
-    with borrowed(model), watching(model, survey.look):
-        call(model, _probe(images))
-    layer = None
-    if not survey.tokens:
-        survey.layouts.update(survey.unclear)
-        layer = survey.plain
-    hint = " (TorchScript hides its layers)" if isinstance(model, torch.jit.ScriptModule) else ""
-    why_not = (
-        "expected a network with a layer whose output is [N, C, h, w], [N, h, w, C] or tokens "
-        f"[N, T, C] with more than one position for an input {[*images.shape]}, found none; its "
-        f"last layers give: {', '.join(survey.last) or 'nothing that can be observed'}{hint}"
-    )
-    size = tuple(images.shape[1:])
-    candidates = survey.candidates if survey.tokens else {}
-    return _Anatomy(layer, candidates, survey.layouts, why_not, survey.shrunk, size, {})
-
-
-def _head_of(module: nn.Module) -> LinearHead | None:
-    """The weights of a linear layer or a 1 × 1 convolution, None for any other module."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, torch.Tensor) or not _is_linear(module):
-        return None
-    weight = weight.detach().to(torch.float32)
-    if weight.ndim > 2:
-        weight = weight.flatten(1)
-    bias = getattr(module, "bias", None)
-    if not isinstance(bias, torch.Tensor):
-        return LinearHead(weight, weight.new_zeros(len(weight)))
-    return LinearHead(weight, bias.detach().to(torch.float32))
-
-
-def _find_linear_head(model: nn.Module, images: torch.Tensor, layer: str) -> str | None:
-    """The name of the linear layer that alone, after averaging, makes the logits; None if none."""
-    probe = _probe(images)
-    with borrowed(model):
-        raw = record(model, probe, [layer], stop=True).layers[layer]
-        try:
-            layout = layout_of(model, probe, layer, raw)
-        except ValueError:
-            return None
-        features = layout.features(raw)
-        # A generator of our own: the global random state belongs to the user. Both signs, another
-        # mean in each channel, and means that no normalisation would leave as they are.
-        generator = torch.Generator().manual_seed(0)
-        noise = 3 * torch.randn(features.shape, generator=generator)
-        noise += 4 * torch.randn((1, features.shape[1], 1, 1), generator=generator) + 2
-        noise = noise.to(features)
-        means = noise.to(torch.float32).mean(dim=(2, 3))  # now: the head may work in place
-        try:
-            replaced = layout.restore(noise, raw)
-            output = record(model, probe, [layer], replace={layer: replaced}).output
-            logits = logits_of(output).to(torch.float32)
-        except ValueError:
-            return None
-    tolerance = _tolerance(features.dtype)
-    for name, module in reversed(list(model.named_modules())):
-        head = _head_of(module)
-        if head is None or head.weight.shape != (logits.shape[1], means.shape[1]):
-            continue
-        expected = means @ head.weight.T + head.bias
-        if bool((expected - logits).abs().max() <= tolerance * logits.abs().max()):
-            return str(name)
-    return None
-
-
-def _is_linear(module: nn.Module) -> bool:
-    if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (1, 1) and module.groups == 1
-    return isinstance(module, nn.Linear)

@@ -1,4 +1,4 @@
-"""What a model returns, and which part of it is meant: logits and targets."""
+"""Which of a model's outputs is explained: targets, by index or name."""
 
 from __future__ import annotations
 
@@ -11,40 +11,13 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 import torch
 
-from pyxai._errors import argument_error, closest, describe
+from pyxai._errors import argument_error, closest
 
 # None, a class, one class an image, k classes an image, "all", or outputs -> scores [N]; see `cam`.
 Target: TypeAlias = (
     "int | str | Sequence[int | str] | Sequence[Sequence[int | str]] | torch.Tensor"
     " | Callable[[Any], torch.Tensor] | None"
 )
-
-
-def logits_of(output: Any) -> torch.Tensor:
-    """The logits `[N, K]` in what a classifier returned.
-
-    Args:
-        output: a tensor; a tuple or list that begins with one; a dictionary or an object with
-            `logits` (as Hugging Face returns) or `out` (as torchvision's segmentation does).
-
-    Raises:
-        ValueError: there are none in it.
-    """
-    found = output
-    for name in ("logits", "out"):
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-        elif not isinstance(found, torch.Tensor) and hasattr(found, name):
-            found = getattr(found, name)
-    if isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    if not isinstance(found, torch.Tensor) or found.ndim != 2 or not found.is_floating_point():
-        raise ValueError(
-            "model: expected to return logits, a floating tensor [N, K] (or a tuple, dict or "
-            f"object with such logits), got {describe(found)}; for any other output pass target as "
-            "a function outputs -> scores [N]"
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -119,6 +92,17 @@ def part_of_target(target: Target, part: slice, images: int) -> Target:
     if len(target) != images:
         raise _wrong_count(images, len(target), nested)
     return target[part]
+
+
+def rows_of_target(target: Target, rows: Sequence[int], images: int) -> Target:
+    """The target of the images in these places; one that is the same for all stays as it is."""
+    if not _is_sequence(target) or (len(target) == 1 and _is_sequence(target[0])):
+        return target
+    if isinstance(target, (torch.Tensor, np.ndarray)):
+        return target[list(rows)]  # type: ignore[return-value]
+    if len(target) != images:
+        raise _wrong_count(images, len(target), len(target) > 0 and _is_sequence(target[0]))
+    return [target[row] for row in rows]
 
 
 def _wrong_count(images: int, got: int, nested: bool) -> ValueError:

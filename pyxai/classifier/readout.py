@@ -11,22 +11,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai.classifier import Classifier
-from pyxai.classifier.anatomy import LinearHead
-from pyxai.classifier.borrow import borrowed, call, find_layer, first_tensor, record
+from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.features import pooled
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.heads import LinearHead, find_head, head_of, is_linear
+from pyxai.classifier.layout import Layout
+from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import find_layer
+from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork
 
 _TOLERANCE = 1e-3  # of the largest logit: half precision rounds differently in another order
+_VECTORS = Layout("nchw", 1, 1)
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The last linear layer of a network, known by its numbers: logits = weight · a + bias.
+    """A linear layer that the logits are made by: logits = weight · a + bias, with a its input.
 
     Attributes:
         layer: its name.
-        head: its weights; read when the network was examined.
+        head: the weights, of all that follows `a`; read when the network was examined.
     """
 
     layer: str
@@ -36,29 +40,74 @@ class Readout:
 def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None:
     """The linear layer (or 1 × 1 convolution) whose output, averaged over positions, is the logits.
 
-    Found by running up to two images, not by names; None where nothing but more layers makes the
-    logits, as in SqueezeNet, where a ReLU follows the last convolution.
+    Or becomes the logits by a scale, a temperature or more linear layers: then it is the first of
+    these. Found by running up to two images, not by names; None where nothing but more layers makes
+    the logits, as in SqueezeNet, where a ReLU follows the last convolution.
     """
     network = classifier.network
-    names = [name for name, module in network.named_modules() if _is_linear(module)]
-    seen = _Seen()
+    names = [name for name, module in network.named_modules() if is_linear(module)]
+    seen, some = _Seen(), inputs[:2]
     with borrowed(network), _watched(network, names, seen):
-        logits = logits_of(call(network, inputs[:2])).float()
-    scale = float(logits.abs().max()) if logits.numel() else 0.0
-    for name in reversed(seen.order):
-        module = find_layer(network, name)
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        features = seen.inputs[name]
-        if not isinstance(weight, torch.Tensor) or features is None:
-            continue
-        weight = weight.detach().float().flatten(1)
-        if weight.shape != (logits.shape[1], features.shape[1]):
-            continue
-        offset = weight.new_zeros(len(weight)) if bias is None else bias.detach().float()
-        again = features @ weight.T + offset
-        if bool((again - logits).abs().max() <= _TOLERANCE * scale + 1e-6):
-            return Readout(name, LinearHead(weight.clone(), offset.clone()))
-    return None
+        returned = call(network, some)
+    logits = classifier.settled_reading(inputs).logits(returned, len(some)).float()
+    order = [name for name in seen.order if seen.inputs[name] is not None]
+    found: Readout | None = None
+    for place, name in reversed(list(enumerate(order))):
+        found = _exact(network, name, seen, logits)
+        if found is not None:
+            order = order[:place]
+            break
+    # What comes before may be linear as well, and what comes after a scale.
+    while order:
+        earlier = _affine(classifier, some[:1], order.pop(), seen)
+        if earlier is None:
+            break
+        found = earlier
+    return found
+
+
+def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> Readout | None:
+    """The layer, if its output is the logits."""
+    head, features = head_of(find_layer(network, name)), seen.inputs[name]
+    if head is None or features is None:
+        return None
+    if head.weight.shape != (logits.shape[1], features.shape[1]):
+        return None
+    allowed = _TOLERANCE * float(logits.abs().max()) + 1e-6 if logits.numel() else 0.0
+    again = features @ head.weight.T + head.bias
+    if not bool((again - logits).abs().max() <= allowed):
+        return None
+    return Readout(name, LinearHead(head.weight.clone(), head.bias.clone()))
+
+
+def _affine(
+    classifier: Classifier, image: torch.Tensor, name: str, seen: _Seen
+) -> Readout | None:
+    """The layer, if the logits are an affine function of its output."""
+    network, raw = classifier.network, seen.outputs[name]
+    head, found = head_of(find_layer(network, name)), anatomy.examine(classifier, image)
+    if head is None or raw.ndim != 2:
+        return None
+    with borrowed(network):
+        point = found.point(network, name)
+        known = (image, raw[:1], found.reading.logits(call(network, image), 1))
+        rest = RestOfNetwork(network, point, _VECTORS, found.reading.logits, known)
+
+        def run(features: torch.Tensor) -> torch.Tensor:
+            return found.reading.logits(rest(features[:, :, 0, 0], image), len(features))
+
+        try:
+            after = find_head(network, raw[:1, :, None, None], run, None)
+        except CannotRunRestError:
+            return None
+        if after is None:
+            return None
+        outer = head_of(find_layer(network, after.module)) if after.module else None
+        outer = after.read[0] if outer is None and after.read is not None else outer
+    if outer is None:
+        return None
+    weight = outer.weight @ head.weight
+    return Readout(name, LinearHead(weight, outer.weight @ head.bias + outer.bias))
 
 
 def read_penultimate(
@@ -79,10 +128,11 @@ def read_penultimate(
     """
     network, seen = classifier.network, _Seen()
     with borrowed(network), _watched(network, [readout], seen):
-        logits = classifier.check_logits(logits_of(call(network, inputs)))
+        returned = call(network, inputs)
+        logits = classifier.check_logits(classifier.read(returned, inputs))
     features = seen.inputs.get(readout)
     if features is None or len(features) != len(inputs):
-        raise ValueError(f"layer: expected {readout!r} to run once for all images, and it did not")
+        raise ValueError(f"layer: expected {readout!r} to run for all images, and it did not")
     return features, logits.float()
 
 
@@ -95,15 +145,18 @@ def read_layer(
         ValueError: the layer does not exist, does not run or has no vectors of these images.
     """
     with borrowed(classifier.network):
-        found = record(classifier.network, inputs, [layer])
-        logits = classifier.check_logits(logits_of(found.output))
+        found = anatomy.record(classifier, inputs, [layer])
+        logits = classifier.check_logits(classifier.read(found.output, inputs))
     return pooled(classifier, inputs, layer, found.layers[layer]), logits.float()
 
 
 @dataclass
 class _Seen:
+    """What entered and left layers at their last run, and the order of these."""
+
     order: list[str] = field(default_factory=list)
     inputs: dict[str, torch.Tensor | None] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -114,9 +167,9 @@ def _watched(network: nn.Module, names: list[str], seen: _Seen) -> Iterator[None
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             if threading.get_ident() == owner:
-                seen.order.append(name)
-                # A layer that runs several times is not the one that makes the logits.
-                seen.inputs[name] = None if name in seen.inputs else _vectors(arguments)
+                seen.order = [*(each for each in seen.order if each != name), name]
+                seen.inputs[name] = _vectors(arguments)
+                seen.outputs[name] = output.clone() if output.ndim == 2 else output[:0]
 
         return hook
 
@@ -138,11 +191,3 @@ def _vectors(arguments: Any) -> torch.Tensor | None:
         return tensor.float().mean(dim=(2, 3))
     # A copy: the model may go on in place.
     return tensor.float().clone() if tensor.ndim == 2 else None
-
-
-def _is_linear(module: nn.Module) -> bool:
-    if isinstance(module, torch.jit.ScriptModule):
-        return False
-    if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (1, 1) and module.groups == 1 and module.padding == (0, 0)
-    return isinstance(module, nn.Linear)

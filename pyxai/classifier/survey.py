@@ -1,21 +1,22 @@
-"""Watches a network run: which layers have positions, and on which of these the logits depend."""
+"""Looks at a network while it runs one image: which tensors arise where, and what they hold."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from pyxai.classifier.borrow import borrowed, call, first_tensor, with_first
 from pyxai.classifier.layout import Layout, find_layout, find_layout_on
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.nested import first_tensor, tensors_in
+from pyxai.classifier.points import Point, function_name, name_of_call, version_of
 
 _POOLING = (
     nn.AdaptiveAvgPool2d,
@@ -30,8 +31,66 @@ _POOLING = (
 )
 # These make the grids that tokens lie on, and are channels first whatever their shape looks like.
 _GRIDDED = (nn.Conv2d, *_POOLING)
-# The layer looked for is one of the last; gradients of early, large layers are seldom needed.
-_TAIL = 64
+_GRIDDED_FUNCTIONS = ("conv2d", "pixel_shuffle", "pixel_unshuffle")
+# What these give are no features of positions: attention, and what it is made of; class scores.
+_PRODUCTS = (
+    *("matmul", "rmatmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "tensordot"),
+    *("softmax", "scaled_dot_product_attention", "multi_head_attention_forward"),
+)
+# These move numbers and do not make any: the tensor before holds the same features.
+_MOVING = (
+    *("contiguous", "clone", "reshape", "flatten", "to", "type", "float", "double", "half"),
+    *("bfloat16", "cpu", "cuda", "permute", "transpose", "movedim", "view", "view_as", "squeeze"),
+    *("unsqueeze", "expand", "getitem", "narrow", "select", "roll", "flip", "channel_shuffle"),
+)
+# Pooling and resampling: the layer before sees as much or more.
+_RESAMPLING = ("interpolate", "upsample")
+
+
+WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.MultiheadAttention)
+
+
+@dataclass(eq=False)
+class Output:
+    """A tensor that arose in the pass.
+
+    Attributes:
+        point: where; its name is that of the outermost module that gives it unchanged.
+        shape: of the tensor, for one image.
+        layout: where positions are in it; None if it has none.
+        mark: what it is beside features: "pooled", "projected" (by a linear layer), "product",
+            "moved" (the numbers of an earlier tensor in another shape); else "".
+        module: the module whose output it is; None for functions.
+        level: how many modules lie around it, 0 for what the network itself calls.
+        weights: how many layers with weights had run when it was there.
+        image: whether it may be a map `[N, C, h, w]`, if nothing speaks against it.
+        function: the name of the function that made its numbers, "" if not known.
+        consumers: what it was given to: names of modules and functions.
+    """
+
+    point: Point
+    shape: tuple[int, ...]
+    layout: Layout | None = None
+    mark: str = ""
+    module: nn.Module | None = None
+    level: int = 0
+    weights: int = 0
+    image: bool = False
+    function: str = ""
+    consumers: list[str] = field(default_factory=list)
+
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a layer with weights gave it."""
+        if self.module is None:
+            return self.function in _WEIGHTED_FUNCTIONS
+        return isinstance(self.module, WITH_WEIGHTS)
+
+
+_KEPT = ("pooled", "projected", "moved")  # whatever module hands it on
+_MARKED = (nn.Linear, *_POOLING, nn.Upsample)
+_WEIGHTED_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "linear")
 
 
 @contextmanager
@@ -61,140 +120,261 @@ def watching(
             handle.remove()
 
 
-@dataclass
 class Survey:
-    """Looks at the output of every layer, in order of execution, for one image."""
+    """What one image makes of a network; use it as a context around one pass.
 
-    size: tuple[int, int]
-    candidates: dict[str, Layout] = field(default_factory=dict)
-    layouts: dict[str, Layout | None] = field(default_factory=dict)
-    unclear: dict[str, Layout] = field(default_factory=dict)  # maps if nothing speaks against it
-    grids: list[tuple[int, int]] = field(default_factory=list)  # the latest first
-    shrunk: bool = False
-    tokens: bool = False
-    plain: str | None = None  # the last layer, read as a network of maps alone
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=3))
-    # Outputs that identity layers may hand on.
-    marked: dict[int, tuple[weakref.ref[torch.Tensor], str]] = field(default_factory=dict)
+    Attributes:
+        outputs: the tensors that arose, in order; each once, however many modules hand it on.
+        runs: how often each module ran.
+        tokens: whether there are tokens or maps with the channels last.
+        layouts: of the last output of every module, by its name.
+        last: the last few outputs, in words.
+    """
 
-    def look(self, name: str, module: nn.Module, output: Any) -> None:
-        """A forward hook."""
-        tensor = first_tensor(output)
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+        """Takes note of the network; `size` is (height, width) of the image."""
+        self.outputs: list[Output] = []
+        self.runs: Counter[str] = Counter()
+        self.tokens = False
+        self.layouts: dict[str, Layout | None] = {}
+        self.last: deque[str] = deque(maxlen=3)
+        self._network = network
+        self._size = size
+        self._grids: list[tuple[int, int]] = []  # the latest first
+        self._weights = 0
+        self._stack: list[tuple[str, dict[int, int]]] = []
+        self._ended: tuple[str, int] = ("", 0)
+        self._calls: Counter[str] = Counter()  # of functions since then
+        self._unclear: dict[str, Layout] = {}
+        # Tensors that are alive: what they were when they were seen.
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], int, Output]] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Looks at the pass that this thread makes in the block."""
+        owner, handles = threading.get_ident(), []
+
+        def hooks_for(name: str) -> tuple[Any, Any]:
+            def before(module: nn.Module, arguments: Any) -> None:
+                if threading.get_ident() == owner:
+                    self._begin(name, arguments)
+
+            def after(module: nn.Module, arguments: Any, output: Any) -> None:
+                if threading.get_ident() == owner:
+                    self._end(name, module, output)
+
+            return before, after
+
+        try:
+            for name, module in self._network.named_modules():
+                if isinstance(module, torch.jit.ScriptModule) or not name:
+                    continue
+                before, after = hooks_for(name)
+                handles.append(module.register_forward_pre_hook(before))
+                handles.append(module.register_forward_hook(after))
+            with _Functions(self):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.tokens:
+            self.layouts.update(self._unclear)
+            for output in self.outputs:
+                if output.image:
+                    output.layout = Layout("nchw", *output.shape[2:])
+        self._name_points()
+
+    # ---- what happens in the pass ----
+
+    def _begin(self, name: str, arguments: Any) -> None:
+        counts = {}
+        for output in self.seen_in(arguments):
+            counts[id(output)] = len(output.consumers)
+            output.consumers.append(name)
+        self._stack.append((name, counts))
+
+    def _end(self, name: str, module: nn.Module, result: Any) -> None:
+        counts: dict[int, int] = {}
+        while self._stack:  # what raised inside has left its entry
+            top, counts = self._stack.pop()
+            if top == name:
+                break
+        self.runs[name] += 1
+        self._ended, self._calls = (name, self.runs[name]), Counter()
+        self._weights += isinstance(module, WITH_WEIGHTS)
+        tensor = first_tensor(result)
         if tensor is None or not tensor.is_floating_point():
             return
         self.last.append(f"{name} {[*tensor.shape]}")
         layout = self.layouts[name] = self._layout(name, module, tensor)
-        if isinstance(module, _POOLING):
-            self.marked[id(tensor)] = weakref.ref(tensor), "pooled"
-        elif isinstance(module, nn.Linear):
-            self.marked[id(tensor)] = weakref.ref(tensor), "projected"
-        reference, mark = self.marked.get(id(tensor), (None, ""))
-        if reference is None or reference() is not tensor:
-            mark = ""
         # What is handed out in a dictionary may have been used before: by a pooler, for one.
-        if mark == "pooled" or not isinstance(output, (torch.Tensor, tuple, list)):
+        if not isinstance(result, (torch.Tensor, tuple, list)):
             return
-        if tensor.ndim == 4:
-            single = layout is not None and layout.positions == 1
-            self.shrunk = single or tensor.shape[-2:].numel() == 1
-            self.plain = self.plain if self.shrunk else name
-        self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
-        if layout is None:
+        output = self._recall(tensor)
+        if output is None:
+            mark = "moved" if tensor.ndim == 3 and self._is_view(tensor) else ""
+            output = self._add(tensor, Output(Point(name, name), (*tensor.shape,), mark=mark))
+        elif output.consumers[: counts.get(id(output), len(output.consumers))]:
+            return  # what used it before does not see it here
+        if output.mark not in _KEPT or (output.mark == "moved" and tensor.ndim == 4 and layout):
+            output.mark = ""
+        if isinstance(module, _MARKED):
+            output.mark = "projected" if isinstance(module, nn.Linear) else "pooled"
+        # Whatever module inside gave it, it goes by the name of the module outside.
+        del output.consumers[:]
+        self.outputs.remove(output)
+        self.outputs.append(output)
+        output.point, output.module = Point(name, name, self.runs[name]), module
+        output.level, output.weights = name.count("."), self._weights
+        output.layout, output.image = layout, tensor.ndim == 4
+        if output.mark != "moved":
+            self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
+            self.tokens |= layout is not None and layout.kind != "nchw"
+
+    def function_called(self, name: str, arguments: Any, result: Any, given: list[Output]) -> None:
+        """A function of torch was called by the network; `given` are outputs among its arguments."""
+        self._calls[name] += 1
+        self._weights += name in _WEIGHTED_FUNCTIONS and not self._in_layer_with_weights()
+        tensor = first_tensor(result)
+        known = None if tensor is None else self._recall(tensor)
+        for output in given:
+            if output is not known and next(tensors_in(result), None) is not None:
+                output.consumers.append(name)
+        if tensor is None or known is not None or not tensor.is_floating_point():
             return
-        self.tokens |= layout.kind != "nchw"
-        if layout.positions > 1 and not (mark == "projected" and layout.kind != "nchw"):
-            self.candidates.pop(name, None)  # it comes last now
-            self.candidates[name] = layout
-            self.shrunk = False
+        in_place = any(tensor is each for each in tensors_in(arguments))
+        mark = "projected" if name == "linear" else "product" if name in _PRODUCTS else ""
+        if "pool" in name or name in _RESAMPLING:
+            mark = "pooled"
+        elif not mark and not in_place and (name in _MOVING or self._is_view(tensor)):
+            mark = "moved"
+        layout = self._layout_of_function(name, tensor)
+        ended, run = self._ended
+        scope = self._stack[-1][0] if self._stack else ""
+        output = Output(Point(name, ended, run, False, name, self._calls[name]), (*tensor.shape,))
+        output.layout, output.mark, output.weights = layout, mark, self._weights
+        output.function = given[0].function if mark == "moved" and given else name
+        output.level = scope.count(".") + 1 if scope else 0
+        output.image = tensor.ndim == 4 and layout is not None and layout.kind == "nchw"
+        self.tokens |= not mark and layout is not None and layout.kind == "nhwc"
+        self._add(tensor, output)
+
+    def _add(self, tensor: torch.Tensor, output: Output) -> Output:
+        self.outputs.append(output)
+        self._known[id(tensor)] = weakref.ref(tensor), version_of(tensor), output
+        return output
+
+    def _recall(self, tensor: torch.Tensor) -> Output | None:
+        """The output that this tensor is, if it was seen with the numbers that it has now."""
+        reference, version, output = self._known.get(id(tensor), (None, 0, None))
+        alive = reference is not None and reference() is tensor
+        return output if alive and version == version_of(tensor) else None
+
+    def seen_in(self, arguments: Any) -> Iterator[Output]:
+        """The outputs among the arguments of a module or function."""
+        for tensor in tensors_in(arguments):
+            output = self._recall(tensor)
+            if output is not None:
+                yield output
+
+    def made_by(self, tensor: torch.Tensor) -> str:
+        """The function that made the numbers of a tensor that is still alive, "" if not known."""
+        output = self._recall(tensor)
+        if output is None and self._is_view(tensor):
+            output = self._recall(tensor._base)  # type: ignore[arg-type]
+        return "" if output is None else output.function
+
+    def _is_view(self, tensor: torch.Tensor) -> bool:
+        """Whether its numbers are those of an earlier tensor, in another shape or in part."""
+        return not tensor.is_inference() and tensor._base is not None
+
+    def _in_layer_with_weights(self) -> bool:
+        name = self._stack[-1][0] if self._stack else ""
+        return bool(name) and isinstance(self._network.get_submodule(name), WITH_WEIGHTS)
+
+    # ---- where positions are ----
 
     def _layout(self, name: str, module: nn.Module, tensor: torch.Tensor) -> Layout | None:
         shape, batch_first = tensor.shape, True
         if tensor.ndim == 4:
             rows, columns = shape[2:]
-            self.unclear[name] = Layout("nchw", rows, columns)
+            self._unclear[name] = Layout("nchw", rows, columns)
             if isinstance(module, _GRIDDED) and shape[0] == 1:
-                if (rows, columns) not in self.grids and rows * columns > 1:
-                    self.grids.insert(0, (rows, columns))
-                return self.unclear[name]
+                self._note_grid(rows, columns)
+                return self._unclear[name]
         if tensor.ndim == 3 and shape[1] == 1 and shape[0] > 1:  # not windows: one image
             shape, batch_first = torch.Size((1, shape[0], shape[2])), False
         if len(shape) < 3 or shape[0] != 1:
             return None
         # Once there are grids, tokens lie on one of these: latents and channels do not.
-        found = find_layout_on(shape, self.grids) if self.grids else find_layout(shape, self.size)
+        found = find_layout_on(shape, self._grids) if self._grids else find_layout(shape, self._size)
         return None if found is None else replace(found, batch_first=batch_first)
 
+    def _layout_of_function(self, name: str, tensor: torch.Tensor) -> Layout | None:
+        """As of a module, but only on grids that are known: code computes much that is no map."""
+        if tensor.ndim == 4 and len(tensor) == 1 and (name in _GRIDDED_FUNCTIONS or "pool" in name):
+            self._note_grid(*tensor.shape[2:])
+            return Layout("nchw", *tensor.shape[2:])
+        if tensor.ndim not in (3, 4) or not self._grids or name in _PRODUCTS:
+            return None
+        if tensor.ndim == 4:
+            found = find_layout_on(tensor.shape, self._grids) if len(tensor) == 1 else None
+            return found
+        like = [each for each in self.layouts.values() if each is not None]
+        for layout in like:
+            tokens = tensor if layout.batch_first else tensor.transpose(0, 1)
+            if layout.kind == "tokens" and tokens.shape[:2] == (
+                1,
+                layout.prefix + layout.positions,
+            ):
+                return layout
+        return None
 
-def last_that_matters(
-    model: nn.Module, probe: torch.Tensor, candidates: dict[str, Layout]
-) -> tuple[str, bool]:
-    """The last candidate on more than half of whose positions the logits depend.
+    def _note_grid(self, rows: int, columns: int) -> None:
+        if (rows, columns) not in self._grids and rows * columns > 1:
+            self._grids.insert(0, (rows, columns))
 
-    Returns:
-        Its name, and whether that will hold: not for a head of zeros, which nothing depends on
-        before it is trained. Where nothing can be told, the name is that of the last candidate.
-    """
-    names, shares = list(candidates), dict[str, float]()
-    for start in sorted({max(0, len(names) - _TAIL), 0}, reverse=True):
-        shares = _shares_that_matter(model, probe, {n: candidates[n] for n in names[start:]})
-        for name in reversed(names[start:]):
-            if shares.get(name, 0.0) > 0.5:
-                return name, True
-        if not shares:
-            break
-    return names[-1], not shares or any(shares.values())
+    # ---- names ----
+
+    def _name_points(self) -> None:
+        """Gives runs and calls of functions names; the last of several is called like one."""
+        named: dict[str, list[Output]] = {}
+        for output in self.outputs:
+            point = output.point
+            if point.function is None:
+                if self.runs[point.module] > 1:
+                    last = point.run == self.runs[point.module]
+                    name = point.module if last else f"{point.module}#{point.run}"
+                    output.point = replace(point, name=name, last=last)
+            else:
+                consumer = next(iter(output.consumers), "the output")
+                named.setdefault(name_of_call(point.function, consumer), []).append(output)
+        for name, several in named.items():
+            for number, output in enumerate(several, 1):
+                last = number == len(several)
+                output.point = replace(output.point, name=name if last else f"{name}#{number}")
 
 
-def _shares_that_matter(
-    model: nn.Module, probe: torch.Tensor, candidates: dict[str, Layout]
-) -> dict[str, float]:
-    """The share of positions with a gradient, of each candidate; empty if there are no gradients.
+class _Functions(TorchFunctionMode):
+    """Tells a survey of the functions that the code of the network calls."""
 
-    A layer counts as `record` would replace it: from its hook on. What was made from the same
-    tensor before, does not.
-    """
-    shares: dict[str, float] = {}
-    starts: list[torch.Tensor] = []
-    run: dict[str, int] = {}
+    def __init__(self, survey: Survey) -> None:
+        super().__init__()
+        self._survey = survey
 
-    def pass_on(name: str, module: nn.Module, output: Any) -> Any:
-        tensor = first_tensor(output)
-        if tensor is None or not tensor.is_floating_point():
-            return None  # a layer that runs again and then gives something else
-        torch.set_grad_enabled(True)  # until the pass ends, as `record` does
-        if not tensor.requires_grad:
-            tensor = tensor.detach().requires_grad_()
-        starts.append(tensor)
-        passed: Any = tensor.clone()
-        turn = run[name] = run.get(name, 0) + 1  # a layer that runs again counts as it ran last
-
-        def count(gradient: torch.Tensor) -> None:
-            if run[name] == turn:
-                there = candidates[name].features(gradient).ne(0).any(dim=1)
-                shares[name] = float(there.to(torch.float32).mean())
-
-        passed.register_hook(count)
-        return with_first(output, passed)
-
-    # Noise and not the user's photo, so that a black one does not decide for all that follow.
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(probe.shape, generator=generator).to(probe)
-    try:
-        with borrowed(model), watching(model, pass_on, list(candidates)):
-            output = call(model, noise)
-            try:
-                score = logits_of(output)
-            except ValueError:  # embeddings, for a target that is a function
-                found = first_tensor(output)
-                if found is None:
-                    return {}
-                score = found
-            weights = torch.randn(score.shape, generator=generator).to(score)
-            with torch.enable_grad():
-                total = (weights * score).mean()
-            torch.autograd.grad(total, starts, allow_unused=True)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # the model forbids gradients, or has operations without
-        return {}
-    return shares
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        arguments = (args, list(named.values()))
+        given = list(self._survey.seen_in(arguments))  # before it works in place
+        result = func(*args, **named)
+        self._survey.function_called(function_name(func), arguments, result, given)
+        return result

@@ -88,7 +88,7 @@ def explain_photo(
     # The picture shows what speaks for the class; the JSON file has the negative values too.
     picture = overlay(photo, heatmap, region=region, colormap=colormap, relu=True)
     index = int(logits.argmax()) if target is None else classifier.class_index(target)
-    probabilities = logits.softmax(dim=0)
+    probabilities = classifier.probabilities(logits[None])[0]
     best = probabilities.topk(min(top, len(probabilities))).indices.tolist()
     shown = {each: _class(classifier, each, probabilities, logits) for each in [index, *best]}
     return {

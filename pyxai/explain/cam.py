@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,16 +11,20 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, check_count, describe
-from pyxai.classifier import Classifier, Target, anatomy, as_classifier
+from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
-from pyxai.explain.cam_engine import CamEvidence, gather
+from pyxai.explain.cam_engine import CamEvidence, gather_groups
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
 from pyxai.ops import cam_project, cam_project_render, cam_render
 
 Normalization: TypeAlias = Literal["minmax", "softmax"]
 _NETWORK = "network"  # in place of a layer, for methods that are about all of it
+
+class BlankMapWarning(UserWarning):
+    """A map has the same value everywhere, and so shows nothing."""
+
 
 Method: TypeAlias = "str | CamMethod | Sequence[str | CamMethod]"
 
@@ -101,11 +106,20 @@ def cam(
     # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
     with torch.inference_mode(False), torch.no_grad():
         for start in range(0, max(len(inputs), 1), step):
-            part = slice(start, start + step)
-            some = part_of_target(target, part, len(inputs))
-            evidence = gather(classifier, inputs[part], some, layers=layers, gradients=gradients)
-            for label, each in methods.items():
-                collected.add(label, each, evidence, style, start)
+            rows = range(start, min(start + step, len(inputs)))
+            some = part_of_target(target, slice(start, start + step), len(inputs))
+            groups = gather_groups(
+                classifier,
+                inputs[start : start + step],
+                some,
+                layers=layers,
+                gradients=gradients,
+                rows=rows,
+            )
+            for places, evidence in groups:
+                for label, each in methods.items():
+                    collected.add(label, each, evidence, style, [rows[at] for at in places])
+    collected.warn_of_blank_maps()
     if report is not None:
         report.update(collected.reports())
     maps = collected.nested(many_methods, many_layers)
@@ -151,6 +165,10 @@ class _Style:
             maps = found if found.ndim == 4 else cam_project(evidence.activations, found)
             pictures = self._render(maps, relu=relu, minmax=minmax, out=out)
         evidence.check(maps)
+        blank = _is_blank(maps, relu).expand(len(evidence.inputs), -1)
+        if bool(blank.any()):
+            evidence.report["blank"] = blank
+        evidence.constant = _is_blank(maps, False) if minmax else None
         gap = evidence.gap(method, maps) if self.reported else None
         if gap is not None:
             evidence.report["gap"] = gap
@@ -169,6 +187,15 @@ class _Style:
         return cam_render(maps, size, relu=relu, minmax=minmax, out=out)
 
 
+def _is_blank(maps: torch.Tensor, relu: bool) -> torch.Tensor:
+    """Which maps `[N, k, h, w]` show nothing, `[N, k]` bool: all values are equal but for rounding."""
+    values = (maps.relu() if relu else maps).flatten(2)
+    if not values.numel():
+        return values.new_zeros(values.shape[:2], dtype=torch.bool)
+    high, low = values.amax(dim=2), values.amin(dim=2)
+    return high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())
+
+
 class _Collected:
     """Maps, logits and reports of all images, put together from parts of them."""
 
@@ -176,9 +203,10 @@ class _Collected:
         self._images = images
         self._out = out
         self._maps: dict[tuple[str, str], torch.Tensor] = {}
-        # By label and layer: the method that "auto" stands for, and what was reported.
-        self._reports: dict[tuple[str, str], tuple[str, dict[str, list[torch.Tensor]]]] = {}
-        self._logits: dict[int, torch.Tensor] = {}
+        # By method (not "auto" but what it stands for) and layer: what was reported, and of whom.
+        self._reports: dict[tuple[str, str], dict[str, list[tuple[list[int], torch.Tensor]]]] = {}
+        self._blank: dict[str, list[int]] = {}
+        self._logits: list[tuple[list[int], torch.Tensor]] = []
 
     def add(
         self,
@@ -186,10 +214,11 @@ class _Collected:
         method: CamMethod,
         evidence: list[CamEvidence],
         style: _Style,
-        start: int,
+        rows: list[int],
     ) -> None:
-        """Draws the images from `start` on by one method."""
-        self._logits[start] = evidence[0].logits
+        """Draws the images in these places by one method."""
+        if not self._logits or self._logits[-1][0] != rows:
+            self._logits.append((rows, evidence[0].logits))
         for each in evidence[:1] if method.fuses or not method.layer else evidence:
             each = each.reporting_anew()
             chosen = method
@@ -197,49 +226,84 @@ class _Collected:
                 chosen = cam_method("gradcam" if each.linear_head is None else "cam")
             found = chosen.compute(evidence if method.fuses else each, **chosen.options)
             layer = each.layer if method.layer and not method.fuses else _NETWORK
-            part = slice(start, start + len(each.inputs))
             kept = self._maps.get((label, layer), self._out)
-            place = None if kept is None else self._place(kept, part, each.single)
+            place = None if kept is None else self._place(kept, rows, each.single)
             pictures = style.draw(chosen, each, found, place)
             if place is None:
-                self._keep((label, layer), pictures[:, 0] if each.single else pictures, part)
+                self._keep((label, layer), pictures[:, 0] if each.single else pictures, rows)
             elif kept is self._out and kept is not None:
                 self._maps[label, layer] = kept
             named = label if method is not AUTO else chosen.name
-            _, texts = self._reports.setdefault((label, layer), (named, {}))
+            texts = self._reports.setdefault((named, layer), {})
             for name, values in each.report.items():
-                texts.setdefault(name, []).append(values)
+                texts.setdefault(name, []).append((rows, values))
+            if each.constant is not None and bool(each.constant.any()):
+                some = torch.nonzero(each.constant.all(dim=1)).flatten().tolist()
+                self._blank.setdefault(named, []).extend(rows[at] for at in some)
 
-    def _place(self, kept: torch.Tensor, part: slice, single: bool) -> torch.Tensor:
+    def _place(self, kept: torch.Tensor, rows: list[int], single: bool) -> torch.Tensor | None:
+        """Where in the result these images go, if they lie side by side."""
         fits = kept.ndim == (3 if single else 4) and kept.shape[0] == self._images
         if not fits or kept.dtype != torch.float32 or not kept.is_contiguous():
             axes = f"[{self._images}, {'' if single else 'k, '}H, W]"
             strides = "" if kept.is_contiguous() else ", not contiguous"
             expected = f"a contiguous float32 tensor {axes}"
             raise ValueError(f"out: expected {expected}, got {describe(kept)}{strides}")
-        return kept[part][:, None] if single else kept[part]
+        first = rows[0] if rows else 0
+        if rows != list(range(first, first + len(rows))):
+            return None
+        part = kept[first : first + len(rows)]
+        return part[:, None] if single else part
 
-    def _keep(self, key: tuple[str, str], first: torch.Tensor, part: slice) -> None:
-        """Keeps the first part; if there will be more, in memory for all of them."""
-        if len(first) < self._images:
-            whole = first.new_empty((self._images, *first.shape[1:]))
-            whole[part] = first
-            first = whole
-        self._maps[key] = first
+    def _keep(self, key: tuple[str, str], some: torch.Tensor, rows: list[int]) -> None:
+        """Keeps maps; where there will be more, in memory for all of them."""
+        whole = self._maps.get(key, self._out)
+        if whole is None and len(some) == self._images:
+            whole = some
+        elif whole is None:
+            whole = some.new_empty((self._images, *some.shape[1:]))
+            whole[rows] = some
+        else:
+            whole[rows] = some
+        self._maps[key] = whole
 
     def logits(self, target: Target) -> torch.Tensor:
         """The logits `[N, K]`, or the scores `[N]` of a callable target."""
-        parts = list(self._logits.values())
-        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        logits = self._joined(self._logits)
         return logits[:, 0] if callable(target) else logits
+
+    def _joined(self, parts: list[tuple[list[int], torch.Tensor]]) -> torch.Tensor:
+        """Values of all images, in their order; NaN (or False) for those without any."""
+        if len(parts) == 1 and len(parts[0][1]) == self._images:
+            return parts[0][1]
+        first = parts[0][1]
+        empty = torch.nan if first.is_floating_point() else 0
+        whole = first.new_full((self._images, *first.shape[1:]), empty)
+        for rows, values in parts:
+            whole[rows] = values
+        return whole
 
     def reports(self) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
         """What was reported, by method and layer."""
         found: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
-        for (_, layer), (named, texts) in self._reports.items():
-            joined = {name: torch.cat(values) for name, values in texts.items()}
+        for (named, layer), texts in self._reports.items():
+            joined = {name: self._joined(parts) for name, parts in texts.items()}
             found.setdefault(named, {})[layer] = joined
         return found
+
+    def warn_of_blank_maps(self) -> None:
+        """Says which maps show nothing."""
+        for named, rows in self._blank.items():
+            if not rows:
+                continue
+            several = f"{rows[:8]}{'...' if len(rows) > 8 else ''}"
+            warnings.warn(
+                f"method {named!r}: the maps of images {several} show nothing: they have the same "
+                "value everywhere, as nothing at this layer speaks for the target (report says "
+                "which)",
+                BlankMapWarning,
+                stacklevel=3,
+            )
 
     def nested(self, many_methods: bool, many_layers: bool) -> Any:
         """The maps, by method and layer where there are several."""
@@ -274,7 +338,7 @@ def _layers(
     if not any(each.layer for each in methods.values()):
         return [], False
     if layer is None:
-        return [anatomy.last_spatial_layer(classifier.network, inputs)], False
+        return [classifier.last_spatial_layer(inputs)], False
     return list(dict.fromkeys(_listed(layer))), many
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,10 +13,14 @@ from torch import nn
 
 from pyxai.classifier import Classifier, LinearHead, Target, anatomy
 from pyxai.classifier.batches import images_at_once
-from pyxai.classifier.borrow import borrowed, call, record
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.heads import explains
 from pyxai.classifier.layout import Layout
+from pyxai.classifier.outputs import rows_of_target
+from pyxai.classifier.points import Point
+from pyxai.classifier.recording import record
 from pyxai.classifier.rest import RestOfNetwork
-from pyxai.explain.cam_forward import Forward, graph_of, sums_of
+from pyxai.explain.cam_forward import Forward, run_forward, sums_of
 from pyxai.explain.cam_methods import CamMethod
 from pyxai.ops import cam_project
 
@@ -33,6 +36,7 @@ class CamEvidence:
     report: dict[str, torch.Tensor] = field(default_factory=dict)
     references: torch.Tensor | None = None  # classes to subtract, [N, k, r]
     strength: float = 0.0
+    constant: torch.Tensor | None = None  # which maps have no variation, [N, k]
 
     def reporting_anew(self) -> CamEvidence:
         """The same evidence, gradients and all, with an empty report."""
@@ -97,10 +101,12 @@ class CamEvidence:
             ValueError: the head is of another kind.
         """
         if self.linear_head is None:
+            concerned = self.forward.named(range(len(self.inputs)))
             raise ValueError(
                 "method: expected one that fits this network and target, got 'cam' (or 'softmax'), "
-                "which needs class targets and a head of global average pooling and one linear "
-                f"layer after {self.layer!r}; use method='gradcam'"
+                "which needs class targets and a head of global average pooling and linear layers "
+                f"after {self.layer!r}, and that is not what makes the logits of {concerned}; use "
+                "method='gradcam'"
             )
         return self.linear_head
 
@@ -159,20 +165,26 @@ class CamEvidence:
         """The same layer and targets on other images, one in place of each."""
         old = self.forward
         with borrowed(old.network):
-            recording = record(old.network, images, [self.layer], differentiate=True)
+            point = [old.points[self.layer]]
+            recording = record(old.network, images, point, differentiate=True)
             with torch.enable_grad():
-                graph = graph_of(old.target, recording.output, len(images))
-        forward = Forward(
-            old.classifier,
-            images,
-            recording.layers,
-            old.target,
-            graph.detach(),
-            old.classes,
-            old.single,
-            graph,
+                graph = old.graph_of(recording.output, len(images))
+        forward = replace(
+            old,
+            inputs=images,
+            raw=recording.layers,
+            logits=graph.detach(),
+            graph=graph,
+            _gradients={},
         )
         return replace(self, forward=forward)
+
+    def rest_after(self, layer: str, raw: torch.Tensor) -> tuple[Layout, RestOfNetwork]:
+        """Where positions are in a layer's raw output for the images, and what follows it."""
+        found = anatomy.examine(self.forward.classifier, self.inputs)
+        layout = found.layout(self.inputs, layer, raw)
+        known = raw.detach().narrow(0 if layout.batch_first else 1, 0, 1)
+        return layout, self._rest(found.point(self.network, layer), layout, known)
 
     def scores_in(self, output: Any) -> torch.Tensor:
         """The scores `[N, k]` of the targets in what the network returned, with their graph."""
@@ -185,15 +197,31 @@ class CamEvidence:
             return self.forward.row_scores_in(output, row, len(images)).detach().float()
 
     @cached_property
-    def _rest(self) -> RestOfNetwork:
-        return RestOfNetwork(self.network, self.layer)
+    def _rest_of_layer(self) -> RestOfNetwork:
+        return self._rest(self.forward.points[self.layer], self.layout, self._raw_of(0))
+
+    def _rest(self, point: Point, layout: Layout, raw: torch.Tensor) -> RestOfNetwork:
+        """What follows a layer that gave `raw` for the first image."""
+
+        forward = self.forward  # and not this evidence, which would hold itself
+
+        def read(output: Any, count: int) -> torch.Tensor:
+            return forward.row_scores_in(output, 0, count)
+
+        known = (self.inputs[:1], raw, self.scores[:1])
+        return RestOfNetwork(self.network, point, layout, read, known)
+
+    def _raw_of(self, row: int) -> torch.Tensor:
+        """The layer's raw output for one of the images."""
+        axis = 0 if self.layout.batch_first else 1
+        return self.forward.raw[self.layer].detach().narrow(axis, row, 1)
 
     def scores_from(self, features: torch.Tensor, row: int) -> torch.Tensor:
         """Scores `[m, k]` of other features `[m, C, h, w]`: only what follows the layer runs."""
-        like = self.forward.raw[self.layer][row : row + 1].detach()
+        like = self._raw_of(row)
         raw = self.layout.restore(features.to(like.dtype), like)
         with borrowed(self.network):
-            output = self._rest(raw, self.inputs[row : row + 1])
+            output = self._rest_of_layer(raw, self.inputs[row : row + 1])
             return self.forward.row_scores_in(output, row, len(features)).detach().float()
 
     def probabilities(self) -> torch.Tensor:
@@ -201,7 +229,10 @@ class CamEvidence:
         head = self.head
         maps = cam_project(self.activations, head.weight[None])
         self.check(maps)
-        shares = (maps + head.bias[:, None, None]).softmax(dim=1)
+        logits = maps + head.bias[:, None, None]
+        flat = logits.movedim(1, -1).flatten(0, 2)
+        shares = self.forward.reading.probabilities(flat).reshape(*logits.movedim(1, -1).shape)
+        shares = shares.movedim(-1, 1)
         index = self.classes.expand(len(shares), -1)[..., None, None]
         return shares.gather(1, index.expand(-1, -1, *shares.shape[-2:]))
 
@@ -219,16 +250,7 @@ class CamEvidence:
         Raises:
             ValueError: naming the images concerned.
         """
-        # One sum tells in most cases; it may overflow where no value does.
-        if math.isfinite(float(maps.sum())):
-            return
-        finite = torch.isfinite(maps)
-        if not bool(finite.all()):
-            bad = torch.nonzero(~finite.flatten(1).all(dim=1)).flatten().tolist()
-            raise ValueError(
-                f"model: expected finite features at layer {self.layer!r}, got NaN or infinity for "
-                f"images {bad[:8]}{'...' if len(bad) > 8 else ''}"
-            )
+        self.forward.check_finite(maps, f"features at layer {self.layer!r}")
 
 
 def gather(
@@ -238,9 +260,33 @@ def gather(
     *,
     layers: Sequence[str] = (),
     gradients: bool = True,
-    known: bool = True,
 ) -> list[CamEvidence]:
+    """Runs the model once and gathers what methods need of each layer; see `gather_groups`.
+
+    A linear head that does not explain all of the images is not used for any.
+    """
+    options: dict[str, Any] = {"layers": layers, "gradients": gradients}
+    groups = gather_groups(classifier, inputs, target, **options)
+    if len(groups) == 1:
+        return groups[0][1]
+    rows = range(len(inputs))
+    return _evidence(classifier, inputs, target, layers, {}, gradients, rows)
+
+
+def gather_groups(
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    target: Target,
+    *,
+    layers: Sequence[str] = (),
+    gradients: bool = True,
+    rows: Sequence[int] | None = None,
+) -> list[tuple[list[int], list[CamEvidence]]]:
     """Runs the model once and gathers what methods need of some layers.
+
+    What a linear head claims is checked on every image. A network may take another branch for some
+    of them: these are a group of their own, without that head, as what an image gets must not
+    depend on those beside it.
 
     Args:
         classifier: the model.
@@ -248,50 +294,77 @@ def gather(
         target: see `pyxai.cam`.
         layers: names of the layers; without any, the evidence is about the whole network.
         gradients: whether gradients will be asked for.
-        known: believe a head that was found to be linear before; it is looked at again if it does
-            not explain the logits.
+        rows: the places of these images in the whole call, for errors; by default 0, 1, ...
+
+    Returns:
+        (places in the batch, evidence of each layer) of each group; nearly always one.
     """
-    network = classifier.network
-    heads: dict[str, LinearHead | None] = dict.fromkeys(layers)
-    if not callable(target):
-        heads = {name: anatomy.linear_head(network, inputs, name) for name in layers}
-    differentiate = gradients and not all(heads.values())
-    with borrowed(network):
-        recording = record(network, inputs, list(layers), differentiate=differentiate)
-        layouts = {
-            name: anatomy.layout_of(network, inputs, name, raw)
-            for name, raw in recording.layers.items()
-        }
-        graph = graph_of(target if callable(target) else None, recording.output, len(inputs))
-    logits = graph.detach()
+    rows = range(len(inputs)) if rows is None else rows
+    heads = _heads(classifier, inputs, target, layers)
+    evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
+    everything = list(range(len(inputs)))
+    if bool(_explained(evidence, heads).all()):
+        return [(everything, evidence)]
+    for layer in layers:  # trained on or exchanged since?
+        anatomy.examine(classifier, inputs).forget_head(layer)
+    heads = _heads(classifier, inputs, target, layers)
+    explained = _explained(evidence, heads)
+    groups = []
+    for holds in (True, False):
+        some = torch.nonzero(explained == holds).flatten().tolist()
+        if some:
+            images = inputs if some == everything else inputs[some]
+            wanted = rows_of_target(target, some, len(inputs))
+            known = heads if holds else dict.fromkeys(layers)
+            names = [rows[place] for place in some]
+            found = _evidence(classifier, images, wanted, layers, known, gradients, names)
+            groups.append((some, found))
+    return groups
+
+
+def _heads(
+    classifier: Classifier, inputs: torch.Tensor, target: Target, layers: Sequence[str]
+) -> dict[str, LinearHead | None]:
+    """What is known of the heads after layers."""
     if callable(target):
-        classes = torch.zeros((1, 1), dtype=torch.long, device=logits.device)
-        single = True
-    else:
-        classifier.check_logits(logits)
-        resolved = classifier.resolve_target(target, logits)
-        classes, single = resolved.index, resolved.single
-    forward = Forward(
+        return dict.fromkeys(layers)
+    found = anatomy.examine(classifier, inputs)
+    return {name: found.linear_head(classifier, inputs, name) for name in layers}
+
+
+def _explained(
+    evidence: Sequence[CamEvidence], heads: Mapping[str, LinearHead | None]
+) -> torch.Tensor:
+    """Of which images all linear heads explain the logits, `[N]` bool on the CPU."""
+    explained = torch.ones(len(evidence[0].logits), dtype=torch.bool, device="cpu")
+    for each in evidence:
+        head = heads.get(each.layer)
+        if head is not None:
+            explained &= explains(head, each.activations, each.logits).cpu()
+    return explained
+
+
+def _evidence(
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    target: Target,
+    layers: Sequence[str],
+    heads: Mapping[str, LinearHead | None],
+    gradients: bool,
+    rows: Sequence[int],
+) -> list[CamEvidence]:
+    """The evidence of one pass, given the heads after the layers."""
+    forward = run_forward(
         classifier,
         inputs,
-        recording.layers,
-        target if callable(target) else None,
-        logits,
-        classes,
-        single,
-        graph,
+        target,
+        layers=layers,
+        differentiate=gradients and not all(heads.get(name) for name in layers),
+        rows=rows,
     )
     if not layers:
         return [CamEvidence(forward, "", Layout("nchw", 1, 1), None)]
-    found = [CamEvidence(forward, name, layouts[name], heads[name]) for name in layers]
-    for each in found:
-        head = each.linear_head
-        if known and head and not anatomy.is_still_linear(head, each.activations, logits):
-            anatomy.forget(network)
-            return gather(
-                classifier, inputs, target, layers=layers, gradients=gradients, known=False
-            )
-    return found
+    return [CamEvidence(forward, name, forward.layouts[name], heads.get(name)) for name in layers]
 
 
 def linear_gradients(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,8 +12,12 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier import Classifier, Target, anatomy
+from pyxai.classifier.borrow import borrowed
+from pyxai.classifier.layout import Layout
+from pyxai.classifier.points import Point
+from pyxai.classifier.reading import Reading
+from pyxai.classifier.recording import record
 
 
 @dataclass(eq=False)
@@ -21,8 +26,12 @@ class Forward:
 
     Attributes:
         classifier: the model.
+        reading: how its logits are read.
         inputs: its input, `[N, C, H, W]`.
-        raw: the outputs of the explained layers, as the network has them.
+        rows: what the images are called in errors.
+        points: the explained layers.
+        layouts: where positions are in their outputs.
+        raw: their outputs, as the network has them.
         target: the target if it is a function, else None.
         logits: `[N, K]` without a graph, or the scores `[N, 1]` of a callable target.
         classes: indices of the targets among these, `[N or 1, k]`.
@@ -31,7 +40,11 @@ class Forward:
     """
 
     classifier: Classifier
+    reading: Reading
     inputs: torch.Tensor
+    rows: Sequence[int]
+    points: dict[str, Point]
+    layouts: dict[str, Layout]
     raw: dict[str, torch.Tensor]
     target: Callable[[Any], torch.Tensor] | None
     logits: torch.Tensor
@@ -54,18 +67,42 @@ class Forward:
         """The targets' columns `[N, k]` of logits of the images."""
         return logits.gather(1, self.classes.expand(len(logits), -1))
 
+    def graph_of(self, output: Any, images: int) -> torch.Tensor:
+        """The logits of images, or the scores `[N, 1]` of a callable target."""
+        return graph_of(self.target, self.reading, output, images)
+
     def scores_in(self, output: Any) -> torch.Tensor:
         """The targets' scores `[N, k]` in what the network returned for the images."""
-        if self.target is not None:
-            return scores_of_callable(self.target, output, len(self.inputs))
-        return self.choose(logits_of(output))
+        found = self.graph_of(output, len(self.inputs))
+        return found if self.target is not None else self.choose(found)
 
     def row_scores_in(self, output: Any, row: int, count: int) -> torch.Tensor:
         """Scores `[count, k]`, of variants of one image, for that image's targets."""
+        found = self.graph_of(output, count)
         if self.target is not None:
-            return scores_of_callable(self.target, output, count)
-        logits = logits_of(output)
-        return logits[:, self.classes[row if len(self.classes) > 1 else 0]]
+            return found
+        return found[:, self.classes[row if len(self.classes) > 1 else 0]]
+
+    def named(self, places: Iterable[int]) -> str:
+        """Images by their places in the whole call, for messages."""
+        bad = [self.rows[place] for place in places]
+        return f"images {bad[:8]}{'...' if len(bad) > 8 else ''}"
+
+    def check_finite(self, values: torch.Tensor, what: str) -> None:
+        """Refuses values `[N, ...]` that are not finite.
+
+        Raises:
+            ValueError: naming the images concerned.
+        """
+        # One sum tells in most cases; it may overflow where no value does.
+        if math.isfinite(float(values.sum(dtype=torch.float32))):
+            return
+        finite = torch.isfinite(values).flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            bad = torch.nonzero(~finite).flatten().tolist()
+            raise ValueError(
+                f"model: expected finite {what}, got NaN or infinity for {self.named(bad)}"
+            )
 
     def gradients_of(self, scores: torch.Tensor, layers: Sequence[str]) -> list[list[torch.Tensor]]:
         """Gradients of scores `[N, k]` with respect to the raw outputs: k of each layer.
@@ -87,6 +124,14 @@ class Forward:
                 if gradient is None:
                     raise argument_error("layer", "one that the scores depend on", name)
                 kept.append(gradient)
+        for name, kept in zip(layers, found, strict=True):
+            if len(scores) and not any(bool(gradient.any()) for gradient in kept):
+                raise ValueError(
+                    f"layer: expected one that the scores depend on, got {name!r}, where their "
+                    f"gradient is 0 everywhere for {self.named(range(len(self.inputs)))} (is the "
+                    "score made elsewhere in the network, the head untrained, or the score cut off "
+                    "by an activation?)"
+                )
         return found
 
     def gradients(self, layer: str) -> list[torch.Tensor]:
@@ -100,9 +145,70 @@ class Forward:
         return self._gradients[layer]
 
 
-def graph_of(target: Any, output: Any, images: int) -> torch.Tensor:
+def run_forward(
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    target: Target,
+    *,
+    layers: Sequence[str],
+    differentiate: bool,
+    rows: Sequence[int] | None = None,
+) -> Forward:
+    """Runs the model once on some images.
+
+    Args:
+        classifier: the model.
+        inputs: `[N, C, H, W]`.
+        target: see `pyxai.cam`.
+        layers: whose outputs are kept.
+        differentiate: whether to build the graph from the first of these on.
+        rows: what the images are called in errors; by default they are counted from 0.
+
+    Raises:
+        ValueError: features or logits are not finite, naming the images; a target or a layer does
+            not fit.
+    """
+    network, found = classifier.network, anatomy.examine(classifier, inputs)
+    if found.guess is not None and not callable(target):
+        classifier.warn(found.guess)
+    points = {name: found.point(network, name) for name in layers}
+    function = target if callable(target) else None
+    with borrowed(network):
+        recording = record(network, inputs, list(points.values()), differentiate=differentiate)
+        layouts = {name: found.layout(inputs, name, raw) for name, raw in recording.layers.items()}
+        with torch.enable_grad():
+            graph = graph_of(function, found.reading, recording.output, len(inputs))
+    logits = graph.detach()
+    classes, single = torch.zeros((1, 1), dtype=torch.long, device=logits.device), True
+    forward = Forward(
+        classifier,
+        found.reading,
+        inputs,
+        range(len(inputs)) if rows is None else rows,
+        points,
+        layouts,
+        recording.layers,
+        function,
+        logits,
+        classes,
+        single,
+        graph,
+    )
+    for name, raw in recording.layers.items():
+        forward.check_finite(layouts[name].features(raw.detach()), f"features at layer {name!r}")
+    forward.check_finite(logits, "logits" if function is None else "scores of the target")
+    if function is None:
+        classifier.check_logits(logits)
+        resolved = classifier.resolve_target(target, logits)
+        forward.classes, forward.single = resolved.index, resolved.single
+    return forward
+
+
+def graph_of(target: Any, reading: Reading, output: Any, images: int) -> torch.Tensor:
     """The logits, or the scores `[N, 1]` of a callable target."""
-    return logits_of(output) if target is None else scores_of_callable(target, output, images)
+    if target is None:
+        return reading.logits(output, images)
+    return scores_of_callable(target, output, images)
 
 
 def scores_of_callable(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error
 from pyxai.classifier import (
@@ -19,10 +20,10 @@ from pyxai.classifier import (
     as_classifier,
     typical_input_shape,
 )
-from pyxai.classifier.borrow import borrowed, find_layer, first_tensor
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import Point, find_layer, function_name
 from pyxai.explain.cam import output_size
-from pyxai.explain.cam_engine import linear_gradients
+from pyxai.explain.cam_engine import gather, linear_gradients
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.ops import cam_project, cam_render
 
@@ -79,8 +80,10 @@ class CamModel(nn.Module):
             shape = typical_input_shape(original, classifier.preprocessing)
             example = torch.zeros(1, *shape, dtype=classifier.dtype)
         images = example.to(classifier.device)
-        self.layer = anatomy.last_spatial_layer(original, images) if layer is None else layer
-        head = anatomy.linear_head(original, images, self.layer)
+        found = anatomy.examine(classifier, images)
+        self.layer = found.layer(classifier, images) if layer is None else layer
+        (evidence,) = gather(classifier, images[:1], None, layers=[self.layer], gradients=False)
+        head = evidence.linear_head  # which explains the example
         chosen = method if isinstance(method, CamMethod) else cam_method(method)
         if chosen is AUTO:
             chosen = cam_method("cam")
@@ -100,19 +103,18 @@ class CamModel(nn.Module):
         self._head_bias: torch.Tensor | None
         self.register_buffer("_head_weight", None if head is None else head.weight.clone())
         self.register_buffer("_head_bias", None if head is None else head.bias.clone())
-        self._keep = _Keep()
-        with borrowed(original):
-            raw = classifier.activations(images, self.layer)[self.layer]
-        self._layout = anatomy.layout_of(original, images, self.layer, raw)
-        # The copy is ours, so the hook may stay.
-        find_layer(self.network, self.layer).register_forward_hook(self._keep)
+        self._layout, self._reading = evidence.layout, found.reading
+        self._keep = _Keep(found.point(original, self.layer))
+        if self._keep.point.module:  # the copy is ours, so the hook may stay
+            module = find_layer(self.network, self._keep.point.module)
+            module.register_forward_hook(self._keep)
         with torch.no_grad():
             self(images)  # what does not work shall say so here
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits `[N, K]` and the maps, float32."""
-        logits = logits_of(self.network(images))
-        raw = self._keep.kept.pop(_thread())
+        output, raw = self._keep.run(self.network, images.clone())  # it may work in place
+        logits = self._reading.logits(output, None)
         features = raw if self._layout.kind == "nchw" else self._layout.features(raw)
         evidence = _ServedEvidence(self._linear_head(), logits, features, self._classes(logits))
         found = self._method.compute(evidence, **self._method.options)
@@ -140,16 +142,70 @@ def _thread() -> int:
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
-class _Keep:
-    """A forward hook that leaves the output of its module in a dictionary, for each thread."""
+@dataclass(eq=False)
+class _Pass(TorchFunctionMode):
+    """One pass of the network, and what it gave at the explained layer."""
 
-    def __init__(self) -> None:
-        self.kept: dict[int, torch.Tensor] = {}
+    point: Point
+    runs: int = 0
+    calls: int = 0
+    armed: bool = False
+    kept: torch.Tensor | None = None
 
-    def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.armed = not self.point.module
+
+    def module_ran(self, output: Any) -> None:
+        self.runs += 1
+        if self.point.function is not None:
+            self.armed, self.calls = self.runs == self.point.run, 0
+        elif self.point.last or self.runs == self.point.run:
+            self._keep(output)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if self.armed and function_name(func) == self.point.function:
+            self.calls += 1
+            if self.calls == self.point.call:
+                self.armed = False
+                self._keep(output)
+        return output
+
+    def _keep(self, output: Any) -> None:
         tensor = first_tensor(output)
         assert tensor is not None
-        self.kept[_thread()] = tensor.clone()  # an operation in place may follow
+        self.kept = tensor.clone()  # an operation in place may follow
+
+
+class _Keep:
+    """Runs the network and keeps what it gives at a point; also the hook of the point's module."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self._passes: dict[int, _Pass] = {}
+
+    def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._passes[_thread()].module_ran(output)
+
+    def run(self, network: nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """What the network returns, and the raw output of the layer."""
+        one = self._passes[_thread()] = _Pass(self.point)
+        if self.point.function is None:
+            output = network(images)
+        else:
+            with one:
+                output = network(images)
+        del self._passes[_thread()]
+        if one.kept is None:
+            raise ValueError(f"layer: expected one that runs, got {self.point.name!r}")
+        return output, one.kept
 
 
 @dataclass(eq=False)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-
 import torch
 from torch import nn
 
-from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.outputs import logits_of
+from pyxai._errors import REFUSALS, passes_through
+from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier.borrow import borrowed
 
-_lock = threading.Lock()
-_runs: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+_KEY = "runs with the channels last"
 
 
-def best_format(network: nn.Module, image: torch.Tensor) -> torch.memory_format:
+def best_format(classifier: Classifier, image: torch.Tensor) -> torch.memory_format:
     """Channels last where the weights are laid out so, and on the CPU where the network takes it.
 
     Plain networks run faster on the CPU with their input in channels_last, ResNet-18 1.2 times
     (docs/sliding_window.md). One that reshapes feature maps with `view` refuses it; so each network
-    is tried once on one image, and must give the same logits.
+    is tried on one image, and must give the same logits.
 
     Args:
-        network: the network.
+        classifier: the model.
         image: one input `[1, C, h, w]`, contiguous.
     """
+    network = classifier.network
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         return torch.contiguous_format
@@ -34,25 +32,27 @@ def best_format(network: nn.Module, image: torch.Tensor) -> torch.memory_format:
         return torch.channels_last
     if image.device.type != "cpu":
         return torch.contiguous_format
-    with _lock:
-        runs = _runs.get(network)
-    if runs is None:
-        runs = _runs_channels_last(network, image)
-        with _lock:
-            _runs[network] = runs
-    return torch.channels_last if runs else torch.contiguous_format
-
-
-def _runs_channels_last(network: nn.Module, image: torch.Tensor) -> bool:
     try:
-        with borrowed(network):
+        memo = anatomy.examine(classifier, image).memo
+    except REFUSALS as error:  # if it is not about the layout, it comes again
+        if passes_through(error):
+            raise
+        return torch.contiguous_format
+    if _KEY not in memo:
+        memo[_KEY] = _runs_channels_last(classifier, image)
+    return torch.channels_last if memo[_KEY] else torch.contiguous_format
+
+
+def _runs_channels_last(classifier: Classifier, image: torch.Tensor) -> bool:
+    try:
+        with borrowed(classifier.network):
             expected, found = (
-                logits_of(call(network, image.clone(memory_format=layout))).to(torch.float32)
+                classifier.logits(image.clone(memory_format=layout), ours=True).to(torch.float32)
                 for layout in (torch.contiguous_format, torch.channels_last)
             )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # if it is not about the layout, it comes again
+    except REFUSALS as error:  # if it is not about the layout, it comes again
+        if passes_through(error):
+            raise
         return False
     tolerance = 1e-3 if image.dtype in (torch.float32, torch.float64) else 5e-2
     return bool((found - expected).abs().max() <= tolerance * expected.abs().max())

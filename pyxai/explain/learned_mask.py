@@ -12,7 +12,7 @@ from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.explain.formats import best_format
 from pyxai.explain.mask_graph import Learning, Moved, RecordedSteps
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
@@ -70,11 +70,12 @@ def learn_masks(
         if inputs.is_inference():
             inputs = inputs.clone()  # could not be kept for the backward pass
         logits = _logits(classifier, inputs, settings)
+        reading = classifier.settled_reading(inputs)
         classes, single = _classes(classifier, target, logits)
         many = classes.shape[1]
         rows = torch.arange(classes.numel(), device=inputs.device)
         found = _Found(len(rows), settings, like=logits)
-        layout = best_format(classifier.network, inputs[:1])
+        layout = best_format(classifier, inputs[:1])
         chunk = settings.batch_size or images_at_once(inputs)
         for start in range(0, len(rows), chunk):
             some = rows[start : start + chunk]
@@ -84,10 +85,13 @@ def learn_masks(
             cells = _start(settings, single, classes.shape, some).to(inputs.device)
             images = images.contiguous(memory_format=layout)
             background = background.contiguous(memory_format=layout)
-            run = _Run(classifier, images, background, known, classes.flatten()[some], some, layout)
+            chosen = classes.flatten()[some]
+            run = _Run(classifier, reading, images, background, known, chosen, some, layout)
             run.learn(cells, task, settings, found)
         shape = classes.shape[:1] if single else classes.shape
-        before, left_before = chances(logits.repeat_interleave(many, dim=0), classes.flatten())
+        before, left_before = chances(
+            logits.repeat_interleave(many, dim=0), classes.flatten(), reading
+        )
         return LearnedMasks(
             mask=found.masks.reshape(*shape, *found.masks.shape[1:]),
             before=before.float().reshape(shape),
@@ -118,6 +122,7 @@ class _Run:
     """One chunk of masks; `rows` are their places in the result."""
 
     classifier: Classifier
+    reading: Reading
     images: torch.Tensor
     background: torch.Tensor
     original: torch.Tensor
@@ -167,7 +172,7 @@ class _Run:
                     "operations, got none (does the model itself run under no_grad or "
                     "inference_mode, or was it loaded inside inference_mode?)"
                 )
-            outcome = Outcome(logits, self.original, self.classes)
+            outcome = Outcome(logits, self.original, self.classes, self.reading)
             terms = {**task.objective(outcome), **task.penalty(shown, progress)}
             total = torch.stack(list(terms.values())).sum()
         (gradients,) = torch.autograd.grad(total, leaf)
@@ -179,7 +184,8 @@ class _Run:
         return mask_blend(images, masks, background, memory_format=self.layout)
 
     def _call(self, images: torch.Tensor) -> torch.Tensor:
-        return logits_of(call(self.classifier.model, images)).to(torch.float32)
+        returned = call(self.classifier.model, images, ours=True)  # blended for this call
+        return self.reading.logits(returned, len(images)).to(torch.float32)
 
     def _check(self, history: list[Terms], last: int) -> None:
         """Refuses losses that are not finite.
@@ -206,7 +212,7 @@ class _Run:
         logits = self._call(self._blend(self.images[done], masks, self.background[done]))
         found.masks[rows] = masks
         found.steps[rows] = step
-        after, found.left_after[rows] = chances(logits, self.classes[done])
+        after, found.left_after[rows] = chances(logits, self.classes[done], self.reading)
         found.after[rows] = after.float()
 
     def _reduce(self, left: torch.Tensor) -> None:
@@ -301,17 +307,14 @@ def _logits(classifier: Classifier, inputs: torch.Tensor, settings: MaskSettings
         change = (images - settings.background.of(images, places)).abs().flatten(1).amax(dim=1)
         scale = images.abs().flatten(1).amax(dim=1).clamp(min=1)
         same += places[change <= 1e-5 * scale].tolist()
-        found.append(logits_of(call(classifier.model, images)).to(torch.float32))
+        found.append(classifier.logits(images).to(torch.float32))
     if same:
         several = f"images {same[:8]}{'...' if len(same) > 8 else ''}"
         raise ValueError(
             "images: expected pictures that differ from their background, for a mask to choose "
             f"between, got {several}, which equal it (a blurred constant image is itself)"
         )
-    logits = classifier.check_logits(torch.cat(found))
-    if logits.shape[1] < 2:
-        raise argument_error("model", "at least 2 classes, to tell one from the others", logits)
-    return logits
+    return torch.cat(found)
 
 
 def _classes(

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import torch
 
+from pyxai.classifier.reading import Reading
+
 Terms: TypeAlias = dict[str, torch.Tensor]
 """Named parts of the loss, `[M]` each; their sum is made small."""
 
@@ -20,15 +22,17 @@ class Outcome:
         logits: `[M, K]` float32, with a graph.
         original: the logits of the images as they are, `[M, K]`.
         classes: the target of each mask, `[M]`.
+        reading: how probabilities are made of logits.
     """
 
     logits: torch.Tensor
     original: torch.Tensor
     classes: torch.Tensor
+    reading: Reading = Reading()  # noqa: RUF009
 
     def probability(self) -> torch.Tensor:
         """The probability of the target, `[M]`."""
-        return self.of_target(self.logits.softmax(dim=1))
+        return self.of_target(self.reading.probabilities(self.logits))
 
     def target_change(self) -> torch.Tensor:
         """By how much the target's logit rose, `[M]`."""
@@ -37,7 +41,8 @@ class Outcome:
     def other_changes(self) -> torch.Tensor:
         """By how much the logits of the other classes rose on average, `[M]`."""
         change = self.logits - self.original
-        return (change.sum(dim=1) - self.of_target(change)) / (change.shape[1] - 1)
+        others = max(1, change.shape[1] - 1)  # a single logit has none
+        return (change.sum(dim=1) - self.of_target(change)) / others
 
     def of_target(self, values: torch.Tensor) -> torch.Tensor:
         """The target's column of values `[M, K]`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pyxai._errors import argument_error
+from pyxai.classifier.reading import Reading
 from pyxai.explain.blur import gaussian_blur
 from pyxai.ops import cam_render, mask_blend
 
@@ -121,10 +122,15 @@ class LearnedMasks:
         return mixed.reshape(*self.mask.shape[:-2], *mixed.shape[1:])
 
 
-def chances(logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def chances(
+    logits: torch.Tensor, classes: torch.Tensor, reading: Reading | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Of logits `[M, K]`: the targets' probabilities `[M]`, and 1 minus these, both float64."""
     logits = logits.to(torch.float64)
     chosen = classes[:, None]
+    if reading is not None and reading.by_sigmoid(logits):
+        own = logits.gather(1, chosen)[:, 0]
+        return own.sigmoid(), (-own).sigmoid()
     whole = logits.logsumexp(dim=1)
     others = logits.scatter(1, chosen, -torch.inf).logsumexp(dim=1)
     return (logits.gather(1, chosen)[:, 0] - whole).exp(), (others - whole).exp()

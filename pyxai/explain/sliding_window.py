@@ -94,7 +94,7 @@ def sliding_window(
         }
         first = next(iter(grids.values()))
         sample = pixels.cut(first.boxes[:1], pixels.buffer(1, first.input_size))
-        pixels = replace(pixels, memory_format=best_format(classifier.network, sample))
+        pixels = replace(pixels, memory_format=best_format(classifier, sample))
         exhaustive = ExhaustiveMode(classifier, pixels, batch_size)
         search: Callable[[Grid], tuple[torch.Tensor, str | None]] = exhaustive
         if mode == "dense":
@@ -115,6 +115,7 @@ def sliding_window(
                 mode=mode,
                 layer=layer,
                 exhaustive=partial(exhaustive.logits, input_size=grid.input_size),
+                reading=classifier.last_reading,
             )
     return found if isinstance(window, list) else next(iter(found.values()))
 
@@ -158,5 +159,5 @@ def _keys(window: Any) -> list[Any]:
 def _target(classifier: Classifier, wanted: int | None, logits: torch.Tensor) -> int:
     """The target, or the class with the highest mean probability."""
     if wanted is None:
-        return int(logits.softmax(dim=1).mean(dim=0).argmax())
+        return int(classifier.probabilities(logits).mean(dim=0).argmax())
     return int(classifier.resolve_target(wanted, logits).index[0, 0])

@@ -11,8 +11,8 @@ from torch import nn
 
 from pyxai.classes.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
-from pyxai.classifier.borrow import borrowed, call, first_tensor
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.borrow import borrowed
+from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.survey import watching
 from pyxai.playground.writing import SiteFolder
 
@@ -74,7 +74,7 @@ def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
         found[name] = Module(name, type(module).__name__, whole, own, size)
 
     with borrowed(network), watching(network, look):
-        logits = logits_of(call(classifier.model, probe))
+        logits = classifier.logits(probe)
     return Anatomy(tuple(found.values()), logits.shape[1], probe)
 
 

@@ -135,7 +135,7 @@ class Explainer:
         classifier, settings = self._classifier, self._settings
         inputs = classifier.to_input(photo)
         region = [round(edge, 2) for edge in classifier.preprocessing.region(photo.size)]
-        probabilities = classifier(inputs)[0].float().softmax(dim=0)
+        probabilities = classifier.probabilities(classifier(inputs).float())[0]
         best = probabilities.topk(min(_TOP, len(probabilities))).indices.tolist()
         own = _class_named(classifier, label)
         classes = best[:_EXPLAINED]

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
-from pyxai.classifier.borrow import find_layer
 from pyxai.classifier.features import Pooling, pooled_features
 from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier.points import check_layer
 from pyxai.images import ImageError, PhotoSources, iterate_photos, to_batch
 from pyxai.search.layers import kind_of, spread_layers
 from pyxai.search.storage import DTYPES, Header, Layer, Network, Photo, Store, key
@@ -66,7 +66,7 @@ class Extractor:
             if not wanted:
                 raise argument_error("layers", "at least one layer", wanted)
             for layer in wanted:
-                find_layer(self.classifiers[name].network, layer)
+                check_layer(self.classifiers[name].network, layer)
             self._layers[name] = wanted
 
     def header(self, inputs: Sequence[torch.Tensor], pooling: Pooling, dtype: str) -> Header:
@@ -83,7 +83,7 @@ class Extractor:
                     fingerprint(classifier.network),
                     repr(classifier.preprocessing),
                     tuple(
-                        Layer(layer, kind_of(classifier, layer), found[layer].shape[1])
+                        Layer(layer, kind_of(classifier, one, layer), found[layer].shape[1])
                         for layer in layers
                     ),
                 )

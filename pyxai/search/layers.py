@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import torch
-from torch import nn
 
-from pyxai.classifier import Classifier
-from pyxai.classifier.borrow import borrowed, call, find_layer, first_tensor
-from pyxai.classifier.survey import Survey, watching
+from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier.points import find_layer
+from pyxai.classifier.survey import Output
 
 COUNT = 8
 """How many layers of a network are taken by default."""
-
-_WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.MultiheadAttention)
 
 
 def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COUNT) -> list[str]:
     """Up to `count` layers, from the first to the last before the head, evenly over the depth.
 
-    The network is run on one image. Depth is the number of layers with weights (convolutions,
+    The network is run on one image. What a function gives, and each run of a layer that runs
+    several times, counts as a layer of its own. Depth is the number of layers with weights (convolutions,
     linear layers) that ran. At each depth the outermost module that ends there stands for it: a
     block with its residual sum, an activation with its convolution, not the pieces. Of these, the
     outer ones count (the stages of a network, then their blocks, then what is in the blocks) as
@@ -38,31 +33,20 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     Raises:
         ValueError: no layer has positions or vectors of images.
     """
-    network = classifier.network
-    survey = Survey((inputs.shape[-2], inputs.shape[-1]))
-    runs: Counter[str] = Counter()
-    ends: dict[str, int] = {}
-    depth = 0
-
-    def look(name: str, module: nn.Module, output: Any) -> None:
-        nonlocal depth
-        survey.look(name, module, output)
-        if isinstance(module, _WITH_WEIGHTS):
-            depth += 1
-        runs[name] += 1
-        layout, tensor = survey.layouts.get(name), first_tensor(output)
+    found = anatomy.examine(classifier, inputs)
+    ends: dict[str, Output] = {}
+    for output in found.outputs:
+        layout = output.layout
         spatial = layout is not None and layout.positions > 1
-        vector = tensor is not None and tensor.ndim == 2 and len(tensor) == 1
-        if (spatial or vector) and (spatial or isinstance(module, _WITH_WEIGHTS)):
-            ends[name] = depth
-
-    with borrowed(network), watching(network, look):
-        call(network, inputs[:1])
-    found = {name: at for name, at in ends.items() if runs[name] == 1}
-    before_head = {name: at for name, at in found.items() if at < depth}
+        vector = len(output.shape) == 2 and output.shape[0] == 1 and output.has_weights
+        if output.mark not in ("moved", "product") and (spatial or vector):
+            ends[output.point.name] = output
+    depth = max((output.weights for output in found.outputs), default=0)
+    before_head = {name: each for name, each in ends.items() if each.weights < depth}
     outermost: dict[int, str] = {}
-    for name, at in (before_head or found).items():
-        if at not in outermost or name.count(".") <= outermost[at].count("."):
+    for name, output in (before_head or ends).items():
+        at = output.weights
+        if at not in outermost or output.level <= ends[outermost[at]].level:
             outermost[at] = name  # of equals the last: the activation and not the norm before it
     names = [outermost[at] for at in sorted(outermost)]
     if not names:
@@ -70,8 +54,8 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
             f"layers: expected a network whose layers have positions or vectors of images, got "
             f"{classifier.name}"
         )
-    for dots in sorted({name.count(".") for name in names}):
-        outer = [name for name in names if name.count(".") <= dots]
+    for level in sorted({ends[name].level for name in names}):
+        outer = [name for name in names if ends[name].level <= level]
         if len(outer) >= count:
             names = outer
             break
@@ -80,6 +64,9 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     return [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
 
 
-def kind_of(classifier: Classifier, layer: str) -> str:
-    """The class of a layer's module, such as "Conv2d"."""
-    return type(find_layer(classifier.network, layer)).__name__
+def kind_of(classifier: Classifier, inputs: torch.Tensor, layer: str) -> str:
+    """The class of a layer's module, such as "Conv2d", or the name of the function."""
+    point = anatomy.examine(classifier, inputs).point(classifier.network, layer)
+    if point.function is not None:
+        return point.function
+    return type(find_layer(classifier.network, point.module)).__name__

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.reading import logits_of
 from pyxai.images import Preprocessing
 from pyxai.train.photo_batches import normalised_batch, one_ahead
 from pyxai.train.photo_set import PhotoSet

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai.classifier.borrow import call, find_layer
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.borrow import call
+from pyxai.classifier.points import find_layer
+from pyxai.classifier.reading import logits_of
 from pyxai.images import Preprocessing
 from pyxai.train.evaluation import logits_of_photos
 from pyxai.train.photo_batches import whole_boxes

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier.borrow import borrowed, call, find_layer, first_tensor
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import find_layer
+from pyxai.classifier.reading import logits_of
 from pyxai.classifier.survey import watching
 from pyxai.zoo.head import HeadKind, HeadSpec, MlpHead, put_head, vectors
 

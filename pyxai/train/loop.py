@@ -13,8 +13,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai._errors import argument_error
-from pyxai.classifier.borrow import borrowed, call, find_layer
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.points import find_layer
+from pyxai.classifier.reading import logits_of
 from pyxai.images import Preprocessing
 from pyxai.train.augment import random_moves
 from pyxai.train.evaluation import logits_of_photos, metrics_of

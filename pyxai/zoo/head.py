@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, describe
-from pyxai.classifier.borrow import find_layer, first_tensor
+from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import find_layer
 
 HeadKind: TypeAlias = Literal["linear", "mlp"]
 """One linear layer, or `MlpHead`."""

@@ -12,9 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pyxai.classifier import anatomy
 from pyxai.classifier.borrow import borrowed
-from pyxai.classifier.rest import RestOfNetwork
 from pyxai.explain.cam_methods.registry import Evidence, method
 
 
@@ -34,8 +32,7 @@ def legrad(evidence: Evidence) -> torch.Tensor:
     with borrowed(evidence.network), torch.enable_grad():
         images = evidence.inputs.detach().clone().requires_grad_()
         blocks, attention, tokens = _observe(evidence.network, images)
-        layout = anatomy.layout_of(evidence.network, images, blocks[-1], tokens[-1])
-        rest = RestOfNetwork(evidence.network, blocks[-1])
+        layout, rest = evidence.rest_after(blocks[-1], tokens[-1])
         total: torch.Tensor | None = None
         for kept, output in zip(attention, tokens, strict=True):
             if kept.shape[-1] != output.shape[1] or layout.kind != "tokens":

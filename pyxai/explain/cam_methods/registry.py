@@ -17,6 +17,7 @@ from torch import nn
 
 from pyxai._errors import closest
 from pyxai.classifier import LinearHead
+from pyxai.classifier.layout import Layout
 
 
 class Evidence(Protocol):
@@ -81,6 +82,14 @@ class Evidence(Protocol):
 
     def scores_in(self, output: Any) -> torch.Tensor:
         """The scores `[N, k]` of the targets in what the network returned, with their graph."""
+
+    def rest_after(
+        self, layer: str, raw: torch.Tensor
+    ) -> tuple[Layout, Callable[[torch.Tensor, torch.Tensor], Any]]:
+        """Where positions are in a layer's raw output for the images, and what follows it.
+
+        The latter takes raw outputs and images, and gives what the network returns.
+        """
 
     def on(self, images: torch.Tensor) -> Evidence:
         """The same layer and targets on other images, one in place of each."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error
-from pyxai.classifier.borrow import borrowed, record
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.points import function_name
 from pyxai.explain.cam_methods.registry import METHODS, Evidence, method
 from pyxai.ops import cam_project, cam_render
 
@@ -56,33 +61,40 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
     the report: "gap" `[N, k]`, how far the sums without ψ, biases of linear layers included, are
     from the score; 0 for networks of ReLUs, biases and these layers alone.
     """
-    biases = _biases(evidence.network)
     with borrowed(evidence.network), torch.enable_grad():
         images = evidence.inputs.detach().clone().requires_grad_()
-        recording = record(evidence.network, images, list(biases), differentiate=True, absent=True)
-        scores = evidence.scores_in(recording.output)
+        with _Biases(evidence.network) as biases:
+            output = call(evidence.network, images)
+        scores = evidence.scores_in(output)
         sums = scores.sum(dim=0).unbind()
-    layers = {name: recording.layers[name] for name in biases if name in recording.layers}
     maps, gaps = [], []
     for k in range(scores.shape[1]):
-        gradients = torch.autograd.grad(
-            sums[k], [images, *layers.values()], retain_graph=True, allow_unused=True
-        )
+        outputs = [each for _, each in biases.added]
+        gradients = _gradients_of(sums[k], [images, *outputs])
         if gradients[0] is None:
             raise ValueError(
                 "model: expected scores that depend on the images through differentiable "
                 "operations (does it run under no_grad?)"
             )
         parts = [images.detach() * gradients[0]]
-        for name, gradient in zip(layers, gradients[1:], strict=True):
+        for (bias, _), gradient in zip(biases.added, gradients[1:], strict=True):
             if gradient is not None:
-                shape = (1, -1) + (1,) * (gradient.ndim - 2)
-                parts.append(biases[name].reshape(shape) * gradient)
+                part = bias * gradient
+                channels_last = part.ndim == 4 and bias.ndim == 1
+                parts.append(part.movedim(-1, 1) if channels_last else part)
         explained = sum(part.float().flatten(1).sum(dim=1) for part in parts)
         gaps.append((explained - scores[:, k].detach().float()).abs())
         maps.append(_added_up([part.float() for part in parts if part.ndim == 4]))
     evidence.report["gap"] = torch.stack(gaps, dim=1)
     return torch.stack(maps, dim=1)
+
+
+def _gradients_of(
+    score: torch.Tensor, tensors: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor | None]:
+    if not score.requires_grad:
+        return [None] * len(tensors)
+    return torch.autograd.grad(score, list(tensors), retain_graph=True, allow_unused=True)
 
 
 def _added_up(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -99,20 +111,124 @@ def _added_up(parts: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def _biases(network: nn.Module) -> dict[str, torch.Tensor]:
-    """What each layer adds whatever its input is, by the layer's name."""
-    found = {}
-    for name, module in network.named_modules():
-        bias = getattr(module, "bias", None)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if module.running_mean is None or module.running_var is None:
-                continue
-            scale = (module.running_var + module.eps).rsqrt()
-            if module.weight is not None:
-                scale = scale * module.weight
-            bias = -module.running_mean * scale + (0 if module.bias is None else module.bias)
-        elif not isinstance(module, (nn.Conv2d, nn.Linear)) or bias is None:
-            continue
-        if name:
-            found[name] = bias.detach()
-    return found
+class _Biases(TorchFunctionMode):
+    """Watches one pass for what is added whatever the input is, each time that it is.
+
+    Layers of torch call functions that are given the bias; those of accelerated copies do not, so
+    their modules are watched as well.
+
+    Attributes:
+        added: (bias, shaped to be added to it; the output that it was added to) of each run.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.added: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._network = network
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> _Biases:
+        owner = threading.get_ident()
+        begun: list[int] = []
+
+        def before(module: nn.Module, arguments: Any) -> None:
+            if threading.get_ident() == owner:
+                begun.append(len(self.added))
+
+        def after(module: nn.Module, arguments: Any, output: Any) -> Any:
+            if threading.get_ident() != owner or begun.pop() != len(self.added):
+                return None  # what the module called has said it
+            return self._note(_bias_of(module), output, last=isinstance(module, nn.Linear))
+
+        for module in self._network.modules():
+            if isinstance(module, _WITH_BIAS) and not isinstance(module, torch.jit.ScriptModule):
+                self._handles.append(module.register_forward_pre_hook(before))
+                self._handles.append(module.register_forward_hook(after))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        for handle in self._handles:
+            handle.remove()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        output = func(*args, **named)
+        name = function_name(func)
+        if name not in _FUNCTIONS_WITH_BIAS:
+            return output
+        try:
+            given = inspect.signature(_FUNCTIONS_WITH_BIAS[name]).bind(*args, **named)
+        except TypeError:  # a form of the function that torch alone calls
+            return output
+        bias: torch.Tensor | None = given.arguments.get("bias")
+        if name == "batch_norm":
+            bias = _bias_of_norm(**given.arguments)
+        return self._note(bias, output, last=name == "linear")
+
+    def _note(self, bias: torch.Tensor | None, output: torch.Tensor, *, last: bool) -> torch.Tensor:
+        """Keeps an output; `last` says that its channels are the last axis, not the second."""
+        if bias is None:
+            return output
+        shape = (-1,) if last else (-1, *[1] * (output.ndim - 2))
+        self.added.append((bias.detach().reshape(shape), output))
+        return output.clone()
+
+
+_WITH_BIAS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm)
+
+
+def _convolution(input: Any, weight: Any, bias: Any = None, *others: Any, **more: Any) -> None: ...
+
+
+def _batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: Any = False,
+    momentum: Any = 0.1,
+    eps: Any = 1e-5,
+) -> None: ...
+
+
+# By name, with their arguments.
+_FUNCTIONS_WITH_BIAS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "linear"), _convolution),
+    "batch_norm": _batch_norm,
+}
+
+
+def _bias_of(module: nn.Module) -> torch.Tensor | None:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return _bias_of_norm(
+            module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
+        )
+    bias = getattr(module, "bias", None)
+    return bias if isinstance(bias, torch.Tensor) else None
+
+
+def _bias_of_norm(
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    training: bool = False,
+    eps: float = 1e-5,
+    **others: Any,
+) -> torch.Tensor | None:
+    """What a batch norm with fixed statistics adds."""
+    if running_mean is None or running_var is None or training:
+        return None
+    scale = (running_var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    return -running_mean * scale + (0 if bias is None else bias)

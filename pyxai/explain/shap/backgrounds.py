@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pyxai.classifier.heads import state_of
 from pyxai.explain.shap.model import Explained
 
 _KEPT = 4  # backgrounds of a network
@@ -42,7 +43,8 @@ def mean_outputs(model: Explained, background: torch.Tensor) -> torch.Tensor:
     """
     if background.device.type != "cpu" or len(background) < _FEWEST:
         return _of(model, *_computed(model, background))
-    network, key = model.classifier.network, digest(background)
+    network = model.classifier.network
+    key = f"{digest(background)} {hash(state_of(network))}"
     first = model.logits(background[:1])
     with _lock:
         kept = _known.get(network, OrderedDict()).get(key)
@@ -68,7 +70,9 @@ def _computed(model: Explained, background: torch.Tensor) -> tuple[torch.Tensor,
     for some in torch.split(background, model.batch_size):
         found = model.logits(some)
         logits = logits + found.sum(dim=0, dtype=torch.float64)
-        probabilities = probabilities + found.softmax(dim=1).sum(dim=0, dtype=torch.float64)
+        probabilities = probabilities + model.reading.probabilities(found).sum(
+            dim=0, dtype=torch.float64
+        )
     return logits / len(background), probabilities / len(background)
 
 

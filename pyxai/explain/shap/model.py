@@ -11,7 +11,7 @@ from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import call
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.explain.formats import best_format
 
 Output: TypeAlias = Literal["logits", "probability"]
@@ -25,6 +25,7 @@ class Explained:
 
     Attributes:
         classifier: the model.
+        reading: how its logits are read.
         images: its input, `[N, C, H, W]`.
         classes: `[N, k]`, the targets.
         single: whether results have no axis for the targets.
@@ -35,6 +36,7 @@ class Explained:
     """
 
     classifier: Classifier
+    reading: Reading
     images: torch.Tensor
     classes: torch.Tensor
     single: bool
@@ -46,12 +48,13 @@ class Explained:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Of all classes, `[M, K]` float32."""
         given = images.contiguous(memory_format=self.layout)
-        return logits_of(call(self.classifier.model, given)).to(torch.float32)
+        returned = call(self.classifier.model, given, ours=given is not images)
+        return self.reading.logits(returned, len(images)).to(torch.float32)
 
     def of(self, images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """What the model gives for the targets of the `places`-th images, `[M, k]`."""
         logits = self.logits(images)
-        values = logits.softmax(dim=1) if self.output == "probability" else logits
+        values = self.reading.probabilities(logits) if self.output == "probability" else logits
         return values.gather(1, self.classes[places])
 
     def shaped(self, values: torch.Tensor) -> torch.Tensor:
@@ -79,18 +82,20 @@ def explained(
     if callable(target):
         expected = "None, classes or 'all' (functions of the outputs have no SHAP values yet)"
         raise ValueError(f"target: expected {expected}, got {describe(target)}")
-    layout = best_format(classifier.network, images[:1])
+    layout = best_format(classifier, images[:1])
     step = images_at_once(images) if batch_size is None else batch_size
     logits = torch.cat(
         [
-            logits_of(call(classifier.model, some.contiguous(memory_format=layout))).float()
+            classifier.logits(some.contiguous(memory_format=layout)).float()
             for some in torch.split(images, step)
         ]
     )
+    reading = classifier.settled_reading(images)
     if not bool(torch.isfinite(logits).all()):
         raise argument_error("images", "images on which the model's logits are finite", logits)
-    resolved = classifier.resolve_target(target, classifier.check_logits(logits))
+    resolved = classifier.resolve_target(target, logits)
     classes = resolved.index.expand(len(images), -1)
-    values = logits.softmax(dim=1) if output == "probability" else logits
+    values = reading.probabilities(logits) if output == "probability" else logits
     outputs = values.gather(1, classes).double()
-    return Explained(classifier, images, classes, resolved.single, outputs, output, step, layout)
+    single = resolved.single
+    return Explained(classifier, reading, images, classes, single, outputs, output, step, layout)

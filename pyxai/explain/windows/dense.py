@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, LinearHead, anatomy
+from pyxai.classifier import Classifier, LinearHead
 from pyxai.explain.cam_engine import CamEvidence, gather
 from pyxai.explain.windows.exhaustive import check_finite
 from pyxai.explain.windows.grid import Grid
@@ -38,9 +38,8 @@ class DenseMode:
 
     def _run(self, size: tuple[int, int]) -> CamEvidence:
         whole = self._pixels.whole(size)
-        network = self._classifier.network
         with taking_whole_photo(self._classifier, whole, "dense"):
-            layer = anatomy.last_spatial_layer(network, whole)
+            layer = self._classifier.last_spatial_layer(whole)
             (evidence,) = gather(self._classifier, whole, 0, layers=[layer], gradients=False)
         if evidence.linear_head is None:
             expected = (

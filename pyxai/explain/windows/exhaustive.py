@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
-from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.outputs import logits_of
+from pyxai.classifier.borrow import borrowed
 from pyxai.explain.windows.grid import Grid
 from pyxai.explain.windows.pixels import Pixels
 from pyxai.explain.windows.refusals import taking_windows
@@ -38,7 +35,7 @@ class ExhaustiveMode:
             for start in range(0, len(boxes), step):
                 part = boxes[start : start + step]
                 windows = pixels.cut(part, buffer[: len(part)])
-                collected.add(call(classifier.model, windows), len(part))
+                collected.add(classifier.logits(windows, ours=True), len(part))
         return collected.logits
 
 
@@ -56,13 +53,12 @@ class Collected:
         self._filled = 0
         self._logits: torch.Tensor | None = None
 
-    def add(self, output: Any, count: int) -> None:
-        """Takes what the network returned for the next `count` windows.
+    def add(self, found: torch.Tensor, count: int) -> None:
+        """Takes the logits of the next `count` windows.
 
         Raises:
             ValueError: these are not their logits.
         """
-        found = logits_of(output)
         if len(found) != count:
             raise argument_error("model", f"to return logits [{count}, K]", found)
         if self._logits is None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pyxai._errors import argument_error
+from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier import Classifier
 
 
@@ -34,9 +34,9 @@ def taking_whole_photo(classifier: Classifier, whole: torch.Tensor, mode: str) -
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # networks refuse sizes in every way there is
+    except REFUSALS as error:  # networks refuse sizes in every way there is
+        if passes_through(error):
+            raise
         expected = (
             f"'exhaustive' for {classifier.name}, which does not run on the whole photo, "
             f"{[*whole.shape]} ({type(error).__name__}: {_said(error)})"

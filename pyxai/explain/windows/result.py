@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier.outputs import class_index
+from pyxai.classifier.reading import Reading
 from pyxai.explain.windows.overlap import apart
 from pyxai.ops import window_heatmap
 
@@ -67,6 +68,7 @@ class WindowScores:
             class maps; None for "exhaustive".
         exhaustive: boxes `[m, 4]` -> logits `[m, K]` by exhaustive search; it holds the model and
             the photo.
+        reading: how probabilities are made of logits.
     """
 
     boxes: torch.Tensor
@@ -79,6 +81,7 @@ class WindowScores:
     mode: str
     layer: str | None
     exhaustive: Callable[[torch.Tensor], torch.Tensor]
+    reading: Reading = field(default_factory=Reading)
 
     def __repr__(self) -> str:
         x0, y0, x1, y1 = self.boxes[0].tolist()
@@ -90,8 +93,17 @@ class WindowScores:
 
     @property
     def probabilities(self) -> torch.Tensor:
-        """The probability of each class in each window, `[n, K]`."""
-        return self.logits.softmax(dim=1)
+        """The probability of each class in each window, `[n, K]`.
+
+        Softmax of the logits; the sigmoid of a single logit, and of each where the network itself
+        ends in a sigmoid.
+        """
+        return self.reading.probabilities(self.logits)
+
+    @property
+    def log_probabilities(self) -> torch.Tensor:
+        """Their logarithms in float64, which tell apart probabilities that round to 1, `[n, K]`."""
+        return self.reading.log_probabilities(self.logits.double())
 
     @property
     def scores(self) -> torch.Tensor:
@@ -171,7 +183,7 @@ class WindowScores:
         chosen = torch.randperm(len(self.boxes), generator=generator)[:sample].sort().values
         ours = self.logits[chosen.to(self.logits.device)]
         theirs = ours if self.mode == "exhaustive" else self.exhaustive(self.boxes[chosen])
-        return compare(ours, theirs, self.target)
+        return compare(ours, theirs, self.target, self.reading)
 
     def class_index(self, target: int | str | None) -> int:
         """The index of a class given by index or name; None is the target of the search.
@@ -188,12 +200,15 @@ class WindowScores:
 
     def _logs(self, classes: list[int]) -> torch.Tensor:
         """Logarithms of the probabilities of k classes, `[k, n]`."""
-        return (self.logits[:, classes] - self.logits.logsumexp(dim=1, keepdim=True)).T
+        return self.reading.log_probabilities(self.logits)[:, classes].T
 
 
-def compare(ours: torch.Tensor, theirs: torch.Tensor, target: int) -> Agreement:
+def compare(
+    ours: torch.Tensor, theirs: torch.Tensor, target: int, reading: Reading | None = None
+) -> Agreement:
     """How far logits `[n, K]` are from exhaustive ones, see `Agreement`."""
-    logs = [each.double().log_softmax(dim=1).cpu() for each in (ours, theirs)]
+    reading = Reading() if reading is None else reading
+    logs = [reading.log_probabilities(each.double()).cpu() for each in (ours, theirs)]
     gaps = (logs[0].exp() - logs[1].exp()).abs()
     same = logs[0].argmax(dim=1) == logs[1].argmax(dim=1)
     return Agreement(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, anatomy
-from pyxai.classifier.borrow import borrowed, record
+from pyxai.classifier.anatomy import Anatomy
+from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
+from pyxai.classifier.recording import record
 from pyxai.classifier.rest import RestOfNetwork
 from pyxai.explain.windows.exhaustive import Collected, windows_at_once
 from pyxai.explain.windows.grid import Grid
@@ -40,16 +41,17 @@ class SharedMode:
             ValueError: the layer cannot be shared, none can, or the network does not take the
                 whole photo.
         """
-        network, boxes = self._classifier.network, grid.boxes
+        classifier, boxes = self._classifier, grid.boxes
         ends = boxes[[0, -1]]
-        with borrowed(network):
+        with borrowed(classifier.network):
             probe = self._pixels.cut(ends, self._pixels.buffer(2, grid.input_size))
-            with taking_windows(self._classifier, probe):
+            with taking_windows(classifier, probe):
+                found = anatomy.examine(classifier, probe)
                 layer = self._layer_for(probe)
-                one = Stage(network, probe[:1], layer)
+                one = Stage(classifier, found, probe[:1], layer, stop=False)
             whole = self._pixels.whole(grid.whole_size)
-            with taking_whole_photo(self._classifier, whole, "shared"):
-                all_of_it = Stage(network, whole, layer)
+            with taking_whole_photo(classifier, whole, "shared"):
+                all_of_it = Stage(classifier, found, whole, layer)
             cells = cell_boxes(grid, one.layout, all_of_it.layout)
             return self._run_rest(one, all_of_it, cells, probe[:1]), layer
 
@@ -59,14 +61,13 @@ class SharedMode:
         Raises:
             ValueError: it cannot be shared, or there is none.
         """
-        network = self._classifier.network
         if self._layer is not None:
-            reason = why_not_shared(network, probe, self._layer)
+            reason = why_not_shared(self._classifier, probe, self._layer)
             if reason is None:
                 return self._layer
             expected = f"a layer through which everything passes ({self._layer!r} {reason})"
             raise argument_error("shared_layer", expected, self._layer)
-        chosen = choose_layer(network, probe)
+        chosen = choose_layer(self._classifier, probe)
         if chosen is None:
             expected = (
                 f"'exhaustive' (or a shared_layer) for {self._classifier.name}: of the layers "
@@ -89,12 +90,16 @@ class SharedMode:
             device=features.device,
             memory_format=_format_of(features),
         )
-        rest = RestOfNetwork(self._classifier.network, one.name)
-        collected = Collected(self._classifier, len(cells))
+        classifier = self._classifier
+        reading = classifier.settled_reading(window)
+        known = (window, one.raw, reading.logits(one.returned, 1))
+        rest = RestOfNetwork(classifier.network, one.point, one.layout, reading.logits, known)
+        collected = Collected(classifier, len(cells))
         for start in range(0, len(cells), step):
             part = cells[start : start + step].to(features.device)
             pieces = crop_windows(features, part, size, out=buffer[: len(part)])
-            collected.add(rest(one.layout.restore(pieces, one.raw), window), len(part))
+            output = rest(one.layout.restore(pieces, one.raw), window)
+            collected.add(reading.logits(output, len(part)), len(part))
         return collected.logits
 
 
@@ -103,15 +108,35 @@ class Stage:
 
     Attributes:
         name: of the layer.
+        point: where it is in the pass.
         raw: its output.
         layout: where the positions are in it.
+        returned: what the network returned; None if it was stopped at the layer.
     """
 
-    def __init__(self, network: nn.Module, images: torch.Tensor, layer: str) -> None:
-        """Runs the network as far as the layer; call it inside `borrowed`."""
+    def __init__(
+        self,
+        classifier: Classifier,
+        found: Anatomy,
+        images: torch.Tensor,
+        layer: str,
+        *,
+        stop: bool = True,
+    ) -> None:
+        """Runs the network as far as the layer; call it inside `borrowed`.
+
+        Args:
+            classifier: the model.
+            found: what was found out about it for windows.
+            images: one window, or the whole photo.
+            layer: the name of the layer.
+            stop: whether to end there.
+        """
         self.name = layer
-        self.raw = record(network, images, [layer], stop=True).layers[layer]
-        self.layout: Layout = anatomy.layout_of(network, images, layer, self.raw)
+        self.point = found.point(classifier.network, layer)
+        recording = record(classifier.network, images, [self.point], stop=stop)
+        self.raw, self.returned = recording.layers[layer], recording.output
+        self.layout: Layout = found.layout(images, layer, self.raw)
 
 
 def cell_boxes(grid: Grid, window: Layout, whole: Layout) -> torch.Tensor:

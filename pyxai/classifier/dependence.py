@@ -1,0 +1,180 @@
+"""On which of the tensors of a pass what the network returns depends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from pyxai._errors import REFUSALS, passes_through
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.points import Point, at_points
+from pyxai.classifier.survey import Output
+
+# The layer looked for is one of the last; gradients of early, large layers are seldom needed.
+_TAIL = 64
+_TRIED = 8  # layers that are changed one by one, where there are no gradients
+_MOST_PATCHES = 0.5
+
+
+class WithGradients(TorchFunctionMode):
+    """Takes gradients through code that runs under `no_grad` or `inference_mode`, once armed.
+
+    Attributes:
+        armed: whether gradients are taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.armed = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if not self.armed or func is torch._C._set_grad_enabled:
+            return func(*args, **(kwargs or {}))
+        with torch.inference_mode(False), torch.enable_grad():
+            return func(*args, **(kwargs or {}))
+
+
+def last_that_matters(
+    network: nn.Module,
+    probe: torch.Tensor,
+    outputs: Sequence[Output],
+    score: Callable[[Any], torch.Tensor],
+) -> tuple[Output, bool]:
+    """The last of some outputs that the score depends on.
+
+    It must depend on some position of a map, and on more than half of the patches of tokens: the
+    last block before a class token is read passes that token alone.
+
+    Args:
+        network: the network.
+        probe: one image; what is run is noise of its shape, so that a black photo does not decide
+            for all that follow.
+        outputs: with positions, in order of execution; at least one.
+        score: what the network returned -> a tensor.
+
+    Returns:
+        The output, and whether that will hold: not for a head of zeros, which nothing depends on
+        before it is trained. Where nothing can be told, the last output.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = probe.shape
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(probe)
+    shares: dict[Output, float] = {}
+    for start in sorted({max(0, len(outputs) - _TAIL), 0}, reverse=True):
+        some = outputs[start:]
+        shares = _shares(network, noise, some, score)
+        for output in reversed(some):
+            if shares.get(output, 0.0) > _least(output):
+                return output, True
+    if shares:
+        return _reached(outputs, shares), any(shares.values())
+    changed = _last_that_changes(network, noise, outputs[-_TRIED:], score)
+    return (outputs[-1], True) if changed is None else (changed, True)
+
+
+def _least(output: Output) -> float:
+    layout = output.layout
+    return _MOST_PATCHES if layout is not None and layout.kind == "tokens" else 0.0
+
+
+def _reached(outputs: Sequence[Output], shares: Mapping[Output, float]) -> Output:
+    """The last output on a way to the score, although its gradient is 0 just now."""
+    return next((each for each in reversed(outputs) if each in shares), outputs[-1])
+
+
+def _shares(
+    network: nn.Module,
+    noise: torch.Tensor,
+    outputs: Sequence[Output],
+    score: Callable[[Any], torch.Tensor],
+) -> dict[Output, float]:
+    """The share of positions with a gradient of each output that is on a way to the score."""
+    try:
+        shares = _shares_by(network, noise, outputs, score, None)
+        return shares or _shares_by(network, noise, outputs, score, WithGradients())
+    except RuntimeError as error:  # the model has operations without gradients
+        if passes_through(error):
+            raise
+        return {}
+
+
+def _shares_by(
+    network: nn.Module,
+    noise: torch.Tensor,
+    outputs: Sequence[Output],
+    score: Callable[[Any], torch.Tensor],
+    mode: WithGradients | None,
+) -> dict[Output, float]:
+    """As `_shares`; each output counts from where it is on, not what was made of it before."""
+    by_name = {output.point.name: output for output in outputs}
+    shares: dict[Output, float] = {}
+    starts: dict[str, torch.Tensor] = {}
+
+    def pass_on(point: Point, tensor: torch.Tensor) -> torch.Tensor | None:
+        if not tensor.is_floating_point():
+            return None  # a layer that runs again and then gives something else
+        if mode is not None:
+            mode.armed = True
+        with torch.inference_mode(False), torch.enable_grad():
+            if not tensor.requires_grad:
+                tensor = tensor.detach().clone().requires_grad_()
+            passed = tensor.clone()
+        torch.set_grad_enabled(True)  # until the pass ends
+        starts[point.name] = passed  # a layer that runs again counts as it ran last
+        return passed
+
+    generator = torch.Generator().manual_seed(0)
+    points = [output.point for output in outputs]
+    with borrowed(network), mode or nullcontext(), at_points(network, points, pass_on):
+        output = call(network, noise)
+        with torch.enable_grad():
+            found = score(output)
+        weights = torch.randn(found.shape, generator=generator, dtype=torch.float32, device="cpu")
+        with torch.enable_grad():
+            total = (weights.to(found) * found).mean()
+    if not total.requires_grad:
+        return {}
+    gradients = torch.autograd.grad(total, list(starts.values()), allow_unused=True)
+    for name, gradient in zip(starts, gradients, strict=True):
+        layout = by_name[name].layout
+        if gradient is not None and layout is not None:
+            there = layout.features(gradient).ne(0).any(dim=1)
+            shares[by_name[name]] = float(there.to(torch.float32).mean())
+    return shares
+
+
+def _last_that_changes(
+    network: nn.Module,
+    noise: torch.Tensor,
+    outputs: Sequence[Output],
+    score: Callable[[Any], torch.Tensor],
+) -> Output | None:
+    """The last output that the score reacts to, for networks that cannot be differentiated."""
+    with borrowed(network):
+        before = score(call(network, noise))
+        for output in reversed(outputs):
+
+            def change(point: Point, tensor: torch.Tensor) -> torch.Tensor:
+                return tensor.flip(-1) * 2 + 1
+
+            try:
+                with at_points(network, [output.point], change):
+                    after = score(call(network, noise))
+            except REFUSALS as error:
+                if passes_through(error):
+                    raise
+                continue
+            if after.shape == before.shape and not torch.equal(after, before):
+                return output
+    return None

@@ -1,0 +1,194 @@
+"""Heads that are linear: logits = weight · mean over positions of the features + bias.
+
+Judged on numbers, not on names: what follows a layer is run on features of our own, and the logits
+must be an affine function of their means, whatever the image was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from pyxai.classifier.points import find_layer
+
+Rest: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Features `[m, C, h, w]` -> logits `[m, K]`: what follows the layer."""
+
+_AT_ONCE = 1 << 24  # numbers of the features that are given at a time
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Global average pooling and linear layers: logits = weight · mean(features) + bias.
+
+    The mean is over the positions of the layer: for tokens, over the patches.
+
+    Attributes:
+        weight: `[K, C]` float32.
+        bias: `[K]` float32.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FoundHead:
+    """What was found out about the head after a layer.
+
+    Attributes:
+        module: the linear layer whose weights these are, read afresh at each use; None where more
+            than one module makes them.
+        read: of what was measured, the weights, and the state of the parameters they hold for.
+    """
+
+    module: str | None
+    read: tuple[LinearHead, tuple[tuple[int, int], ...]] | None = None
+
+
+def find_head(
+    network: nn.Module,
+    features: torch.Tensor,
+    rest: Rest,
+    other: Rest | None = None,
+    scale: float = 1.0,
+) -> FoundHead | None:
+    """The linear head after a layer, None if it is of another kind.
+
+    Args:
+        network: whose parameters may be the weights.
+        features: of one image at the layer, `[1, C, h, w]`; they set the scale.
+        rest: what follows the layer.
+        other: the same, in the middle of a pass with another image: what it gives must not depend
+            on that. None if there is none.
+        scale: the largest logit that the network gave for the image.
+    """
+    probes = _probes(features)
+    logits = rest(probes).float()
+    means = probes.float().mean(dim=(2, 3))
+    largest = max(float(logits.abs().max()), 1e-30)
+    allowed = tolerance(features.dtype) * largest
+    zero, one, two, both, turned = logits
+    affine = _close(one + two - zero, both, allowed) and _close(one, turned, allowed)
+    if not affine or not bool(torch.isfinite(logits).all()):
+        return None
+    if other is not None:
+        beside = other(probes).float()
+        # Without features of ours that drown it, what another image brings shows.
+        own = tolerance(features.dtype) * scale + 1e-6
+        if not _close(beside, logits, allowed) or not _close(beside[0], zero, own):
+            return None
+    for name, module in reversed(list(network.named_modules())):
+        head = head_of(module)
+        if head is None or head.weight.shape != (logits.shape[1], means.shape[1]):
+            continue
+        if _close(means @ head.weight.T + head.bias, logits, allowed):
+            return FoundHead(str(name))
+    head = _measured(features, rest)
+    if not _close(means @ head.weight.T + head.bias, logits, allowed):
+        return None
+    return FoundHead(None, (head, state_of(network)))
+
+
+def read_head(network: nn.Module, found: FoundHead) -> LinearHead | None:
+    """The weights of a head now; None if they have to be measured again."""
+    if found.module is not None:
+        try:
+            return head_of(find_layer(network, found.module))
+        except ValueError:  # it was taken out
+            return None
+    assert found.read is not None
+    head, state = found.read
+    return head if state == state_of(network) else None
+
+
+def state_of(network: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Changes whenever a parameter or buffer does."""
+    tensors = (*network.parameters(), *network.buffers())
+    return tuple((each.data_ptr(), each._version) for each in tensors if not each.is_inference())
+
+
+def explains(
+    head: LinearHead, features: torch.Tensor, logits: torch.Tensor
+) -> torch.Tensor:
+    """Of which images a head explains the logits, `[N]`; features that are not finite tell nothing.
+
+    Args:
+        head: found for another image.
+        features: `[N, C, h, w]`.
+        logits: `[N, K]` that the network gave.
+    """
+    logits = logits.float()
+    if head.bias.shape[0] != logits.shape[1] or head.weight.shape[1] != features.shape[1]:
+        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    means = features.float().mean(dim=(2, 3))
+    gaps = torch.addmm(head.bias, means, head.weight.T).sub_(logits).abs_().amax(dim=1)
+    allowed = tolerance(features.dtype) * (1e-6 + logits.abs().amax(dim=1))
+    return ~(gaps > allowed)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far logits may lie from the weighted means, as a share of the largest logit."""
+    return 2e-3 if dtype in (torch.float32, torch.float64) else 5e-2
+
+
+def head_of(module: nn.Module) -> LinearHead | None:
+    """The weights of a linear layer or a 1 × 1 convolution, None for any other module."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not is_linear(module):
+        return None
+    weight = weight.detach().to(torch.float32)
+    if weight.ndim > 2:
+        weight = weight.flatten(1)
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, torch.Tensor):
+        return LinearHead(weight, weight.new_zeros(len(weight)))
+    return LinearHead(weight, bias.detach().to(torch.float32))
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is linear in the channels and does nothing else."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
+    if isinstance(module, nn.Conv2d):
+        plain = (module.kernel_size, module.stride, module.groups) == ((1, 1), (1, 1), 1)
+        return plain and module.padding in ((0, 0), "valid", "same")
+    return isinstance(module, nn.Linear)
+
+
+def _probes(features: torch.Tensor) -> torch.Tensor:
+    """Nothing, one, another, their sum, and the first with its positions turned: `[5, C, h, w]`.
+
+    From a generator of our own: the global random state belongs to the user. Both signs, another
+    mean in each channel, and means that no normalisation would leave as they are.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, *features.shape[1:])
+    options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    noise = 3 * torch.randn(shape, **options)  # type: ignore[call-overload]
+    noise += 4 * torch.randn((2, shape[1], 1, 1), **options) + 2  # type: ignore[call-overload]
+    one, two = noise.to(features)
+    return torch.stack([torch.zeros_like(one), one, two, one + two, one.flip(-1, -2)])
+
+
+def _measured(features: torch.Tensor, rest: Rest) -> LinearHead:
+    """The weights of a head that is known to be affine: what each channel alone brings."""
+    channels = features.shape[1]
+    positions = features.shape[2:]
+    bias = rest(features.new_zeros((1, channels, *positions)))[0].float()
+    step = max(1, _AT_ONCE // (channels * positions.numel()))
+    columns = []
+    for start in range(0, channels, step):
+        some = torch.arange(start, min(start + step, channels), device=features.device)
+        single = features.new_zeros((len(some), channels, *positions))
+        single[torch.arange(len(some), device=features.device), some] = 1
+        columns.append(rest(single).float() - bias)
+    return LinearHead(torch.cat(columns).T.contiguous(), bias)
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor, allowed: float) -> bool:
+    return bool((found - expected).abs().max() <= allowed)

@@ -1,0 +1,67 @@
+"""The matrix of habits and capabilities: what comes of each pair."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks.capabilities import CAPABILITIES, NAMES, Subject, differences
+from networks.habits import Habit
+from torch import nn
+
+import pyxai
+from pyxai.explain.cam import BlankMapWarning
+
+# Pairs of habit and capability that are refused, with a part of the reason. The twin answers.
+REFUSALS: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one pair.
+
+    Attributes:
+        state: "same"; "different"; "refused", where the twin answers; "neither", where the twin is
+            refused as well: it is not about the habit.
+        text: how they differ, or why it was refused.
+    """
+
+    state: str
+    text: str
+
+
+def compare_on(habit: Habit, capability: str, folder: Path) -> Cell:
+    """Runs a capability on a network with a habit and on its twin."""
+    one, other = habit.pair()
+    generator = torch.Generator().manual_seed(1)
+    shape = (3, habit.channels, habit.size, habit.size)
+    images = (torch.randn(shape, generator=generator) + 0.3).to(habit.dtype)
+    kept = images.clone()
+    results: list[Any] = []
+    for model in (one, other):
+        subject = Subject(_given(model, habit), images, folder, habit.target)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BlankMapWarning)
+            try:
+                results.append(CAPABILITIES[capability](subject))
+            except ValueError as error:
+                results.append(error)
+        assert torch.equal(images, kept), "the user's images were changed"
+    mine, theirs = results
+    if isinstance(theirs, Exception):
+        if isinstance(mine, Exception):
+            return Cell("neither", str(mine))
+        return Cell("different", f"the twin is refused: {theirs}")
+    if isinstance(mine, Exception):
+        return Cell("refused", str(mine))
+    found = differences(mine, theirs, habit.tolerance)
+    return Cell("different", "; ".join(found)) if found else Cell("same", "")
+
+
+def _given(model: nn.Module, habit: Habit) -> nn.Module | pyxai.Classifier:
+    if habit.class_names is None:
+        return model
+    return pyxai.Classifier(model, class_names=NAMES[: habit.class_names])

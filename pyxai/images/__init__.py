@@ -1,7 +1,8 @@
 """Photos from files, folders, pictures, arrays and tensors, and their way to a model's input.
 
 `open_photo` reads one photo, `iterate_photos` many, one after the other, `to_batch` makes them what
-a model eats, and `Preprocessing` says how. Whatever cannot be read raises `ImageError`, which names
+a model eats, and `Preprocessing` says how; `as_preprocessing` reads it from what other libraries
+have. Whatever cannot be read raises `ImageError`, which names
 the photo and the reason.
 """
 
@@ -9,6 +10,7 @@ from pyxai.images.batch import Images, is_model_input, to_batch
 from pyxai.images.errors import ImageError, ImageErrors
 from pyxai.images.preprocessing import Interpolation, Preprocessing
 from pyxai.images.reading import BACKGROUND, FORMATS, MAX_PIXELS, PhotoSource, open_photo
+from pyxai.images.recipes import PreprocessingLike, as_preprocessing
 from pyxai.images.sources import SUFFIXES, PhotoSources, find_photos, iterate_photos
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "PhotoSource",
     "PhotoSources",
     "Preprocessing",
+    "PreprocessingLike",
+    "as_preprocessing",
     "find_photos",
     "is_model_input",
     "iterate_photos",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyxai._errors import describe
 from pyxai.images.errors import ImageError, ImageErrors
 from pyxai.images.preprocessing import Preprocessing
+from pyxai.images.recipes import PreprocessingLike, as_preprocessing
 from pyxai.images.sources import PhotoSources, iterate_photos
 
 Images: TypeAlias = PhotoSources | torch.Tensor | NDArray[Any]
@@ -34,7 +35,7 @@ def is_model_input(images: object) -> TypeGuard[torch.Tensor]:
 
 def to_batch(
     images: Images,
-    preprocessing: Preprocessing,
+    preprocessing: PreprocessingLike,
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
@@ -45,7 +46,7 @@ def to_batch(
         images: A floating-point tensor `[N, C, H, W]` is model input and is not preprocessed:
             without a change of device or dtype the same object comes back. All else is photos, as
             `iterate_photos` takes them.
-        preprocessing: What is done to photos.
+        preprocessing: What is done to photos, as `as_preprocessing` takes it.
         device: Where the result lies; where the tensor lies, or the CPU for photos, if None.
         dtype: Floating-point type of the result; that of the tensor, or float32 for photos, if
             None. Photos are normalised in float32 on the CPU and converted last.
@@ -58,7 +59,9 @@ def to_batch(
         ImageErrors: Photos that cannot be used; all are tried first and all that fail are listed.
         ImageError: No photos, photos of different sizes after preprocessing, or an argument of the
             wrong type or shape.
+        ValueError: A preprocessing that cannot be understood.
     """
+    steps = as_preprocessing(preprocessing)
     if dtype is not None and not dtype.is_floating_point:
         raise ImageError("dtype", f"expected a floating-point type, got {dtype}")
     if isinstance(images, torch.Tensor) and images.dtype != torch.uint8:
@@ -66,7 +69,7 @@ def to_batch(
             raise ImageError("images", f"{_EXPECTED}, got {describe(images)}{_hint(images)}")
         batch = images
     else:
-        batch = _batch_of_photos(images, preprocessing)
+        batch = _batch_of_photos(images, steps)
     device = batch.device if device is None else device
     return batch.to(device=device, dtype=batch.dtype if dtype is None else dtype)
 

@@ -22,6 +22,8 @@ from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 from pyxai._errors import MissingExtraError
 from pyxai.classifier import Classifier
 from pyxai.images import Preprocessing
+from pyxai.images.configs import hf_preprocessing, timm_preprocessing
+from pyxai.images.transforms import transforms_preprocessing
 from pyxai.zoo import hubs, load_classifier
 from pyxai.zoo import load as load_module
 from pyxai.zoo.hubs import WeightsError
@@ -628,7 +630,7 @@ def test_what_no_classifier_has_is_no_traceback(tmp_path, net, images):
 )
 def test_timm_geometry(config, expected):
     defaults = {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    found = hubs._timm_preprocessing("x", {**defaults, "interpolation": "bicubic", **config})
+    found = timm_preprocessing("x", {**defaults, "interpolation": "bicubic", **config})
     assert (found.resize, found.crop) == expected
     assert found.interpolation == "bicubic"
 
@@ -645,7 +647,7 @@ def test_timm_geometry(config, expected):
 def test_timm_preprocessing_that_cannot_be_expressed(config):
     defaults = {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 0.9}
     with pytest.raises(ValueError, match=r"preprocessing: that of timm:x .* pass one"):
-        hubs._timm_preprocessing("timm:x", {**defaults, "interpolation": "bicubic", **config})
+        timm_preprocessing("timm:x", {**defaults, "interpolation": "bicubic", **config})
 
 
 def test_weights_errors_are_one_line():
@@ -670,7 +672,7 @@ def test_weights_errors_are_one_line():
 def test_hf_preprocessing_that_cannot_be_expressed(switch):
     config = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3, "size": {"shortest_edge": 20}}
     with pytest.raises(ValueError, match=r"preprocessing: that of hf:x .* pass one"):
-        hubs._hf_preprocessing("hf:x", {**config, **switch})
+        hf_preprocessing("hf:x", {**config, **switch})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -706,7 +708,7 @@ def test_torchvision_random_weights(torchvision):
 @pytest.mark.parametrize("name", ["resnet50", "swin_t", "vit_b_16", "efficientnet_b1"])
 def test_torchvision_preprocessing_is_that_of_the_weights(torchvision, name):
     for entry in torchvision.models.get_model_weights(name):
-        found = hubs._torchvision_preprocessing(name, entry.transforms())
+        found = transforms_preprocessing(name, entry.transforms())
         expected = entry.transforms()(photo(400, 310))
         assert torch.allclose(found(photo(400, 310)), expected, atol=1e-5)
 
@@ -803,7 +805,7 @@ def test_timm_random_weights(timm):
 def test_timm_preprocessing_is_that_of_its_transform(timm, name):
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     expected = timm.data.create_transform(**config)(photo(400, 310))
-    found = hubs._timm_preprocessing(name, config)(photo(400, 310))
+    found = timm_preprocessing(name, config)(photo(400, 310))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -910,7 +912,7 @@ def test_hf_folder_with_a_network_of_timm(transformers, timm, tmp_path):
     transformers.TimmWrapperForImageClassification(config).save_pretrained(tmp_path)
     classifier = load_classifier(f"hf:{tmp_path}")
     data = timm.data.resolve_data_config(pretrained_cfg=net.pretrained_cfg)
-    assert classifier.preprocessing == hubs._timm_preprocessing("timm:test_resnet", data)
+    assert classifier.preprocessing == timm_preprocessing("timm:test_resnet", data)
 
 
 def test_hf_from_a_config_only(transformers, tmp_path):
@@ -982,7 +984,7 @@ def test_hf_preprocessing_is_that_of_the_processor(transformers, tmp_path, proce
     getattr(transformers, processor)(**options).save_pretrained(tmp_path)
     slow = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     expected = slow(photo(400, 310), return_tensors="pt")["pixel_values"][0]
-    found = hubs._hf_preprocessing("hf:x", slow.to_dict())(photo(400, 310))
+    found = hf_preprocessing("hf:x", slow.to_dict())(photo(400, 310))
     assert found.shape == expected.shape
     assert (found - expected).abs().mean() < 0.01
 

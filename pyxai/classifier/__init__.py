@@ -13,10 +13,12 @@ from torch import nn
 from pyxai._errors import argument_error
 from pyxai.classifier import anatomy
 from pyxai.classifier.borrow import borrowed, call, unwrap
+from pyxai.classifier.carried import class_names_of, preprocessing_of
 from pyxai.classifier.heads import LinearHead
+from pyxai.classifier.names import ClassNames
 from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
 from pyxai.classifier.reading import Output, OutputWarning, Reading, pick_logits
-from pyxai.images import Images, Preprocessing, is_model_input, to_batch
+from pyxai.images import Images, Preprocessing, PreprocessingLike, is_model_input, to_batch
 
 __all__ = [
     "Classifier",
@@ -28,7 +30,6 @@ __all__ = [
 ]
 
 
-_IMAGENET = Preprocessing()
 _warned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -52,8 +53,8 @@ class Classifier:
         self,
         model: nn.Module,
         *,
-        class_names: Sequence[str] | None = None,
-        preprocessing: Preprocessing | None = None,
+        class_names: ClassNames | None = None,
+        preprocessing: PreprocessingLike | None = None,
         output: Output = None,
         name: str | None = None,
     ) -> None:
@@ -63,25 +64,29 @@ class Classifier:
             model: images `[N, C, H, W]` -> logits `[N, K]`, as a tensor, or in a tuple, a dict or
                 an object with `.logits`. One number an image (`[N]` or `[N, 1]`) is the logit of a
                 class against all else.
-            class_names: K names in the order of the logits; two for a single logit, the first for
-                what speaks against it.
-            preprocessing: mean, deviation, resize and crop for photos; by default the ImageNet mean
-                and deviation and no resize. Float tensors are taken as they are.
+            class_names: K names in the order of the logits, a dict index -> name (JSON's too), or
+                a dict name -> index such as `ImageFolder.class_to_idx`; two for a single logit, the
+                first for what speaks against it. By default those that the model carries:
+                `config.id2label` of transformers, `label_names` of timm.
+            preprocessing: mean, deviation, resize and crop for photos: a `Preprocessing`, or what
+                `pyxai.images.as_preprocessing` reads one from (transforms of torchvision and timm,
+                an image processor of transformers, a data config of timm). By default what a model
+                of timm carries, else the ImageNet mean and deviation and no resize. Float tensors
+                are taken as they are.
             output: where the logits are, for a model that returns more than these: an index, a key
                 or attribute, or a function of what it returns. None finds them: in what is called
                 `logits` or `out`, else in the output with as many columns as there are class names.
             name: by default the name of the module's class.
 
         Raises:
-            ValueError: the model is no `nn.Module`, or `class_names` is one string.
+            ValueError: the model is no `nn.Module`; names that are not one for each index; a
+                preprocessing that cannot be understood, or says more than `Preprocessing` can.
         """
         if not isinstance(model, nn.Module):
             raise argument_error("model", "a torch.nn.Module or pyxai.Classifier", model)
-        if isinstance(class_names, str):
-            raise argument_error("class_names", "a sequence of names", class_names)
         self.model = model
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
-        self.preprocessing = _IMAGENET if preprocessing is None else preprocessing
+        self.class_names = class_names_of(unwrap(model), class_names)
+        self.preprocessing = preprocessing_of(unwrap(model), preprocessing)
         if not (output is None or isinstance(output, (int, str)) or callable(output)):
             raise argument_error("output", "an index, a name, or a function", output)
         self.output = output

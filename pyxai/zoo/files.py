@@ -252,7 +252,7 @@ def _fill(model: nn.Module, state: State, path: str) -> None:
 # TorchScript
 
 
-def _torchscript(path: str) -> tuple[nn.Module, list[str] | None]:
+def _torchscript(path: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     extra: dict[str, str | bytes] = {CLASS_NAMES_FILE: ""}
     try:
         with warnings.catch_warnings():

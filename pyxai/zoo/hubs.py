@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +14,10 @@ import torch
 from torch import nn
 
 from pyxai._errors import MissingExtraError, argument_error, closest
+from pyxai.classifier.carried import label_names
 from pyxai.images import Preprocessing
+from pyxai.images.configs import hf_preprocessing, timm_preprocessing
+from pyxai.images.transforms import transforms_preprocessing
 
 
 class Loaded(NamedTuple):
@@ -114,7 +115,7 @@ def torchvision(
     names = None if entry is None else entry.meta.get("categories")
     found = None
     if with_preprocessing and entry is not None:
-        found = _torchvision_preprocessing(spec, entry.transforms())
+        found = transforms_preprocessing(spec, entry.transforms())
     return Loaded(model, names, found, spec)
 
 
@@ -138,21 +139,6 @@ def _pretrained_torchvision(models: Any, name: str, entry: Any) -> nn.Module:
         finally:
             del entry.get_state_dict
     return model
-
-
-def _torchvision_preprocessing(spec: str, transforms: Any) -> Preprocessing:
-    return _express(
-        spec,
-        mean=transforms.mean,
-        std=transforms.std,
-        resize=_length(transforms.resize_size),
-        crop=_length(transforms.crop_size),
-        interpolation=transforms.interpolation.value,
-    )
-
-
-def _length(size: Sequence[int]) -> int | tuple[int, ...]:
-    return size[0] if len(size) == 1 else tuple(size)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -210,7 +196,7 @@ def timm(
             raise unavailable(spec, "its pretrained weights", error) from error
     found = None
     if with_preprocessing:
-        found = _timm_preprocessing(spec, package.data.resolve_model_data_config(model))
+        found = timm_preprocessing(spec, package.data.resolve_model_data_config(model))
     return Loaded(model, _timm_class_names(package, model), found, spec)
 
 
@@ -227,26 +213,6 @@ def _refuse_unpickling(package: Any, full: str) -> None:
     raise ImportError(
         f"timm {package.__version__} would unpickle the weights of {full}, which can run code; "
         "update it: pip install --upgrade timm"
-    )
-
-
-def _timm_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
-    _, height, width = config["input_size"]
-    scaled = tuple(math.floor(each / config["crop_pct"]) for each in (height, width))
-    mode = config.get("crop_mode", "center")
-    if mode == "squash":
-        resize: int | tuple[int, ...] | None = scaled
-    elif mode == "center" and height == width:
-        resize = scaled[0]
-    else:
-        raise _inexpressible(spec, f"crop_mode {mode!r} at {height} × {width}")
-    return _express(
-        spec,
-        mean=config["mean"],
-        std=config["std"],
-        resize=resize,
-        crop=(height, width) if height != width else height,
-        interpolation=config["interpolation"],
     )
 
 
@@ -313,8 +279,8 @@ def hugging_face(
         told = config.model_type == "timm_wrapper" or Path(name, _PROCESSOR).is_file()
         if with_preprocessing and (told or not local):
             processor = transformers.AutoImageProcessor.from_pretrained(name, **safe)
-    found = None if processor is None else _hf_preprocessing(spec, processor.to_dict())
-    return Loaded(model.float(), _hf_class_names(config), found, spec)
+    found = None if processor is None else hf_preprocessing(spec, processor.to_dict())
+    return Loaded(model.float(), label_names(config.id2label), found, spec)
 
 
 _PROCESSOR = "preprocessor_config.json"
@@ -328,66 +294,6 @@ def _hub_errors(spec: str) -> Iterator[None]:
         raise  # no image classifier; code of its own; a package that this model needs
     except Exception as error:  # OSError for most, but also those of the HTTP client, safetensors
         raise unavailable(spec, "the model", error, random=False) from error
-
-
-def _hf_class_names(config: Any) -> Sequence[str] | None:
-    by_index = {int(index): str(label) for index, label in (config.id2label or {}).items()}
-    if sorted(by_index) != list(range(len(by_index))):
-        return None
-    names = [by_index[index] for index in range(len(by_index))]
-    return None if all(re.fullmatch(r"LABEL_\d+", each) for each in names) else names
-
-
-def _hf_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
-    """What an image processor of transformers does, by its configuration."""
-    if "data_config" in config:
-        return _timm_preprocessing(spec, config["data_config"])
-    for switch in ("do_flip_channel_order", "do_pad", "do_color_quantize", "rescale_offset"):
-        if config.get(switch):
-            raise _inexpressible(spec, switch)
-    if not config.get("do_rescale", True):
-        raise _inexpressible(spec, "do_rescale=False")
-    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        raise _inexpressible(spec, f"rescale_factor={config['rescale_factor']}")
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if config.get("do_normalize", "image_mean" in config and "do_flip_channel_order" not in config):
-        mean, std = config["image_mean"], config["image_std"]
-        if config.get("include_top"):  # EfficientNet divides twice
-            std = tuple(each**2 for each in std)
-    resize, crop = _hf_geometry(spec, config)
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    interpolation = names.get(int(config.get("resample", 2)))
-    return _express(spec, mean=mean, std=std, resize=resize, crop=crop, interpolation=interpolation)
-
-
-_Size = int | tuple[int, int] | None
-
-
-def _hf_geometry(spec: str, config: Mapping[str, Any]) -> tuple[_Size, _Size]:
-    """(resize, crop) of an image processor."""
-    crop = _height_width(config["crop_size"]) if config.get("do_center_crop") else None
-    if not config.get("do_resize", True):
-        return None, crop
-    size = config["size"]
-    if {*size} == {"height", "width"}:
-        return (size["height"], size["width"]), crop
-    if {*size} != {"shortest_edge"}:
-        raise _inexpressible(spec, f"size {size}")
-    edge: int = size["shortest_edge"]
-    if str(config.get("image_processor_type")).startswith("Levit"):
-        return int(256 / 224 * edge), crop
-    if config.get("crop_pct") is None:
-        return edge, crop
-    if "do_center_crop" in config:  # PoolFormer
-        return int(edge / config["crop_pct"]), crop
-    if edge < 384:  # ConvNeXt
-        return int(edge / config["crop_pct"]), edge
-    return (edge, edge), None
-
-
-def _height_width(size: Mapping[str, int]) -> int | tuple[int, int]:
-    height, width = size["height"], size["width"]
-    return height if height == width else (height, width)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -419,20 +325,6 @@ def _unknown_weights(
         f"weights: expected one of {expected} for {spec}, got {weights!r}"
         + (closest(weights, names) if len(names) > 8 else "")
     )
-
-
-def _inexpressible(spec: str, what: str) -> ValueError:
-    return ValueError(
-        f"preprocessing: that of {spec} ({what}) cannot be expressed as pyxai.Preprocessing; "
-        "pass one that comes close"
-    )
-
-
-def _express(spec: str, **values: Any) -> Preprocessing:
-    try:
-        return Preprocessing(**values)
-    except ValueError as error:
-        raise _inexpressible(spec, str(error)) from error
 
 
 @contextmanager

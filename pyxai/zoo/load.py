@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from torch import nn
 
 from pyxai._errors import argument_error, closest
 from pyxai.classifier import Classifier
-from pyxai.images import Preprocessing
+from pyxai.classifier.names import ClassNames, as_class_names
+from pyxai.images import PreprocessingLike, as_preprocessing
 from pyxai.zoo import files, hubs
 from pyxai.zoo.hubs import Loaded
 
@@ -26,8 +26,8 @@ def load_classifier(
     *,
     architecture: str | nn.Module | None = None,
     weights: str | None = "default",
-    class_names: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    class_names: ClassNames | None = None,
+    preprocessing: PreprocessingLike | None = None,
     device: torch.device | str | None = None,
 ) -> Classifier:
     """Loads an image classifier, in evaluation mode, with its class names and preprocessing.
@@ -52,11 +52,12 @@ def load_classifier(
         weights: For the hubs: "default"; the name of one of the weights ("IMAGENET1K_V1" of
             torchvision, the tag of timm); None builds the network with random weights and takes
             class names and preprocessing of the default weights.
-        class_names: In the order of the classes, in place of those that come with the model.
-            A model that comes with none has none.
-        preprocessing: In place of that which comes with the model. A file brings none, except
-            safetensors of `pyxai.zoo.save_classifier`; other weights alone are given that of the
-            architecture's default weights.
+        class_names: In the order of the classes, or a dict index -> name or name -> index, in place
+            of those that come with the model. A model that comes with none has none.
+        preprocessing: In place of that which comes with the model: a `Preprocessing`, or what
+            `pyxai.images.as_preprocessing` reads one from. A file brings none, except safetensors
+            of `pyxai.zoo.save_classifier`; other weights alone are given that of the architecture's
+            default weights.
         device: Where the model is put; the CPU if None (a module given as `architecture` stays).
 
     Returns:
@@ -70,8 +71,12 @@ def load_classifier(
         pyxai.zoo.model_file.ModelFileError: A file that cannot be read, is refused because reading
             it would run code, or does not fit the architecture. A `ValueError`.
         ValueError: An unknown prefix, name or kind of weights (with the closest known ones),
-            preprocessing that `Preprocessing` cannot express, or a device that cannot be used.
+            preprocessing that `Preprocessing` cannot express, class names that are not one for
+            each index, or a device that cannot be used.
     """
+    # Before anything is loaded, which may take minutes.
+    names = None if class_names is None else as_class_names(class_names)
+    steps = None if preprocessing is None else as_preprocessing(preprocessing)
     if not isinstance(source, (str, os.PathLike)):
         raise argument_error("source", _FORMS, source)
     text = os.fsdecode(source)
@@ -83,9 +88,8 @@ def load_classifier(
         loaded = hubs.demo(random=weights is None)
     elif prefix and prefix[1] in hubs.LOADERS:
         _refuse("architecture", architecture, text)
-        own = preprocessing is not None
         name = text[prefix.end() :]
-        loaded = hubs.LOADERS[prefix[1]](name, weights, with_preprocessing=not own)
+        loaded = hubs.LOADERS[prefix[1]](name, weights, with_preprocessing=steps is None)
     else:
         if prefix and not Path(text).exists():
             known = [*hubs.LOADERS, "demo"]
@@ -93,10 +97,10 @@ def load_classifier(
             raise ValueError(f"source: expected {_FORMS}, got {text!r}{hint}")
         if weights != "default":
             raise argument_error("weights", f"'default' for a file such as {text}", weights)
-        loaded = _from_file(text, architecture, preprocessing)
+        loaded = _from_file(text, architecture, steps is None)
     return Classifier(
         _moved(loaded.model.eval(), device),
-        class_names=loaded.class_names if class_names is None else class_names,
+        class_names=loaded.class_names if names is None else names,
         preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
         name=Path(text).name if loaded.name is None else loaded.name,
     )
@@ -114,11 +118,9 @@ def _moved(model: nn.Module, device: torch.device | str | None) -> nn.Module:
         ) from error
 
 
-def _from_file(
-    path: str, architecture: str | nn.Module | None, preprocessing: Preprocessing | None
-) -> Loaded:
+def _from_file(path: str, architecture: str | nn.Module | None, with_preprocessing: bool) -> Loaded:
     try:
-        return files.load_file(path, architecture, with_preprocessing=preprocessing is None)
+        return files.load_file(path, architecture, with_preprocessing=with_preprocessing)
     except FileNotFoundError as error:
         bare = re.fullmatch(r"[\w-]+", path) is not None
         hint = (

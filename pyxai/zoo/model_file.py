@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from pyxai.classifier.names import as_class_names
+
 CLASS_NAMES_FILE = "class_names.json"
-"""Extra file of an exported program or of TorchScript with the class names, a JSON list."""
+"""Extra file of an exported program or of TorchScript with the class names, in JSON."""
 
 
 class ModelFileError(ValueError):
@@ -20,14 +22,16 @@ class ModelFileError(ValueError):
         return f"{self.name}: {self.reason}"
 
 
-def names_in(text: str | bytes | None, path: str) -> list[str] | None:
-    """Class names from a JSON list."""
+def names_in(text: str | bytes | None, path: str) -> tuple[str, ...] | None:
+    """Class names from a JSON list, or a JSON dict index -> name or name -> index."""
     if not text:
         return None
     try:
         names = json.loads(text)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-        raise ModelFileError(path, "its class names are not a JSON list of strings")
-    return names
+        if isinstance(names, dict) or all(isinstance(each, str) for each in names):
+            return as_class_names(names)
+    except (ValueError, TypeError):
+        pass
+    raise ModelFileError(
+        path, "its class names are not a JSON list of strings, or a dict index -> name"
+    )

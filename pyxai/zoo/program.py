@@ -17,7 +17,7 @@ from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 from pyxai.zoo.model_file import CLASS_NAMES_FILE, ModelFileError, names_in
 
 
-def load_program(path: str) -> tuple[nn.Module, list[str] | None]:
+def load_program(path: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A program that `torch.export.save` wrote, with its modules, and its class names if any.
 
     Raises:
@@ -69,7 +69,7 @@ class _Refused(Exception):
     """What is in a program that has no place in a classifier; the message says it."""
 
 
-def _reduced(path: str) -> tuple[io.BytesIO, list[str] | None]:
+def _reduced(path: str) -> tuple[io.BytesIO, tuple[str, ...] | None]:
     """A copy of an exported program without anything that torch would unpickle, evaluate or run.
 
     `torch.export.load` unpickles sample inputs, weights and constants where the file says that they

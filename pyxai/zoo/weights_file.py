@@ -25,7 +25,7 @@ class Weights(NamedTuple):
     """What a file of weights holds; None for what it does not say."""
 
     state: State
-    class_names: list[str] | None = None
+    class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     head: HeadSpec | None = None
 

@@ -44,6 +44,8 @@ def as_class_names(names: ClassNames, argument: str = "class_names") -> tuple[st
     values = [*names]
     if not values:
         raise ValueError(f"{argument}: expected at least one name, got none ({describe(names)})")
+    if {*map(type, values)} == {str}:
+        return tuple(values)
     return tuple(_name(value, f"class {i}", argument) for i, value in enumerate(values))
 
 
@@ -51,6 +53,10 @@ def _from_dict(names: Mapping[Any, Any], argument: str) -> tuple[str, ...]:
     """The names of a dict, whichever way it goes."""
     if not names:
         raise ValueError(f"{argument}: expected at least one name, got an empty dict")
+    # The usual case at once, as this happens at each call with a network that carries its names.
+    plain = {*map(type, names)} == {int} and {*map(type, names.values())} == {str}
+    if plain and [*names] == [*range(len(names))]:
+        return tuple(names.values())
     keys = [_index(key, digits=True) for key in names]
     values = [_index(value) for value in names.values()]
     # {"10": 2, …} has folders that are called by numbers, and not digits out of JSON, for its keys.

@@ -703,6 +703,41 @@ def test_region_of_a_rounded_resize():
     assert (x0, y0, x1, y1) == pytest.approx((58 * across, 16 * down, 282 * across, 240 * down))
 
 
+def test_region_of_a_photo(photo_file):
+    pre = Preprocessing(resize=10, crop=8)
+    expected = pre.region((19, 13))
+    tensor = torch.from_numpy(noise())
+    picture = Image.fromarray(noise())
+    for photo in (photo_file, str(photo_file), noise(), tensor, tensor.permute(2, 0, 1), picture):
+        assert pre.region(photo) == expected
+    with photo_file.open("rb") as file:
+        assert pre.region(file) == expected
+    assert pre.region([19, 13]) == expected
+    assert pre.region(np.array((19, 13)).tolist()) == expected
+    for photo in ("missing.png", b"", None, Image.new("RGB", (0, 5)), torch.zeros(3, 4, 4)):
+        with pytest.raises(ImageError):
+            pre.region(photo)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_region_of_a_turned_photo(format, orientation, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned"
+    Image.fromarray(stored(smooth(), orientation)).save(path, format, exif=exif)
+    pre = Preprocessing(resize=10, crop=8)
+    expected = pre.region((60, 40))
+    assert pre.region(path) == expected
+    with Image.open(path) as decoded:
+        decoded.load()
+        assert pre.region(decoded) == expected
+    with Image.open(path) as lazy:
+        if format != "TIFF":
+            monkeypatch.setattr(lazy, "load", lambda: pytest.fail("was decoded"))
+        assert pre.region(lazy) == expected
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.tuples(st.integers(20, 90), st.integers(20, 90)),
@@ -755,8 +790,8 @@ def test_preprocessing_is_a_value():
     listed = Preprocessing(mean=[0, 0, 0], resize=[4, 5], crop=np.int64(3))
     assert listed == Preprocessing(mean=(0.0, 0.0, 0.0), resize=(4, 5), crop=3)
     assert len({listed, pickle.loads(pickle.dumps(listed))}) == 1
-    for size in ((3,), (0, 5)):
-        with pytest.raises(ValueError, match="size: expected"):
+    for size in ((3,), (0, 5), (3, 4, 5), ("3", "4"), [noise(), noise()]):
+        with pytest.raises(ValueError, match=r"photo: expected a photo, or its size \(width"):
             listed.region(size)
 
 

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pyxai._errors import argument_error
 from pyxai.images import reading
 from pyxai.images.errors import ImageError
-from pyxai.images.reading import PhotoSource, is_upright_rgb, open_photo
+from pyxai.images.reading import PhotoSource, is_upright_rgb, open_photo, upright_size
 
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 
@@ -109,24 +110,31 @@ class Preprocessing:
         values /= np.array(self.std, np.float32)[:, None, None]
         return torch.from_numpy(values)
 
-    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    def region(self, photo: PhotoSource | tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of the original photo that the network sees, to lay a map over that photo.
 
         Args:
-            size: (width, height) of the upright photo, as `open_photo(...).size` gives it.
+            photo: The photo, as anything that `open_photo` opens, or (width, height) of the upright
+                photo, as `open_photo(...).size` gives it.
 
         Returns:
-            (x0, y0, x1, y1) in pixels of the photo, edges and not centres: the whole photo is
-            (0, 0, width, height). Where the crop added a border, the region reaches beyond the
+            (x0, y0, x1, y1) in pixels of the upright photo, edges and not centres: the whole photo
+            is (0, 0, width, height). Where the crop added a border, the region reaches beyond the
             photo: x0 or y0 below 0, x1 or y1 above the width or height.
 
         Raises:
-            ValueError: The size is not a pair of numbers greater than 0.
+            ImageError: The photo cannot be opened, or would exceed `MAX_PIXELS` once resized.
+            ValueError: A size that is not a pair of numbers greater than 0.
         """
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size: expected (width, height) greater than 0, got {size!r}")
-        width, height = size
-        resized, (x0, y0, x1, y1) = self._plan(size)
+        if isinstance(photo, (tuple, list)):
+            numbers = all(isinstance(each, (int, float, np.number)) for each in photo)
+            if len(photo) != 2 or not numbers or min(photo) < 1:
+                expected = "a photo, or its size (width, height) greater than 0"
+                raise argument_error("photo", expected, photo)
+            width, height = photo
+        else:
+            width, height = upright_size(photo)
+        resized, (x0, y0, x1, y1) = self._plan((width, height))
         across, down = width / resized[0], height / resized[1]
         return x0 * across, y0 * down, x1 * across, y1 * down
 

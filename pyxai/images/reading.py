@@ -100,6 +100,22 @@ def readable_formats() -> list[str]:
     return [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
 
 
+def upright_size(source: PhotoSource) -> tuple[int, int]:
+    """(width, height) of a photo as `open_photo` gives it; PIL images are not decoded for it.
+
+    Those in TIFF are, and PNG files without orientation: only then is it known how they lie.
+
+    Raises:
+        ImageError: As for `open_photo`.
+    """
+    if not isinstance(source, Image.Image) or 0 in source.size:
+        return open_photo(source).size
+    if source.format == "TIFF":
+        source.load()  # Pillow turns its size before its pixels
+    width, height = source.size
+    return (height, width) if _orientation(source) >= 5 else (width, height)
+
+
 def is_upright_rgb(photo: object) -> bool:
     """Whether this is a picture just as `open_photo` returns it, so that it need not be opened."""
     return type(photo) is Image.Image and photo.mode == "RGB" and not photo.info

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pyxai.images.expressing import express, inexpressible
+from pyxai.images.expressing import express, inexpressible, interpolation_name
 from pyxai.images.preprocessing import Preprocessing
 
 # --------------------------------------------------------------------------------------------------
@@ -82,7 +82,6 @@ _UNSAID = {
     "PPLCNet": "channels in another order",
     "UVDoc": "channels in another order",
 }
-_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def hf_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
@@ -99,14 +98,14 @@ def hf_preprocessing(spec: str, config: Mapping[str, Any]) -> Preprocessing:
     """
     if isinstance(config.get("data_config"), Mapping):
         return timm_preprocessing(spec, config["data_config"])
-    _refuse_more(spec, config)
     if not config.get("do_rescale", True):
         raise inexpressible(spec, "do_rescale=False")
     try:
+        _refuse_more(spec, config)
         mean, std = _normalization(config)
         resize, crop = _hf_geometry(spec, config)
         resample = config.get("resample")
-        interpolation = _INTERPOLATIONS.get(2 if resample is None else int(resample))
+        interpolation = "bilinear" if resample is None else interpolation_name(resample)
     except (KeyError, TypeError) as error:  # lacks a field, or has another kind of thing in it
         reason = f"without {error}" if isinstance(error, KeyError) else str(error)
         raise inexpressible(spec, reason) from error

@@ -41,3 +41,12 @@ def length(size: int | Sequence[int]) -> int | tuple[int, ...]:
     if isinstance(size, int):
         return size
     return size[0] if len(size) == 1 else tuple(size)
+
+
+_PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def interpolation_name(mode: Any) -> str:
+    """What `Preprocessing` calls an interpolation: an enumeration's, its number in PIL, a name."""
+    value = getattr(mode, "value", mode)
+    return _PIL.get(value, str(value)) if isinstance(value, int) else str(value)

@@ -20,6 +20,7 @@ _EXPECTED = (
     "a pyxai.Preprocessing, transforms of torchvision or timm, an image processor of transformers "
     "or a data config of timm"
 )
+_ORDINARY = ("builtins", "__main__", "functools", "numpy", "torch")
 _HF_KEYS = {"do_resize", "do_rescale", "do_normalize", "image_mean"}
 
 
@@ -55,7 +56,10 @@ def as_preprocessing(value: PreprocessingLike, channels: int | None = None) -> P
             return timm_preprocessing(spec, config)
     elif is_transform(value):
         return transforms_preprocessing(f"the given {type(value).__name__}", value, channels)
-    raise ValueError(f"preprocessing: expected {_EXPECTED}, got {describe(value)}{_hint(value)}")
+    package = type(value).__module__.partition(".")[0]
+    whose = "" if package in _ORDINARY else f" of {package}"
+    got = f"{describe(value)}{whose}{_hint(value)}"
+    raise ValueError(f"preprocessing: expected {_EXPECTED}, got {got}")
 
 
 def _config(value: Any) -> Mapping[str, Any] | None:
@@ -73,12 +77,15 @@ def _config(value: Any) -> Mapping[str, Any] | None:
 
 def _hint(value: Any) -> str:
     """What may have been meant."""
-    if isinstance(value, Mapping) and {*value} <= {each.name for each in fields(Preprocessing)}:
+    names = {each.name for each in fields(Preprocessing)}
+    if isinstance(value, Mapping) and value and {*value} <= names:
         return "; pass pyxai.Preprocessing(**it)"
+    if isinstance(value, (list, tuple)) and value and all(map(is_transform, value)):
+        return " of transforms; put them into one Compose"
     if isinstance(value, enum.Enum) and hasattr(value, "transforms"):
         return "; pass its .transforms()"
     if isinstance(value, (type, functools.partial)):
         return "; call it first"
-    if callable(value) and hasattr(value, "__name__"):
-        return "; what a function does cannot be read: tensors that it made are taken as they are"
+    if callable(value):
+        return "; what it does cannot be read, but tensors that it made are taken as they are"
     return ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyxai.images.expressing import express, inexpressible, length
+from pyxai.images.expressing import INSTEAD, express, inexpressible, interpolation_name, length
 from pyxai.images.preprocessing import Preprocessing
 
 _PACKAGES = ("torchvision", "timm", "torch")
@@ -23,7 +23,8 @@ _RANDOM = (
     *("ElasticTransform", "GaussianBlur", "GaussianNoise", "ScaleJitter", "MixUp", "CutMix"),
 )
 _EVALUATION = "pass the transforms of evaluation (Resize, CenterCrop, ToTensor, Normalize)"
-_PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+_BEFORE = "let it come before ToTensor() or ToImage()"
+_TO_FRACTIONS = "ToDtype(torch.float32, scale=True)"
 
 # What the photo is after a step: a picture of PIL; a tensor of whole numbers; one of fractions; one
 # that was normalised.
@@ -44,8 +45,8 @@ def transforms_preprocessing(
 ) -> Preprocessing:
     """What transforms do to a photo: one of torchvision's presets, or a `Compose` of steps.
 
-    Equal to the bit where the steps resize and crop a picture of PIL; within 1 or 2 of 255 where
-    they resize a tensor.
+    Equal to the bit where the steps resize and crop a picture of PIL; within 1 of 255 where they
+    resize a tensor.
 
     Args:
         spec: whose they are, for errors.
@@ -115,8 +116,8 @@ class _Path:
         self.mean: tuple[float, ...] = (0.0, 0.0, 0.0)
         self.std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
-    def wrong(self, what: str) -> ValueError:
-        return inexpressible(self.spec, what)
+    def wrong(self, what: str, instead: str = INSTEAD) -> ValueError:
+        return inexpressible(self.spec, what, instead)
 
     def end(self) -> Preprocessing:
         """All of it.
@@ -125,9 +126,9 @@ class _Path:
             ValueError: it does not end with fractions, or has no equal.
         """
         if self.stage == _PICTURE:
-            raise self.wrong("it ends with a picture, without ToTensor")
+            raise self.wrong("it ends with a picture", "add ToTensor()")
         if self.stage == _WHOLE:
-            raise self.wrong("it ends with whole numbers, without ToDtype(torch.float32)")
+            raise self.wrong("it ends with whole numbers", f"add {_TO_FRACTIONS}")
         return express(
             self.spec,
             mean=tuple(each / self.top for each in self.mean),
@@ -165,19 +166,19 @@ def _resize(path: _Path, step: Any) -> None:
 
 def _interpolation(path: _Path, step: Any) -> str:
     """The interpolation as PIL would have it, if PIL has it."""
-    mode = getattr(step.interpolation, "value", step.interpolation)
-    name = _PIL.get(mode, str(mode)) if isinstance(mode, int) else str(mode)
+    name = interpolation_name(step.interpolation)
     if path.stage == _PICTURE:
         return "nearest" if name == "nearest-exact" else name
-    # Tensors: as PIL but for rounding, if antialiased. Fractions are not cut off at white, beyond
-    # which bicubic reaches, and "nearest" takes other pixels than PIL, "nearest-exact" too.
-    like_pil = ("bilinear",) if path.stage == _FRACTION else ("bilinear", "bicubic")
+    # Tensors: as PIL but for rounding, if antialiased. Only whole numbers in the second generation
+    # are cut off at black and white as PIL does, beyond which bicubic reaches; "nearest" takes
+    # other pixels than PIL, "nearest-exact" too.
+    cut_off = path.stage == _WHOLE and ".v2." in type(step).__module__
+    like_pil = ("bilinear", "bicubic") if cut_off else ("bilinear",)
     if name not in like_pil:
-        raise path.wrong(
-            f"Resize of a tensor with interpolation {name!r}, unlike that of a picture"
-        )
+        what = f"Resize of a tensor with interpolation {name!r}, unlike that of a picture"
+        raise path.wrong(what, _BEFORE)
     if getattr(step, "antialias", None) is not True:
-        raise path.wrong("Resize of a tensor without antialias=True")
+        raise path.wrong("Resize of a tensor without antialias=True", _BEFORE)
     return name
 
 
@@ -225,12 +226,15 @@ def _to_dtype(path: _Path, step: Any) -> None:
 def _normalize(path: _Path, step: Any) -> None:
     if path.stage == _NORMALIZED:
         raise path.wrong("a second Normalize")
-    if path.stage != _FRACTION:
-        raise path.wrong("Normalize before ToTensor")
+    if path.stage == _PICTURE:
+        raise path.wrong("Normalize of a picture", "put ToTensor() before it")
+    if path.stage == _WHOLE:
+        raise path.wrong("Normalize of whole numbers", f"put {_TO_FRACTIONS} before it")
     mean, std = _numbers(step.mean), _numbers(step.std)
     if len(mean) == 1 and path.channels not in (None, 3):
         raise path.wrong(
-            f"Normalize of one channel, for a network of {path.channels}, but photos have three"
+            f"Normalize of one channel, for a network of {path.channels}, but photos have three",
+            "tensors that you make yourself are taken as they are",
         )
     # torchvision takes a single number for all channels.
     path.mean = mean * 3 if len(mean) == 1 else mean

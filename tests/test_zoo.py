@@ -222,9 +222,13 @@ def test_safetensors_with_class_names(tmp_path, net, images):
     classifier = load_classifier(file, architecture=SmallNet())
     assert classifier.class_names == tuple(NAMES)
     same(classifier, net, images)
-    save_file(net.state_dict(), file, metadata={"class_names": "ant, bee"})
-    with pytest.raises(ModelFileError, match="not a JSON list of strings"):
-        load_classifier(file, architecture=SmallNet())
+    for names in (dict(enumerate(NAMES)), {name: index for index, name in enumerate(NAMES)}):
+        save_file(net.state_dict(), file, metadata={"class_names": json.dumps(names)})
+        assert load_classifier(file, architecture=SmallNet()).class_names == tuple(NAMES)
+    for text in ("ant, bee", '"ant"', "7", "[1, 2]", "[]", '{"1": "ant"}', "{}"):
+        save_file(net.state_dict(), file, metadata={"class_names": text})
+        with pytest.raises(ModelFileError, match="not a JSON list of strings"):
+            load_classifier(file, architecture=SmallNet())
 
 
 @pytest.mark.parametrize("classes", [6, 4])

@@ -95,6 +95,8 @@ def test_windows_that_are_not_square():
         ({"scores": torch.full((2, 3), 1.5)}, "scores: expected probabilities"),
         ({"scores": torch.full((2, 3), torch.nan)}, "scores: expected probabilities"),
         ({"boxes": grid(2, 2)}, r"boxes: expected a tensor \[6, 4\], got .*\[4, 4\]"),
+        ({"boxes": grid(2, 3) + 1}, r"boxes: expected boxes in the photo, 60 × 40 .*61"),
+        ({"boxes": grid(2, 3) - 1}, r"boxes: expected boxes in the photo"),
         ({"cell": 0}, "cell: expected at least 1"),
         ({"most": 0}, "most: expected at least 1"),
     ],

@@ -85,7 +85,8 @@ def main() -> None:
     rows, titles = [], []
     for path in arguments.photos:
         photo = open_photo(path)
-        left, top, right, bottom = map(round, classifier.preprocessing.region(photo.size))
+        region = classifier.preprocessing.region(photo.size)
+        left, top, right, bottom = map(round, region)
         row = [photo.crop((left, top, right, bottom))]
         for method in arguments.methods:
             start = time.perf_counter()
@@ -106,7 +107,8 @@ def main() -> None:
                 row.append(None)
                 continue
             print(f"{path.stem}: {method} {time.perf_counter() - start:.2f} s", flush=True)
-            row.append(overlay(row[0], maps[0]))
+            drawn = overlay(photo, maps[0], region=region)
+            row.append(drawn.crop((left, top, right, bottom)))
         probability, index = logits.softmax(1)[0].max(0)
         rows.append(row)
         titles.append(f"{path.stem}: {classifier.class_name(int(index))} {float(probability):.2f}")

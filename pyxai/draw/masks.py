@@ -10,11 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
 from pyxai.draw.cells import cut, fitted
+from pyxai.draw.maps import as_map, check_fits
 from pyxai.draw.overlay import overlay
 
 _GAP = 8
 _TEXT = 12  # pixels
 _LINE = 16
+_REMEDY = "in place of a photo that was cropped or stretched give clf.preprocessing.view(photo)"
 
 
 def to_pictures(
@@ -52,8 +54,9 @@ def mask_figure(
     """Photos with one or more masks each: photo, then heat map and perturbed photo of each mask.
 
     Args:
-        rows: of each photo: the photo, and for each mask its heat map `[H, W]` in [0, 1] (how much
-            of each pixel is hidden) and the perturbed photo.
+        rows: of each photo: what the network saw of it (`preprocessing.view(photo)`), and for each
+            mask its heat map `[H, W]` in [0, 1] (how much of each pixel is hidden) and the
+            perturbed photo.
         captions: of each row, one text beneath each picture; texts that are too long are cut.
         column_titles: one above each column, or none.
         cell: side of the square cells, in pixels.
@@ -63,7 +66,8 @@ def mask_figure(
         An RGB picture with a white ground.
 
     Raises:
-        ValueError: there are no rows, or captions or titles do not fit.
+        ValueError: there are no rows, or captions or titles do not fit, or a heat map has another
+            shape than its photo.
     """
     if not rows:
         raise argument_error("rows", "at least one photo", rows)
@@ -83,6 +87,7 @@ def mask_figure(
     for index, ((photo, masks), texts) in enumerate(zip(rows, captions, strict=True)):
         pictures = [photo]
         for heatmap, perturbed in masks:
+            check_fits("rows", as_map(heatmap), photo.size, _REMEDY)
             pictures += [overlay(photo, heatmap, minmax=False, colormap=colormap), perturbed]
         if len(texts) != len(pictures):
             raise argument_error("captions", f"{len(pictures)} texts in row {index}", texts)

@@ -10,13 +10,16 @@ from PIL import Image
 
 from pyxai._errors import argument_error
 from pyxai.draw.colormaps import color_table
+from pyxai.draw.maps import Heatmap, as_map, check_fits, covered, is_floating
 from pyxai.images import PhotoSource, open_photo
 from pyxai.ops import cam_overlay
+
+_ROUNDING = 0.01  # of a map of half precision that should lie in [0, 1]
 
 
 def overlay(
     photo: PhotoSource,
-    heatmap: torch.Tensor,
+    heatmap: Heatmap,
     *,
     region: Sequence[float] | None = None,
     colormap: str = "ember",
@@ -26,12 +29,17 @@ def overlay(
 ) -> Image.Image:
     """Draws a map over its photo, at the photo's own resolution.
 
+    A map belongs to what the network saw of the photo. Where that was a crop, or where the photo
+    was stretched, say so: `overlay(photo, maps[0], region=clf.preprocessing.region(photo))` is
+    right for any classifier.
+
     Args:
         photo: a path, PIL image, or uint8 array or tensor.
-        heatmap: `[h, w]`, any floating dtype and device; a low-resolution map is best, as it is
-            resized (bilinearly) to the photo in the same pass.
-        region: (x0, y0, x1, y1), the part of the photo that the map covers, in its pixels: what
-            `Preprocessing.region` gives where the network saw a crop. By default all of it.
+        heatmap: `[h, w]`, a tensor or NumPy array of any floating type; a low-resolution map is
+            best, as it is resized (bilinearly) to the photo in the same pass.
+        region: (x0, y0, x1, y1), the part of the upright photo that the map covers, in its pixels;
+            it may reach beyond the photo. None, all of it: the map must then have the proportions
+            of the photo, as far as its cells can tell.
         colormap: see `pyxai.draw.color_table`.
         opacity: of the strongest values, in [0, 1].
         relu: whether negative values count as 0.
@@ -41,23 +49,31 @@ def overlay(
         An RGB picture of the photo's size.
 
     Raises:
-        ValueError: the map is not `[h, w]` or not finite, or the region is empty.
+        ValueError: the map is not `[h, w]` or not finite, or does not have the shape of the photo
+            and no region says why; or the region is empty or outside the photo.
         pyxai.images.ImageError: the photo cannot be opened.
     """
-    if heatmap.ndim != 2 or heatmap.numel() == 0 or not heatmap.is_floating_point():
-        raise argument_error("heatmap", "a float tensor [h, w]", heatmap)
-    heatmap = heatmap.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(heatmap).all()):
-        raise ValueError("heatmap: expected finite values, got NaN or infinity")
+    if isinstance(photo, (torch.Tensor, np.ndarray)) and photo.ndim == 2 and is_floating(photo):
+        expected = "a photo, and after it the map, overlay(photo, heatmap)"
+        raise argument_error("photo", expected, photo)
+    values = as_map(heatmap)
+    low, high = (0.0 if relu else float(values.min())), float(values.max())
+    if not minmax and (low < -_ROUNDING or high > 1 + _ROUNDING):
+        expected = "values in [0, 1], as minmax is False"
+        raise ValueError(f"heatmap: expected {expected}, got {low:.4g} to {high:.4g}")
     picture = open_photo(photo)
-    box = (0, 0, *picture.size) if region is None else tuple(round(edge) for edge in region)
-    if len(box) != 4 or box[2] <= box[0] or box[3] <= box[1]:
-        raise argument_error("region", "(x0, y0, x1, y1) with x0 < x1 and y0 < y1", region)
-    covered = picture if box == (0, 0, *picture.size) else picture.crop(box)
-    pixels = torch.from_numpy(np.array(covered))
+    whole = (0, 0, *picture.size)
+    if region is None:
+        remedy = (
+            "where the network saw a crop of the photo, or the photo stretched, give the part "
+            f"that it saw, region=clf.preprocessing.region(photo); all of it is region={whole}"
+        )
+        check_fits("heatmap", values, picture.size, remedy)
+    box = whole if region is None else covered(region, picture.size)
+    part = picture if box == whole else picture.crop(box)
     blended = cam_overlay(
-        pixels[None],
-        heatmap[None],
+        torch.from_numpy(np.array(part))[None],
+        values[None],
         color_table(colormap, opacity=opacity),
         relu=relu,
         minmax=minmax,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, describe
 from pyxai.draw.cells import fitted
 
 Palette: TypeAlias = Literal["red_blue", "orange_purple"]
@@ -30,7 +30,8 @@ def shap_panel(
     """One panel: the photo in pale grey, and on it what speaks for and against a class.
 
     Args:
-        photo: the photo, as large as the values.
+        photo: what the network saw of the photo (`preprocessing.view(photo)`), as large as the
+            values.
         values: `[H, W]`, positive where a pixel speaks for the class.
         limit: the absolute value that has the full colour.
         palette: "red_blue", red for and blue against; "orange_purple".
@@ -43,7 +44,9 @@ def shap_panel(
     """
     found = _numbers(values)
     if found.ndim != 2 or (photo.height, photo.width) != found.shape:
-        raise argument_error("values", f"[{photo.height}, {photo.width}], as the photo", found)
+        wanted = f"[{photo.height}, {photo.width}], as the photo"
+        remedy = "; as the photo give what the network saw, clf.preprocessing.view(photo)"
+        raise ValueError(f"values: expected {wanted}, got {describe(found)}{remedy}")
     if not limit > 0:
         raise argument_error("limit", "a number above 0", limit)
     speaks_for, against = (np.array(each, np.float32) for each in _pair(palette))
@@ -69,7 +72,7 @@ def shap_figure(
     Red in the panel of one class is not red in that of another: it speaks for *that* class.
 
     Args:
-        photos: one a row.
+        photos: one a row, each what the network saw of it (`preprocessing.view(photo)`).
         values: of each photo one map `[H, W]` a class.
         titles: of each photo one text a class.
         palette: see `shap_panel`.

@@ -42,8 +42,8 @@ def window_sheet(
         An RGB picture with a white ground.
 
     Raises:
-        ValueError: boxes and scores do not fit each other, scores are no probabilities, or a size
-            is below 1.
+        ValueError: boxes and scores do not fit each other, boxes reach beyond the photo, scores are
+            no probabilities, or a size is below 1.
         pyxai.images.ImageError: the photo cannot be opened.
     """
     if scores.ndim != 2 or not scores.numel() or not scores.is_floating_point():
@@ -57,6 +57,10 @@ def window_sheet(
         if value < 1:
             raise argument_error(argument, "at least 1", value)
     picture = open_photo(photo)
+    x0, y0, x1, y1 = *boxes[:, :2].amin(dim=0).tolist(), *boxes[:, 2:].amax(dim=0).tolist()
+    if min(x0, y0) < 0 or x1 > picture.width or y1 > picture.height:
+        expected = f"boxes in the photo, {picture.width} × {picture.height} (width × height)"
+        raise argument_error("boxes", expected, (x0, y0, x1, y1))
     colors = color_table(colormap)[:, :3].tolist()
     step = max(math.ceil(length / most) for length in scores.shape)
     shown = scores[::step, ::step]

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, SupportsIndex, TypeAlias, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai.images import reading
 from pyxai.images.errors import ImageError
-from pyxai.images.reading import PhotoSource, is_upright_rgb, open_photo, upright_size
+from pyxai.images.reading import (
+    PhotoSource,
+    is_upright_rgb,
+    name_of,
+    open_photo,
+    upright_size,
+)
 
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 
@@ -43,6 +49,10 @@ class Preprocessing:
         crop: Pixels. An int or a pair (height, width), cut out of the centre. A photo that is
             smaller than the crop gets a black border (before normalisation). None keeps it all.
         interpolation: Of the resize; all but "nearest" are antialiased.
+        max_pixels: To how many pixels a photo may be enlarged, so that one strip in a folder does
+            not take all memory: 3000 × 1 pixels with resize=256 would be 768,000 × 256. It does not
+            limit photos that shrink or keep their size, nor a resize to a pair. As it changes no
+            photo that passes, it is no part of the repr, by which files tell preprocessings apart.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -50,6 +60,7 @@ class Preprocessing:
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     interpolation: Interpolation = "bilinear"
+    max_pixels: int = field(default=4_194_304, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _three_numbers("mean", self.mean))
@@ -63,6 +74,12 @@ class Preprocessing:
             raise ValueError(
                 f"interpolation: expected one of {expected}, got {self.interpolation!r}"
             )
+        object.__setattr__(self, "max_pixels", check_count("max_pixels", self.max_pixels))
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """What decides what becomes of a photo, by name: all but `max_pixels`."""
+        return {name: value for name, value in asdict(self).items() if name != "max_pixels"}
 
     def __call__(self, photo: PhotoSource) -> torch.Tensor:
         """Makes a photo what the network eats.
@@ -74,7 +91,7 @@ class Preprocessing:
             A contiguous float32 tensor `[3, h, w]` on the CPU.
 
         Raises:
-            ImageError: The photo cannot be opened, or would exceed `MAX_PIXELS` once resized.
+            ImageError: The photo cannot be opened, or would exceed `max_pixels` once resized.
         """
         return self._normalize(np.asarray(self.view(photo)))
 
@@ -91,7 +108,7 @@ class Preprocessing:
             ImageError: As for a call.
         """
         picture = cast(Image.Image, photo) if is_upright_rgb(photo) else open_photo(photo)
-        size, box = self._plan(picture.size)
+        size, box = self._plan(picture.size, name_of(photo))
         if size != picture.size:
             picture = picture.resize(size, _RESAMPLING[self.interpolation])
         if box != (0, 0, *size):
@@ -123,7 +140,8 @@ class Preprocessing:
             photo: x0 or y0 below 0, x1 or y1 above the width or height.
 
         Raises:
-            ImageError: The photo cannot be opened, or would exceed `MAX_PIXELS` once resized.
+            ImageError: The photo cannot be opened, or would exceed `max_pixels` or `MAX_PIXELS` once
+                resized.
             ValueError: A size that is not a pair of numbers greater than 0.
         """
         if isinstance(photo, (tuple, list)):
@@ -138,7 +156,9 @@ class Preprocessing:
         across, down = width / resized[0], height / resized[1]
         return x0 * across, y0 * down, x1 * across, y1 * down
 
-    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    def _plan(
+        self, size: tuple[int, int], name: str = "image"
+    ) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
         """(width, height) after the resize, and the crop's box (x0, y0, x1, y1) in it."""
         width, height = size
         if isinstance(self.resize, tuple):
@@ -147,14 +167,23 @@ class Preprocessing:
             width, height = self.resize, int(self.resize * height / width)
         elif self.resize is not None:
             width, height = int(self.resize * width / height), self.resize
-        if (width, height) != size and width * height > reading.MAX_PIXELS:
-            expected = f"expected at most {reading.MAX_PIXELS:,} pixels after the resize"
-            raise ImageError("image", f"{expected}, got {width} × {height} from {size}")
+        self._check(size, (width, height), name)
         if self.crop is None:
             return (width, height), (0, 0, width, height)
         rows, columns = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
         x0, y0 = _offset(width, columns), _offset(height, rows)
         return (width, height), (x0, y0, x0 + columns, y0 + rows)
+
+    def _check(self, size: tuple[int, int], resized: tuple[int, int], name: str) -> None:
+        """Refuses a photo that the resize would blow up."""
+        pixels, is_pair = math.prod(resized), isinstance(self.resize, tuple)
+        most = reading.MAX_PIXELS if is_pair else self.max_pixels
+        if pixels <= max(most, math.prod(size)):
+            return
+        expected = f"expected at most {most:,} pixels after the resize"
+        got = f"got {resized[0]} × {resized[1]} from {size} (width × height)"
+        hint = "" if is_pair else "; cut the photo, or raise max_pixels of the Preprocessing"
+        raise ImageError(name, f"{expected}, {got}{hint}")
 
 
 def _offset(length: int, crop: int) -> int:

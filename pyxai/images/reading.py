@@ -83,7 +83,7 @@ def open_photo(source: PhotoSource, *, name: str | None = None) -> Image.Image:
         ImageError: There is no such file, it is no photo, it is damaged or truncated, it has more
             than `MAX_PIXELS`; or the source is of a kind, type or shape not listed above.
     """
-    label = _name_of(source) if name is None else name
+    label = name_of(source) if name is None else name
     try:
         return _open(source, label)
     except ImageError:
@@ -121,7 +121,8 @@ def is_upright_rgb(photo: object) -> bool:
     return type(photo) is Image.Image and photo.mode == "RGB" and not photo.info
 
 
-def _name_of(source: object) -> str:
+def name_of(source: object) -> str:
+    """What error messages call a photo."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     name = getattr(source, "name", None)

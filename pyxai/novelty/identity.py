@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -54,7 +54,7 @@ def identity_of(clf: Classifier | nn.Module | LinearHead | None, layer: str | No
         return Identity("LinearHead", fingerprint(linear), layer, None, None)
     classifier = as_classifier(clf)
     # As it comes back from JSON: lists, not tuples.
-    preprocessing = json.loads(json.dumps(asdict(classifier.preprocessing)))
+    preprocessing = json.loads(json.dumps(classifier.preprocessing.steps))
     return Identity(
         classifier.name,
         fingerprint(classifier.network),

@@ -229,7 +229,7 @@ def _identity(
     return {
         **asdict(plan),
         "class_names": names,
-        "preprocessing": asdict(classifier.preprocessing),
+        "preprocessing": classifier.preprocessing.steps,
         "weights": fingerprint(classifier.network),
         "photos": _digest(listings),
     }

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from pyxai._errors import describe
 from pyxai.images.errors import ImageError
+from pyxai.images.transparency import transparent_pixels
 
 PhotoSource: TypeAlias = (
     str | os.PathLike[str] | Image.Image | IO[bytes] | NDArray[np.uint8] | torch.Tensor
@@ -203,12 +204,13 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     if isinstance(image, ImageFile.ImageFile) and width * height > MAX_PIXELS:
         size = f"{width} × {height} pixels"
         raise ImageError(name, f"expected at most {MAX_PIXELS:,} pixels, found {size}")
+    clear = transparent_pixels(image)
     image.load()
     turn = _TURNS.get(_orientation(image))
     if turn is None:
-        photo = _rgb(image, name)
+        photo = _rgb(image, name, clear)
     else:
-        photo = (image if _is_plain_rgb(image) else _rgb(image, name)).transpose(turn)
+        photo = (image if _is_plain_rgb(image) else _rgb(image, name, clear)).transpose(turn)
     photo.info = {}  # it told of other pixels; a second orientation would be wrong
     return photo
 
@@ -225,9 +227,13 @@ def _is_plain_rgb(image: Image.Image) -> bool:
     return image.mode == "RGB" and not image.has_transparency_data
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """A new RGB picture, whatever the mode."""
+def _rgb(image: Image.Image, name: str, clear: NDArray[np.bool_] | None = None) -> Image.Image:
+    """A new RGB picture, whatever the mode; `clear`, if given, says where it is transparent."""
     mode = image.mode
+    if clear is not None:
+        photo = _from_16_bits(image, name) if mode.startswith("I") else image.convert("RGB")
+        photo.paste(BACKGROUND, mask=Image.fromarray(clear))
+        return photo
     if mode == "F":
         raise ImageError(
             name,

@@ -231,9 +231,9 @@ def _rgb(image: Image.Image, name: str, clear: NDArray[np.bool_] | None = None) 
     """A new RGB picture, whatever the mode; `clear`, if given, says where it is transparent."""
     mode = image.mode
     if clear is not None:
-        photo = _from_16_bits(image, name) if mode.startswith("I") else image.convert("RGB")
-        photo.paste(BACKGROUND, mask=Image.fromarray(clear))
-        return photo
+        plain = _from_16_bits(image, name) if mode.startswith("I") else image.convert("RGB")
+        plain.paste(BACKGROUND, mask=Image.fromarray(clear))
+        return plain
     if mode == "F":
         raise ImageError(
             name,

@@ -25,18 +25,17 @@ def transparent_pixels(image: Image.Image) -> NDArray[np.bool_] | None:
     packed = _packing(image)
     low = _low_bytes(image) if packed == "RGB;16B" else None
     image.load()
+    clear: NDArray[np.bool_] | None = None
     if isinstance(key, int) and image.mode.startswith("I"):
-        values: NDArray[np.int32] = np.asarray(image.convert("I"))
-        return values == key
-    if isinstance(key, int) and packed in _LEVELS:
-        return np.asarray(image) == key * _LEVELS[packed]
+        clear = np.asarray(image.convert("I")) == key
+    elif isinstance(key, int) and packed in _LEVELS:
+        clear = np.asarray(image) == key * _LEVELS[packed]
     # Of a picture that was decoded before, the colour tells the depth, if it is not too dark.
-    if isinstance(key, tuple) and image.mode == "RGB" and (low is not None or max(key) > 255):
-        wide = np.asarray(image).astype(np.int32) * 256
-        found = wide + low if low is not None else wide
-        colour = np.array(key) if low is not None else np.array(key) // 256 * 256
-        return (found == colour).all(axis=2)
-    return None
+    elif isinstance(key, tuple) and image.mode == "RGB" and (low is not None or max(key) > 255):
+        clear = (np.asarray(image) == np.array(key) // 256).all(axis=2)
+        if low is not None:
+            clear &= (low == np.array(key) % 256).all(axis=2)
+    return clear
 
 
 def _packing(image: Image.Image) -> str:

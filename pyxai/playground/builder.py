@@ -121,11 +121,10 @@ def build(
     check_count("seed", seed, least=0)
     if explained is not None:
         check_count("explained", explained, least=0, or_none=True)
-    for each in methods:
-        cam_method(each)
+    methods = [cam_method(each).name for each in methods]
     drawing = Drawing(units, unit_size, unit_steps, crops, seed)
     explaining = Explaining(
-        explained, tuple(methods), windows, undesirable, undesirable_steps, seed
+        explained, tuple(dict.fromkeys(methods)), windows, undesirable, undesirable_steps, seed
     )
     sources = _sources(photos)
     site = SiteFolder(Path(out))

@@ -8,6 +8,7 @@ from pyxai._errors import argument_error, check_count
 from pyxai.explain.cam_methods.registry import (
     METHODS,
     Evidence,
+    canonical,
     method,
     per_target,
     weighted_sum,
@@ -150,7 +151,8 @@ def finercam(
         references: how many similar classes; fewer if there are not so many.
         strength: of the subtraction; 0 gives the base method.
     """
-    if base not in METHODS or not METHODS[base].gradients or base in ("finercam", "refinecam"):
+    chosen = METHODS.get(canonical(base) or "")
+    if chosen is None or not chosen.gradients or chosen.name in ("finercam", "refinecam"):
         raise argument_error("base", "a gradient method such as 'gradcam'", base)
     classes = evidence.logits.shape[1]
     if classes < 2:
@@ -160,7 +162,7 @@ def finercam(
     own = evidence.classes.expand(len(distance), -1)[..., None]
     distance = distance.scatter(-1, own, torch.inf)
     similar = distance.topk(min(references, classes - 1), dim=-1, largest=False).indices
-    found: torch.Tensor = METHODS[base].compute(evidence.contrast(similar, strength))
+    found: torch.Tensor = chosen.compute(evidence.contrast(similar, strength))
     return found
 
 

@@ -8,6 +8,7 @@ channels, the maps `[N or 1, k, h, w]`. To add one, write the function and decor
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
@@ -157,19 +158,23 @@ def cam_method(name: str, **options: Any) -> CamMethod:
     `pyxai.cam(model, images, method=pyxai.cam_method("scorecam", channels=64))`
 
     Args:
-        name: the method; docs/cam.md lists them with their options.
+        name: the method, in any spelling: "gradcam++", "Grad-CAM++" and "GradCAMPlusPlus" are
+            one; docs/cam.md lists them with their options. Results are called by the first.
         **options: keyword arguments of that method.
 
     Raises:
         ValueError: no such method or option; the message lists those that there are.
     """
-    if name == AUTO.name and not options:
+    known = canonical(name)
+    if known == AUTO.name and not options:
         return AUTO
-    if name not in METHODS:
-        known = ", ".join(map(repr, ["auto", *METHODS]))
+    if known == AUTO.name:
+        raise ValueError(f"options: expected none of 'auto', got {next(iter(options))!r}")
+    if known is None:
+        names = ", ".join(map(repr, [AUTO.name, *METHODS]))
         hint = closest(str(name), METHODS)
-        raise ValueError(f"method: expected one of {known}, got {name!r}{hint}")
-    found = METHODS[name]
+        raise ValueError(f"method: expected one of {names}, got {name!r}{hint}")
+    found = METHODS[known]
     if not options:
         return found
     known_options = [
@@ -182,6 +187,20 @@ def cam_method(name: str, **options: Any) -> CamMethod:
             expected = ", ".join(known_options) or "none"
             raise ValueError(f"options: expected those of {name!r} ({expected}), got {option!r}")
     return replace(found, options=options)
+
+
+def canonical(name: object) -> str | None:
+    """The name of a method, or "auto", as it stands in the list; None if there is none."""
+    if not isinstance(name, str) or name in METHODS:
+        return name if isinstance(name, str) else None
+    wanted = _spelling(name)
+    return next((each for each in (AUTO.name, *METHODS) if _spelling(each) == wanted), None)
+
+
+def _spelling(name: str) -> str:
+    """A name as it compares with others: "Grad-CAM++" and "GradCAMpp" are "gradcam++"."""
+    plain = re.sub(r"[\s_\-\u2010-\u2015\u2212]", "", name.casefold())
+    return re.sub(r"(plusplus|pp)$", "++", plain)
 
 
 def weighted_sum(evidence: Evidence, gradients: torch.Tensor) -> torch.Tensor:

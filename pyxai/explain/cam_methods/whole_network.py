@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pyxai._errors import argument_error
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.points import function_name
-from pyxai.explain.cam_methods.registry import METHODS, Evidence, method
+from pyxai.explain.cam_methods.registry import METHODS, Evidence, canonical, method
 from pyxai.ops import cam_project, cam_render
 
 
@@ -37,13 +37,14 @@ def refinecam(evidence: Sequence[Evidence], *, base: str = "gradcam++") -> torch
             "layer: expected at least two layers for 'refinecam', such as "
             f"layer=['layer3', 'layer4'], got {len(evidence)}"
         )
-    if base not in METHODS or METHODS[base].fuses or not METHODS[base].layer:
+    chosen = METHODS.get(canonical(base) or "")
+    if chosen is None or chosen.fuses or not chosen.layer:
         raise argument_error("base", "a method for one layer, such as 'gradcam++'", base)
     sizes = [each.features.shape[-2:] for each in evidence]
     finest = max(sizes, key=lambda size: size.numel())
     product: torch.Tensor | None = None
     for each in evidence:
-        found = METHODS[base].compute(each)
+        found = chosen.compute(each)
         maps = found if found.ndim == 4 else cam_project(each.features, found)
         maps = cam_render(maps, finest, relu=True)
         product = maps if product is None else product * maps

@@ -6,9 +6,9 @@ import os
 import statistics
 from collections.abc import Iterable
 
+from pyxai.explain.windows.grid import USUAL, usual_window
 from pyxai.images import ImageError, find_photos, open_photo
 
-_CROP = 160
 _LOOKED_AT = 32  # photos
 
 
@@ -29,7 +29,8 @@ def choose_crop(
             sides.append(min(open_photo(path).size))
         except ImageError:  # reported when all are read
             continue
-    if not sides or statistics.median(sides) >= 2 * _CROP:
-        return _CROP, "the default"
-    side = int(statistics.median(sides))
-    return max(1, side // 2), f"half of {side}, the shorter side of the first photos (median)"
+    side = int(statistics.median(sides)) if sides else 2 * USUAL
+    crop = usual_window(side)
+    if crop == USUAL:
+        return crop, "the default"
+    return crop, f"half of {side}, the shorter side of the first photos (median)"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from PIL import Image
 
@@ -17,6 +18,7 @@ from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import overlay, window_sheet
+from pyxai.explain.windows.grid import USUAL, usual_window
 from pyxai.explain.windows.result import WindowScores
 from pyxai.images import ImageError
 from pyxai.zoo import load_classifier
@@ -28,7 +30,10 @@ def windows(
     photos: Photos = None,
     model: ModelName = "demo",
     architecture: Architecture = None,
-    window: Annotated[str, typer.Option(help=f"Size of a window: {_LENGTHS}.")] = "160",
+    window: Annotated[
+        str | None,
+        typer.Option(help=f"Size of a window: {_LENGTHS}; 160, or half a side of small photos."),
+    ] = None,
     stride: Annotated[
         str | None, typer.Option(help="Step, one number or DOWNxACROSS; a quarter of the window.")
     ] = None,
@@ -45,9 +50,8 @@ def windows(
     as_json: AsJson = False,
 ) -> None:
     """Show which pieces of a photo look like a class: a sheet, an overlay and a JSON file each."""
-    size = _lengths("window", window)
-    options: dict[str, Any] = {"window": size, "mode": mode}
-    for name, text in (("stride", stride), ("resize", resize)):
+    options: dict[str, Any] = {"mode": mode}
+    for name, text in (("window", window), ("stride", stride), ("resize", resize)):
         options[name] = None if text is None else _lengths(name, text)
     classifier = load_classifier(model, architecture=architecture, device=device)
     options["target"] = class_of(target, classifier)
@@ -69,15 +73,16 @@ def search_photo(
     """One photo: what goes into its JSON file, its sheet and its overlay.
 
     Raises:
-        ImageError: it is smaller than the window.
+        ImageError: it is smaller than the window, or so small that the network refuses its pieces.
     """
-    height, width = options["window"]
+    height, width = options["window"] or (0, 0)
     if photo.height < height or photo.width < width:
-        found = f"found {photo.height} × {photo.width}"
+        found = f"found {photo.height} × {photo.width}; without --window one that fits is taken"
         raise ImageError("photo", f"expected at least the window, {height} × {width}, {found}")
     start = time.perf_counter()
-    scores = pyxai.sliding_window(classifier, photo, **options)
+    scores = _search(classifier, photo, options)
     seconds = time.perf_counter() - start
+    x0, y0, x1, y1 = scores.boxes[0].tolist()
     means = scores.probabilities.mean(dim=0)
     probabilities = scores.scores.flatten().tolist()
     pictures = {
@@ -95,6 +100,7 @@ def search_photo(
             "name": classifier.class_name(scores.target),
             "mean_probability": round(float(means[scores.target]), 6),
         },
+        "window": {"height": y1 - y0, "width": x1 - x0},
         "rows": scores.rows,
         "columns": scores.columns,
         "boxes": scores.boxes.tolist(),
@@ -107,6 +113,20 @@ def search_photo(
         "seconds": round(seconds, 4),
         "pyxai": pyxai.__version__,
     }, pictures
+
+
+def _search(classifier: Classifier, photo: Image.Image, options: dict[str, Any]) -> WindowScores:
+    """The scores; where windows were made smaller for this photo, what fails is the photo's."""
+    try:
+        found: WindowScores = pyxai.sliding_window(classifier, photo, **options)
+        return found
+    except (ValueError, RuntimeError) as error:
+        window = usual_window(min(photo.size))
+        if isinstance(error, torch.OutOfMemoryError) or options["window"] or window == USUAL:
+            raise
+        said = " ".join(str(error).split())[:300]
+        tried = f"so small that windows of {window} × {window} pixels were tried ({said})"
+        raise ImageError("photo", f"{photo.height} × {photo.width}, {tried}") from error
 
 
 def _agreement(scores: WindowScores) -> dict[str, Any] | None:
@@ -131,7 +151,7 @@ def _lengths(argument: str, text: str) -> tuple[int, int]:
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    rows = [("photo", "target", "mean", "best window", "windows", "mode", "agreement")]
+    rows = [("photo", "target", "mean", "best window", "windows", "size", "mode", "agreement")]
     for result in results:
         best, agreement = result["top"][0], result["agreement"]
         correlation = agreement and agreement["rank_correlation"]
@@ -143,6 +163,7 @@ def _table(results: list[dict[str, Any]]) -> str:
                 f"{result['target']['mean_probability']:.3f}",
                 f"{best['probability']:.3f} at ({box})",
                 f"{result['rows']} × {result['columns']}",
+                f"{result['window']['height']} × {result['window']['width']}",
                 result["mode"],
                 "-" if correlation is None else f"{correlation:.3f}",
             )

@@ -30,7 +30,7 @@ _MODES = ("exhaustive", "shared", "dense")
 def sliding_window(
     model: nn.Module | Classifier | Callable[[torch.Tensor], Any],
     photo: PhotoSource,
-    window: Lengths | list[Lengths] = 160,
+    window: Lengths | list[Lengths] | None = None,
     stride: Lengths | None = None,
     target: int | str | None = None,
     *,
@@ -52,8 +52,9 @@ def sliding_window(
             upright and as large as it is; of the classifier's preprocessing, mean and deviation
             are applied, resize and crop are not. Or a float tensor `[C, H, W]` or `[1, C, H, W]`,
             the model's input as it is.
-        window: pixels of the photo: an int, or a pair (height, width). A list of these gives a dict
-            of results; in "dense" mode all windows share one forward pass.
+        window: pixels of the photo: an int, or a pair (height, width). None, 160, or half the
+            shorter side where that is less than 320. A list of sizes gives a dict of results; in
+            "dense" mode all windows share one forward pass.
         stride: an int, or a pair (down, across); None, a quarter of the window.
         target: the class that `scores` and `heatmap()` are about, by index or name; None, that with
             the highest mean probability over the windows. All classes are kept in any case.

@@ -9,6 +9,9 @@ import torch
 
 from pyxai._errors import check_lengths
 
+USUAL = 160
+"""Side of a window in pixels, where nobody says another."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -45,12 +48,17 @@ class Grid:
         return height, width
 
 
+def usual_window(side: int) -> int:
+    """The side of windows for photos whose shorter side is this: 160, or half of a small one."""
+    return USUAL if side >= 2 * USUAL else max(1, side // 2)
+
+
 def make_grid(size: tuple[int, int], window: Any, stride: Any, resize: Any, *, cover: bool) -> Grid:
     """The grid that the arguments of `pyxai.sliding_window` describe.
 
     Args:
         size: (height, width) of the photo.
-        window: an int or (height, width).
+        window: an int or (height, width); None, one that suits the photo.
         stride: an int or (down, across); None, a quarter of the window.
         resize: an int or (height, width); None, the window's own size.
         cover: whether the last row and column lie flush with the border of the photo.
@@ -58,11 +66,12 @@ def make_grid(size: tuple[int, int], window: Any, stride: Any, resize: Any, *, c
     Raises:
         ValueError: a length below 1, or a window that is larger than the photo.
     """
+    window = usual_window(min(size)) if window is None else window
     rows, columns = check_lengths("window", window, "(height, width)")
     if rows > size[0] or columns > size[1]:
         raise ValueError(
             f"window: expected at most the size of the photo, {size[0]} × {size[1]} "
-            f"(height × width), got {rows} × {columns}"
+            f"(height × width), got {rows} × {columns}; None takes one that fits"
         )
     if stride is None:
         down, across = max(1, rows // 4), max(1, columns // 4)

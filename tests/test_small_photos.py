@@ -128,3 +128,69 @@ def test_a_network_that_refuses_small_windows(run, tmp_path, monkeypatch):
     assert "good.png" in out
     assert "tiny.png: 12 × 12, so small that windows of 6 × 6 pixels were tried" in err
     assert "Traceback" not in err
+
+
+# ---- SHAP values ----
+
+
+@pytest.mark.parametrize("method", ["gradient", "partition", "kernel"])
+@pytest.mark.parametrize(
+    ("size", "regions"),
+    [
+        ((1, 2), 2),
+        ((3, 3), 9),
+        ((4, 4), 16),
+        ((7, 7), 49),
+        ((8, 8), 64),
+        ((28, 28), 64),
+        ((32, 32), 64),
+        ((1, 100), 64),
+        ((1000, 2), 64),  # strips get no more regions than was asked for
+        ((3, 500), 64),
+    ],
+)
+def test_shap_values_of_small_images(method, size, regions):
+    """Of a linear model: weight times difference, whatever the method and the size."""
+    height, width = size
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 2)).double()
+    images = torch.randn(2, 3, height, width, dtype=torch.float64)
+    background = torch.randn(1, 3, height, width, dtype=torch.float64)
+    found = pyxai.shap_values(model, images, background, 1, method=method)
+    weights = model[1].weight.detach()[1].reshape(3, height, width)
+    expected = (weights * (images - background)).sum(dim=1)
+    assert float(found.additivity_gap.abs().max()) < 1e-5
+    if method == "gradient":
+        torch.testing.assert_close(found.maps().double(), expected, rtol=1e-4, atol=1e-5)
+    elif method == "kernel":
+        assert found.regions is not None
+        assert int(found.regions.max()) + 1 == regions
+        told = torch.zeros(2, regions, dtype=torch.float64)
+        told.index_add_(1, found.regions.flatten(), expected.flatten(1))
+        torch.testing.assert_close(found.region_values, told, rtol=1e-4, atol=1e-5)
+    else:
+        total = expected.sum(dim=(1, 2))
+        torch.testing.assert_close(found.maps().double().sum(dim=(1, 2)), total)
+
+
+@pytest.mark.parametrize("background", ["blur", "mean"])
+@pytest.mark.parametrize("size", [(1, 2), (4, 4), (8, 8), (28, 28), (32, 32)])
+def test_backgrounds_of_small_images(size, background):
+    model, images = SmallNet().eval(), torch.rand(1, 3, *size)
+    for method in ("gradient", "partition", "kernel"):
+        found = pyxai.shap_values(model, images, background, method=method)
+        assert bool(torch.isfinite(found.values).all())
+        assert float(found.additivity_gap.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        ((1, 1), {}, r"^images: expected two pixels or more for regions, got '1 × 1'"),
+        ((4, 4), {"regions": 17}, r"^regions: expected 2 to 16 regions of 4 × 4 pixels, got 17"),
+        ((20, 20), {"regions": 144}, "^samples: expected at least 288, twice the 144 regions, or"),
+        ((20, 20), {"samples": 100}, "^samples: expected at least 128, twice the 64 regions, or"),
+    ],
+)
+def test_errors_blame_what_was_given(size, options, message):
+    with pytest.raises(ValueError, match=message):
+        pyxai.shap_values(SmallNet().eval(), torch.rand(1, 3, *size), method="kernel", **options)

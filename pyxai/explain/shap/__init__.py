@@ -28,7 +28,6 @@ Method: TypeAlias = Literal["gradient", "partition", "kernel"]
 
 _SIGMA = 20.0  # of the blur, in pixels of an image whose shorter side is 224
 _CELLS = 32  # a side of the finest grid of "partition"
-_REGIONS = 64  # of "kernel"
 
 
 def shap_values(
@@ -65,8 +64,8 @@ def shap_values(
         samples: evaluations of the model for each image. "gradient" takes a gradient at each;
             "partition" needs 2 at least; "kernel" with more than 12 regions at least twice their
             number, with fewer it takes as many as there are coalitions.
-        regions: of "kernel": about how many cells of a grid (by default 64), or a label for each
-            pixel, `[H, W]` integers.
+        regions: of "kernel": about how many cells of a grid, by default 64, or as many as there are
+            pixels; or a label for each pixel, `[H, W]` integers.
         output: "logits" or "probability".
         correct_gap: of "gradient": take out of the values what their sum misses by sampling, by a
             control variate. False leaves the plain expected gradients. Either way `sampling_gap`
@@ -107,7 +106,7 @@ def shap_values(
         pictures = _one_background(asked, background)
         if method == "partition":
             return _by_partition(asked, pictures, samples)
-        labels = regions_of(_REGIONS if regions is None else regions, _size(inputs))
+        labels = regions_of(regions, _size(inputs))
         return _by_kernel(asked, pictures, labels, samples, seed)
 
 
@@ -148,7 +147,7 @@ def _by_kernel(
         errors = torch.zeros_like(values)
     else:
         if samples < 2 * count:
-            expected = f"at least {2 * count}, twice the number of regions"
+            expected = f"at least {2 * count}, twice the {count} regions, or fewer regions"
             raise argument_error("samples", expected, samples)
         outputs = model.outputs.cpu()
         values, errors = regression(game, images, count, samples // 2 * 2, seed, outputs, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -228,6 +229,11 @@ def folder_label(name: str, class_names: Sequence[str] | None) -> str | None:
     folder = Path(name).parent.name
     if not folder or class_names is None:
         return None
+    return _class_named(folder, tuple(class_names))
+
+
+@functools.lru_cache(maxsize=256)  # one folder after the other, and the error is slow to word
+def _class_named(folder: str, class_names: tuple[str, ...]) -> str | None:
     try:
         return class_names[class_index(folder, class_names)]
     except ValueError:

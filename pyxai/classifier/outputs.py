@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 from pyxai._errors import argument_error, closest
+
+_LISTED = 20  # classes that an error lists
+_SHOWN = 10  # classes that a part of a name may mean
 
 # None, a class, one class an image, k classes an image, "all", or outputs -> scores [N]; see `cam`.
 Target: TypeAlias = (
@@ -67,7 +71,7 @@ def resolve_target(
         expected = "None, a class, a sequence of classes or of such sequences, 'all' or a callable"
         raise argument_error("target", expected, target)
     if len(rows) not in counts:
-        raise _wrong_count(images, len(rows), not single)
+        raise _wrong_count(images, target, not single)
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
         raise ValueError(f"target: expected as many classes for each image, got {lengths}")
@@ -90,7 +94,7 @@ def part_of_target(target: Target, part: slice, images: int) -> Target:
     if len(target) == 1 and nested:
         return target
     if len(target) != images:
-        raise _wrong_count(images, len(target), nested)
+        raise _wrong_count(images, target, nested)
     return target[part]
 
 
@@ -101,13 +105,23 @@ def rows_of_target(target: Target, rows: Sequence[int], images: int) -> Target:
     if isinstance(target, (torch.Tensor, np.ndarray)):
         return target[list(rows)]  # type: ignore[return-value]
     if len(target) != images:
-        raise _wrong_count(images, len(target), len(target) > 0 and _is_sequence(target[0]))
+        raise _wrong_count(images, target, len(target) > 0 and _is_sequence(target[0]))
     return [target[row] for row in rows]
 
 
-def _wrong_count(images: int, got: int, nested: bool) -> ValueError:
-    whole = ", or one for all" if nested else ""
-    return ValueError(f"target: expected one entry for each of {images} images{whole}, got {got}")
+def _wrong_count(images: int, target: Any, nested: bool) -> ValueError:
+    """The error for a wrong number of targets, with what was probably meant."""
+    given = target.tolist() if isinstance(target, (torch.Tensor, np.ndarray)) else list(target)
+    hint = ", or one for all" if nested else ""
+    expected = f"one entry for each of {images} image{'s' * (images != 1)}{hint}"
+    if nested or not given:
+        hint = ""
+    elif len(given) == 1:
+        hint = f"; one class for all images is {given[0]!r}, without brackets"
+    else:
+        listed = ", ".join(map(repr, given[:4])) + ", ..." * (len(given) > 4)
+        hint = f"; several classes of each image are [[{listed}]], with two pairs of brackets"
+    return ValueError(f"target: expected {expected}, got {len(given)}{hint}")
 
 
 def _is_one_class(value: Any) -> bool:
@@ -126,7 +140,8 @@ def class_index(target: Any, class_names: Sequence[str] | None) -> int:
     Names match exactly, else without regard to case, else by one of their comma-separated synonyms.
 
     Raises:
-        ValueError: unknown (with the closest names), ambiguous, or there are no names.
+        ValueError: unknown (with the names that there are, or the closest), ambiguous, or there are
+            no names.
     """
     if not isinstance(target, str):
         if isinstance(target, bool):
@@ -153,4 +168,26 @@ def class_index(target: Any, class_names: Sequence[str] | None) -> int:
             )
         if found:
             return found[0]
-    raise ValueError(f"target: expected a class name, got {target!r}{closest(target, class_names)}")
+    raise _unknown(target, class_names)
+
+
+def _unknown(target: str, names: Sequence[str]) -> ValueError:
+    """The error for a name that no class has: those that it may mean, and how to see all."""
+    folded = target.casefold().strip()
+    holding = [index for index, name in enumerate(names) if folded and folded in name.casefold()]
+    word = re.compile(rf"\b{re.escape(folded)}\b")
+    holding = [index for index in holding if word.search(names[index].casefold())] or holding
+    if re.fullmatch(r"\d+", folded):
+        hint = f"; an index is a number, {int(folded)}"
+    elif len(holding) > 1:
+        shown = ", ".join(f"{names[index]!r} ({index})" for index in holding[:_SHOWN])
+        more = f" and {len(holding) - _SHOWN} more" if len(holding) > _SHOWN else ""
+        hint = f"; it is a part of {shown}{more}: give one of these names or numbers"
+    else:
+        # Names of ImageNet are lists of synonyms, each of which will do.
+        hint = closest(target, (part.strip() for name in names for part in name.split(",")))
+    if len(names) <= _LISTED:
+        listing = f"; the classes are {', '.join(map(repr, names))}"
+    else:
+        listing = f"; class_names has all {len(names):,}"
+    return ValueError(f"target: expected a class name, got {target!r}{hint}{listing}")

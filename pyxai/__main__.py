@@ -1,6 +1,13 @@
-"""`python -m pyxai`: what is installed and what it can use."""
+"""`python -m pyxai`: the command line; without arguments, what is installed and can be used."""
 
-from pyxai.cli.info import report
+import sys
 
 if __name__ == "__main__":
-    print(report())  # noqa: T201
+    if len(sys.argv) == 1:
+        from pyxai.cli.info import report
+
+        print(report())  # noqa: T201
+    else:
+        from pyxai.cli import main
+
+        main()

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import pyxai
 from pyxai.ops import CudaUnavailableError, _native, cuda_status
@@ -170,6 +171,20 @@ def test_module_run_prints_the_facts(tmp_path):
     assert result.returncode == 0
     assert pyxai.__version__ in result.stdout
     assert torch.__version__ in result.stdout
+
+
+def test_module_run_with_arguments_is_the_command(tmp_path):
+    Image.new("RGB", (60, 40), (30, 120, 60)).save(tmp_path / "x.png")
+    result = python("-m", "pyxai", "explain", "x.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 overlays and JSON files in pyxai-explain/" in result.stdout
+    assert (tmp_path / "pyxai-explain" / "x.overlay.png").exists()
+    result = python("-m", "pyxai", "explain", "y.png", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "y.png" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = python("-m", "pyxai", "explain", "--help", cwd=tmp_path)
+    assert (result.returncode, "python -m pyxai explain" in result.stdout) == (0, True)
 
 
 # ---- instruction sets ----

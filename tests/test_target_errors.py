@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from networks import SmallNet
+from torch import nn
 
 import pyxai
 from pyxai.classes.contents import folder_label
 from pyxai.classifier.outputs import class_index, part_of_target, resolve_target
+from pyxai.cli._layers import check_layers
 
 FEW = ["tabby cat", "tiger cat", "forest", "street"]
 MANY = [
@@ -97,6 +99,33 @@ def test_the_hint_is_right():
         with pytest.raises(ValueError, match=r"are \[\[3, 6\]\]"):
             call([3, 6])
         assert call([[3, 6]]).shape == (1, 2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["explain", "features", "audit photos", "novelty fit photos", "search build photos"],
+)
+def test_layers_on_the_command_line(run, tmp_path, command):
+    """Refused before a photo is read; what there is, and how to see all."""
+    (tmp_path / "photos").mkdir()
+    code, _, err = run(*command.split(), "--layer", "nope")
+    assert code == 2
+    assert "--layer: expected a layer of demo, got 'nope'; there are 56, such as 'stem'" in err
+    assert "'stage4', 'pool', 'head'; all: pyxai layers demo" in err
+    assert len(err.splitlines()) == 1
+    code, _, err = run(*command.split(), "--layer", "stage44")
+    assert code == 2
+    assert "got 'stage44'; closest: 'stage4'" in err
+
+
+def test_layers_of_small_networks_are_all_listed():
+    shared = nn.ReLU()
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Conv2d(4, 4, 3), shared)
+    classifier = pyxai.Classifier(network, name="net")
+    check_layers(classifier, None, "net.pt")
+    check_layers(classifier, ["1", None, "3"], "net.pt")  # both names of the shared one will do
+    with pytest.raises(ValueError, match=r"got 'conv'; there are '0', '1', '2', '3'$"):
+        check_layers(classifier, ["0", "conv"], "net.pt")
 
 
 def test_on_the_command_line(run):

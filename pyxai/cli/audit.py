@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import pyxai
+from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.zoo import load_classifier
 
@@ -36,6 +37,7 @@ def audit(
     classifier = None
     if model != "none":
         classifier = load_classifier(model, architecture=architecture, device=device)
+        check_layers(classifier, [layer], model)
     found = pyxai.audit(classifier, folder, layer=layer, unusual=unusual, folds=folds, seed=seed)
     page = found.save(output)
     if as_json:

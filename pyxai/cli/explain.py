@@ -13,6 +13,7 @@ from PIL import Image
 import pyxai
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
+from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
@@ -44,6 +45,7 @@ def explain(
     color_table(colormap)  # a wrong name should not surface after the model has been loaded
     cam_method(method)
     classifier = load_classifier(model, architecture=architecture, device=device)
+    check_layers(classifier, [layer], model)
     wanted = class_of(target, classifier)
     process(
         "explain",

@@ -20,6 +20,7 @@ from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
+from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.cli._photos import class_of, free_name
 from pyxai.draw import feature_sheet, to_pictures
@@ -62,6 +63,7 @@ def features(
     if classes and (layer is not None or channels is not None):
         raise ValueError("--class: expected without --layer and --channels, got both")
     classifier = load_classifier(model, architecture=architecture, device=device)
+    check_layers(classifier, [layer], model)
     chosen: Any
     if classes:
         chosen = _classes(classifier, classes)

@@ -14,6 +14,7 @@ from PIL import Image
 
 import pyxai
 from pyxai._text import text_table
+from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.draw import histogram, sheet
 from pyxai.images import ImageError, open_photo
@@ -62,6 +63,7 @@ def fit(
     if not head.absolute().parent.is_dir():
         raise ValueError(f"--head: expected a file in a folder that exists, got {str(head)!r}")
     classifier = load_classifier(model, architecture=architecture, device=device)
+    check_layers(classifier, [layer], model)
     detector = NoveltyDetector(
         classifier, layer, method, false_alarm_rate=false_alarm_rate, seed=seed
     )

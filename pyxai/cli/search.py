@@ -10,6 +10,7 @@ import typer
 
 from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
+from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName
 from pyxai.cli._photos import free_name
 from pyxai.images.errors import printable
@@ -48,6 +49,7 @@ def build(
 ) -> None:
     """Make an index of photos; goes on where it was interrupted, and adds photos that are new."""
     classifier = load_classifier(model, architecture=architecture, device=device)
+    check_layers(classifier, layer, model)
     index = ImageIndex.build(
         classifier,
         photos,

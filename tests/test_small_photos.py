@@ -194,3 +194,30 @@ def test_backgrounds_of_small_images(size, background):
 def test_errors_blame_what_was_given(size, options, message):
     with pytest.raises(ValueError, match=message):
         pyxai.shap_values(SmallNet().eval(), torch.rand(1, 3, *size), method="kernel", **options)
+
+
+# ---- learned masks ----
+
+MASKS = [pyxai.undesirable_pixels, pyxai.meaningful_perturbation, pyxai.extremal_perturbation]
+
+
+@pytest.mark.parametrize("learn", MASKS)
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (8, 8), (28, 28), (32, 32), (20, 300)])
+def test_masks_of_small_images(learn, size):
+    """Cells and blur are as large as the image allows, and as before where it is large enough."""
+    model, images = SmallNet().eval(), torch.rand(1, 3, *size)
+    found = learn(model, images, 1, steps=2)
+    assert found.mask.shape == (1, min(28, size[0]), min(28, size[1]))
+    usual = {MASKS[0]: 11, MASKS[1]: 41, MASKS[2]: 81}[learn]
+    kernel = min(usual, 2 * min(size) - 1)
+    same = learn(model, images, 1, steps=2, mask_size=found.mask.shape[1:], blur_kernel=kernel)
+    assert torch.equal(found.mask, same.mask)
+
+
+@pytest.mark.parametrize("learn", MASKS)
+def test_masks_that_were_asked_for_are_kept(learn):
+    model, images = SmallNet().eval(), torch.rand(1, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"^mask_size: expected cells from 1 to .* got 28"):
+        learn(model, images, mask_size=28)
+    with pytest.raises(ValueError, match=r"^blur_kernel: expected less than twice .* got 17"):
+        learn(model, images, blur_kernel=17)

@@ -11,6 +11,8 @@ import torch
 from pyxai._errors import argument_error, check_count, check_lengths
 from pyxai.explain.mask_result import Background
 
+_CELLS = 28  # a side of the mask, where nobody says how many
+
 Start: TypeAlias = "Literal['random', 'ones'] | float | torch.Tensor"
 
 
@@ -49,7 +51,7 @@ def mask_settings(
     *,
     steps: int,
     learning_rate: float,
-    mask_size: int | tuple[int, int],
+    mask_size: int | tuple[int, int] | None,
     start: Start,
     seed: int,
     tolerance: float | None = None,
@@ -80,9 +82,18 @@ def mask_settings(
     )
 
 
+def kernel_for(inputs: torch.Tensor, kernel: int | None, usual: int) -> int:
+    """The pixels a side of a blur: as given, else the usual number or what fits the images."""
+    if kernel is not None or inputs.ndim != 4 or 0 in inputs.shape:
+        return usual if kernel is None else kernel
+    return min(usual, 2 * min(inputs.shape[2:]) - 1)
+
+
 def _mask_size(mask_size: Any, inputs: torch.Tensor) -> tuple[int, int]:
-    rows, columns = check_lengths("mask_size", mask_size, "(height, width)")
     height, width = inputs.shape[2:]
+    if mask_size is None:
+        return min(_CELLS, height), min(_CELLS, width)
+    rows, columns = check_lengths("mask_size", mask_size, "(height, width)")
     if rows > height or columns > width:
         expected = f"cells from 1 to the image's {height} × {width} pixels"
         raise argument_error("mask_size", expected, mask_size)

@@ -22,7 +22,7 @@ from pyxai.explain.mask_objectives import (
     target_logit,
 )
 from pyxai.explain.mask_result import Background, LearnedMasks
-from pyxai.explain.mask_settings import Start, at_least_zero, mask_settings
+from pyxai.explain.mask_settings import Start, at_least_zero, kernel_for, mask_settings
 from pyxai.images import Images
 
 Factor: TypeAlias = Literal["target", "non_target"]
@@ -37,7 +37,7 @@ def undesirable_pixels(
     factor: Factor | None = "target",
     steps: int = 200,
     learning_rate: float = 0.1,
-    mask_size: int | tuple[int, int] = 28,
+    mask_size: int | tuple[int, int] | None = None,
     tv_weight: float = 1.7,
     l1_weight: float = 3.0,
     beta: float = 2.0,
@@ -46,7 +46,7 @@ def undesirable_pixels(
     reduction: Literal["mean", "sum"] = "mean",
     background: torch.Tensor | None = None,
     blur_sigma: float = 5.0,
-    blur_kernel: int = 11,
+    blur_kernel: int | None = None,
     start: Start = "random",
     seed: int = 0,
     tolerance: float | None = None,
@@ -71,7 +71,8 @@ def undesirable_pixels(
             other classes: the target's logit stays what it is. None (Eq. 3), neither.
         steps: of the optimisation, at most.
         learning_rate: of Adam.
-        mask_size: cells of the mask, an int or (height, width); at most the image's size.
+        mask_size: cells of the mask, an int or (height, width), at most the image's size; None, 28,
+            or that size where it is less.
         tv_weight: λ1, what a rough mask costs.
         l1_weight: λ2, what it costs to hide.
         beta: the exponent of the total variation, at least 1.
@@ -81,7 +82,7 @@ def undesirable_pixels(
         background: what is shown in place of hidden pixels, as the model's input: pictures
             `[N or 1, C, H, W]` or colours `[N or 1, C, 1, 1]`; None, the image itself, blurred.
         blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd.
+        blur_kernel: pixels a side of the blur, odd; None, 11, or what fits a smaller image.
         start: the first mask: "random" (uniform in [0, 1], drawn from the seed, the same for all
             images and targets), "ones", a number, or a tensor `[h, w]`, `[N, h, w]` or, for k
             targets, `[N, k, h, w]`.
@@ -116,7 +117,7 @@ def undesirable_pixels(
     inputs = classifier.to_input(images)
     settings = mask_settings(
         inputs,
-        Background(background, blur_sigma, blur_kernel),
+        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 11)),
         steps=steps,
         learning_rate=learning_rate,
         mask_size=mask_size,
@@ -137,14 +138,14 @@ def meaningful_perturbation(
     goal: Goal = "delete",
     steps: int = 300,
     learning_rate: float = 0.1,
-    mask_size: int | tuple[int, int] = 28,
+    mask_size: int | tuple[int, int] | None = None,
     tv_weight: float = 1e-2,
     l1_weight: float = 1e-4,
     beta: float = 3.0,
     jitter: int = 4,
     background: torch.Tensor | None = None,
     blur_sigma: float = 10.0,
-    blur_kernel: int = 41,
+    blur_kernel: int | None = None,
     start: Start = "ones",
     seed: int = 0,
     tolerance: float | None = None,
@@ -164,7 +165,7 @@ def meaningful_perturbation(
             "preserve" shows as little as possible such that it stays probable.
         steps: of the optimisation, at most.
         learning_rate: of Adam.
-        mask_size: cells of the mask.
+        mask_size: cells of the mask; None, 28, or the image's size where that is less.
         tv_weight: weight of the sum of |dy|^beta + |dx|^beta.
         l1_weight: what it costs to hide (delete) or to show (preserve) a cell.
         beta: the exponent of the total variation.
@@ -172,7 +173,7 @@ def meaningful_perturbation(
             drawn from the seed.
         background: see `undesirable_pixels`.
         blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd.
+        blur_kernel: pixels a side of the blur, odd; None, 41, or what fits a smaller image.
         start: see `undesirable_pixels`; from an image that is all hidden few find back.
         seed: of the jitter and of a random start.
         tolerance: see `undesirable_pixels`; compares losses under different moves of the image.
@@ -192,7 +193,7 @@ def meaningful_perturbation(
     inputs = classifier.to_input(images)
     settings = mask_settings(
         inputs,
-        Background(background, blur_sigma, blur_kernel),
+        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 41)),
         steps=steps,
         learning_rate=learning_rate,
         mask_size=mask_size,
@@ -220,12 +221,12 @@ def extremal_perturbation(
     goal: Goal = "preserve",
     steps: int = 200,
     learning_rate: float = 0.05,
-    mask_size: int | tuple[int, int] = 28,
+    mask_size: int | tuple[int, int] | None = None,
     smoothing: float = 2.0,
     area_weight: float = 1000.0,
     background: torch.Tensor | None = None,
     blur_sigma: float = 20.0,
-    blur_kernel: int = 81,
+    blur_kernel: int | None = None,
     start: Start = 0.5,
     seed: int = 0,
     batch_size: int | None = None,
@@ -247,13 +248,13 @@ def extremal_perturbation(
             such that the logit is lowest.
         steps: of the optimisation.
         learning_rate: of Adam.
-        mask_size: cells of the mask.
+        mask_size: cells of the mask; None, 28, or the image's size where that is less.
         smoothing: standard deviation, in cells, of the bumps that masks are made of.
         area_weight: of the mean squared distance between the sorted cells and the wanted ones, at
             the last step; it grows from 0.
         background: see `undesirable_pixels`.
         blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd.
+        blur_kernel: pixels a side of the blur, odd; None, 81, or what fits a smaller image.
         start: see `undesirable_pixels`.
         seed: of a random start.
         batch_size: see `undesirable_pixels`.
@@ -276,7 +277,7 @@ def extremal_perturbation(
     inputs = classifier.to_input(images)
     settings = mask_settings(
         inputs,
-        Background(background, blur_sigma, blur_kernel),
+        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 81)),
         steps=steps,
         learning_rate=learning_rate,
         mask_size=mask_size,

@@ -263,8 +263,8 @@ def test_bad_images(small_net, images, message):
     ("arguments", "message"),
     [
         (
-            {"method": "grad-cam"},
-            r"method: expected one of 'auto', .*'gradcam'.*, got 'grad-cam'",
+            {"method": "grad-map"},
+            r"method: expected one of 'auto', .*'gradcam'.*, got 'grad-map'",
         ),
         ({"layer": "fc"}, r"layer: .*tokens \[N, T, C\], got a float32 tensor \[2, 7\]"),
         ({"size": "half"}, "size: .*'half'"),

@@ -86,6 +86,42 @@ def test_a_window_that_was_asked_for_is_kept(classifier):
         pyxai.sliding_window(classifier, picture(60, 80), [30, 160])
 
 
+class Flat(nn.Module):
+    """As tutorials have it."""
+
+    def forward(self, x):
+        return x.view(-1, 3 * 32 * 32)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)],
+        [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(3)],
+        [nn.ReflectionPad2d(7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)],
+        [nn.Flatten(), nn.Linear(3 * 32 * 32, 3)],
+        [Flat(), nn.Linear(3 * 32 * 32, 3)],
+    ],
+)
+def test_networks_that_do_not_take_the_window(layers):
+    """Hand-written ones, made for 32 × 32: the error says what to do, and then it works."""
+    model = nn.Sequential(*layers).eval()
+    model(torch.zeros(1, 3, 32, 32))
+    message = r"^window: expected a size that Sequential takes, or resize= to one .* got \(6, 6\)$"
+    with pytest.raises(ValueError, match=message):
+        pyxai.sliding_window(model, picture(12, 12))
+    found = pyxai.sliding_window(model, picture(12, 12), resize=32)
+    assert found.boxes[0].tolist() == [0, 0, 6, 6]
+
+
+def test_other_errors_of_a_network_come_through():
+    def broken(images):
+        raise RuntimeError("no such file")
+
+    with pytest.raises(RuntimeError, match="no such file"):
+        pyxai.sliding_window(broken, picture(12, 12))
+
+
 def test_on_the_command_line(run, tmp_path):
     for name, size in (("large", (400, 330)), ("small", (150, 60)), ("wide", (200, 3))):
         Image.fromarray(picture(*size[::-1])).save(tmp_path / f"{name}.png")

@@ -41,7 +41,7 @@ def transparent_pixels(image: Image.Image) -> NDArray[np.bool_] | None:
 def _packing(image: Image.Image) -> str:
     """How the pixels lie in the file, such as "L;4"; "" once they are decoded."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    return str(tiles[0].args) if tiles else ""
+    return str(tiles[0][3]) if tiles else ""
 
 
 def _low_bytes(image: Image.Image) -> NDArray[np.uint8] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,17 +11,26 @@ import torch
 from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier import Classifier
 
+# Of pooling, convolutions, padding, linear layers and reshaping, in torch's words.
+_ABOUT_SIZE = re.compile(
+    r"too small|can't be greater|should be less than|cannot be multiplied|invalid for input of size"
+)
+
 
 @contextmanager
 def taking_windows(classifier: Classifier, windows: torch.Tensor) -> Iterator[None]:
-    """Turns a failed assertion, as vision transformers have it, into an error about the window.
+    """Turns what networks say of a size that they do not take into an error about the window.
+
+    That is a failed assertion of vision transformers, and an error of torch in others.
 
     Raises:
         ValueError: with what the network said.
     """
     try:
         yield
-    except AssertionError as error:
+    except (AssertionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _ABOUT_SIZE.search(str(error)):
+            raise
         expected = f"a size that {classifier.name} takes, or resize= to one ({_said(error)})"
         raise argument_error("window", expected, tuple(windows.shape[-2:])) from error
 

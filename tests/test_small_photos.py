@@ -150,6 +150,21 @@ def test_a_photo_that_is_too_small_for_the_network(run, tmp_path):
     assert "tiny.png: 8 × 8, so small that windows of 4 × 4 pixels were tried (mode: " in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "sparse"), "mode: expected 'exhaustive', 'shared' or 'dense'"),
+        (("--stride", "0"), "stride: expected an int or a pair"),
+        (("--target", "17"), "target: expected class indices below 6"),
+    ],
+)
+def test_wrong_arguments_are_not_the_photos_fault(run, tmp_path, options, message):
+    Image.fromarray(picture(60, 60)).save(tmp_path / "small.png")
+    code, _, err = run("windows", "small.png", *options)
+    assert code == 2
+    assert err.startswith(f"pyxai: error: {message}")
+
+
 def test_a_network_that_refuses_small_windows(run, tmp_path, monkeypatch):
     network = nn.Sequential(
         nn.Conv2d(3, 4, 9), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)

@@ -122,11 +122,20 @@ def _search(classifier: Classifier, photo: Image.Image, options: dict[str, Any])
         return found
     except (ValueError, RuntimeError) as error:
         window = usual_window(min(photo.size))
-        if isinstance(error, torch.OutOfMemoryError) or options["window"] or window == USUAL:
+        chosen = not options["window"] and window < USUAL
+        if not chosen or not _is_about_size(error, options["mode"]):
             raise
         said = " ".join(str(error).split())[:300]
         tried = f"so small that windows of {window} × {window} pixels were tried ({said})"
         raise ImageError("photo", f"{photo.height} × {photo.width}, {tried}") from error
+
+
+def _is_about_size(error: Exception, mode: str) -> bool:
+    """Whether another window might have done; arguments that are wrong anyway are not."""
+    if isinstance(error, RuntimeError):
+        return not isinstance(error, torch.OutOfMemoryError)
+    of_mode = mode in ("shared", "dense") and str(error).startswith("mode: ")
+    return of_mode or str(error).startswith("window: ")
 
 
 def _agreement(scores: WindowScores) -> dict[str, Any] | None:

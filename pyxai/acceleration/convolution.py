@@ -64,6 +64,7 @@ class FastConv2d(nn.Conv2d):
     """
 
     # Class attributes, so that `nn.Conv2d` objects become ones of this class as they are.
+    contiguous_output: bool = False  # oneDNN's have the channels last, which `view` may refuse
     _packed: PackedWeight | None = None
     _backward: tuple[PackedWeight, BackwardConvolution] | None = None
 
@@ -90,6 +91,8 @@ class FastConv2d(nn.Conv2d):
             fused = None
         compute = _differentiable if graph else FastConv2d.compute
         output = compute(self, input, add, fused)
+        if self.contiguous_output:
+            output = output.contiguous()
         if known is None or fused is not None:
             return output
         return known.function(output, inplace=not graph)
@@ -214,9 +217,13 @@ class FastConv2d(nn.Conv2d):
             return torch.channels_last
         return torch.contiguous_format
 
-    def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
+    def forget_packed(self) -> None:
+        """Drops what was made of the weights, before these are laid out anew."""
         for name in _PACKED:
             self.__dict__.pop(name, None)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
+        self.forget_packed()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

@@ -18,7 +18,7 @@ from torch import nn
 from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier import recording
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.dependence import last_that_matters
+from pyxai.classifier.dependence import last_that_matters, noise_like, reached
 from pyxai.classifier.heads import FoundHead, LinearHead, find_head, read_head
 from pyxai.classifier.layout import Layout, find_layout
 from pyxai.classifier.nested import first_tensor
@@ -30,6 +30,7 @@ from pyxai.classifier.survey import Output, Survey
 if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
+_REACHED = "on the way to the logits"
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
 
@@ -114,21 +115,31 @@ class Anatomy:
         if not candidates:
             raise ValueError(f"layer: {self._why_not}")
 
-        def score(returned: Any) -> torch.Tensor:
-            try:
-                return self.reading.logits(returned, len(probe))
-            except ValueError:  # embeddings, for a target that is a function
-                found = first_tensor(returned)
-                if found is None or not found.is_floating_point():
-                    raise
-                return found
-
-        output, certain = last_that_matters(network, probe, candidates, score)
+        output, certain = last_that_matters(network, probe, candidates, self._score)
         if certain:
             before = candidates[: candidates.index(output)]
             output = self._before_class_maps(classifier, probe, output, before)
             self._layer = output.point.name
         return output.point.name
+
+    def reached(self, classifier: Classifier, images: torch.Tensor) -> list[Output]:
+        """The tensors that the logits depend on, in order; all of them where that cannot be told."""
+        if _REACHED not in self.memo:
+            noise = noise_like(images.new_zeros((1, *self.size)))
+            found = reached(classifier.network, noise, self.outputs, self._score, forced=True)
+            names = {output.point.name for output in found}
+            self.memo[_REACHED] = names or {output.point.name for output in self.outputs}
+        return [each for each in self.outputs if each.point.name in self.memo[_REACHED]]
+
+    def _score(self, returned: Any) -> torch.Tensor:
+        """The logits of one image; of a network that gives embeddings, these."""
+        try:
+            return self.reading.logits(returned, 1)
+        except ValueError:
+            found = first_tensor(returned)
+            if found is None or not found.is_floating_point():
+                raise
+            return found
 
     def _before_class_maps(
         self, classifier: Classifier, probe: torch.Tensor, output: Output, before: list[Output]
@@ -173,12 +184,10 @@ class Anatomy:
         self, classifier: Classifier, probe: torch.Tensor, layer: str
     ) -> FoundHead | None:
         network, point = classifier.network, self.point(classifier.network, layer)
-        noise = torch.randn(
-            probe.shape, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32
-        ).to(probe)
+        noise = noise_like(probe)
         rests, scale = [], 0.0
         with borrowed(network):
-            for image in (noise, probe):
+            for image in (noise + 1, noise - 1, probe):
                 found = recording.record(network, image, [point])
                 raw = found.layers[layer]
                 try:
@@ -190,7 +199,10 @@ class Anatomy:
                 rest = RestOfNetwork(network, point, layout, self.reading.logits, known)
                 rests.append(_features_to_logits(rest, layout, self.reading, image, raw))
             try:
-                return find_head(network, layout.features(raw), *rests, scale=scale)
+                loud = self.reading.activation is None
+                *others, rest = rests
+                features = layout.features(raw)
+                return find_head(network, features, rest, others, scale=scale, loud=loud)
             except CannotRunRestError:
                 return None
 

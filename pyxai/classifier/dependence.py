@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.forcing import WithGradients, is_about_inference
 from pyxai.classifier.points import Point, at_points
 from pyxai.classifier.survey import Output
 
@@ -21,28 +21,12 @@ _TRIED = 8  # layers that are changed one by one, where there are no gradients
 _MOST_PATCHES = 0.5
 
 
-class WithGradients(TorchFunctionMode):
-    """Takes gradients through code that runs under `no_grad` or `inference_mode`, once armed.
-
-    Attributes:
-        armed: whether gradients are taken.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.armed = False
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if not self.armed or func is torch._C._set_grad_enabled:
-            return func(*args, **(kwargs or {}))
-        with torch.inference_mode(False), torch.enable_grad():
-            return func(*args, **(kwargs or {}))
+def noise_like(images: torch.Tensor) -> torch.Tensor:
+    """One image of noise of the size of images, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, *images.shape[1:])
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return noise.to(images)
 
 
 def last_that_matters(
@@ -67,11 +51,11 @@ def last_that_matters(
         The output, and whether that will hold: not for a head of zeros, which nothing depends on
         before it is trained. Where nothing can be told, the last output.
     """
-    generator = torch.Generator().manual_seed(0)
-    shape = probe.shape
-    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(probe)
+    noise = noise_like(probe)
     shares: dict[Output, float] = {}
-    for start in sorted({max(0, len(outputs) - _TAIL), 0}, reverse=True):
+    # Nearly always it is the last one; alone, it costs the gradients of the head.
+    starts = {len(outputs) - 1, max(0, len(outputs) - _TAIL), 0}
+    for start in sorted(starts, reverse=True):
         some = outputs[start:]
         shares = _shares(network, noise, some, score)
         for output in reversed(some):
@@ -100,25 +84,58 @@ def _shares(
     score: Callable[[Any], torch.Tensor],
 ) -> dict[Output, float]:
     """The share of positions with a gradient of each output that is on a way to the score."""
-    try:
-        shares = _shares_by(network, noise, outputs, score, None)
-        return shares or _shares_by(network, noise, outputs, score, WithGradients())
-    except RuntimeError as error:  # the model has operations without gradients
-        if passes_through(error):
-            raise
-        return {}
+    shares = {}
+    for output, gradient in reached(network, noise, outputs, score).items():
+        if output.layout is not None:
+            there = output.layout.features(gradient).ne(0).any(dim=1)
+            shares[output] = float(there.to(torch.float32).mean())
+    return shares
 
 
-def _shares_by(
+def reached(
+    network: nn.Module,
+    noise: torch.Tensor,
+    outputs: Sequence[Output],
+    score: Callable[[Any], torch.Tensor],
+    *,
+    forced: bool = False,
+) -> dict[Output, torch.Tensor]:
+    """The outputs on a way to the score, with gradients; none where there are no gradients.
+
+    Args:
+        network: the network.
+        noise: one image.
+        outputs: those in question.
+        score: what the network returned -> a tensor.
+        forced: also through what is detached or under `no_grad`; else that is done only if there
+            are no gradients otherwise.
+    """
+    for mode in (WithGradients(), None) if forced else (None, WithGradients()):
+        try:
+            found = _gradients(network, noise, outputs, score, mode)
+        except RuntimeError as error:
+            if passes_through(error):
+                raise
+            if forced or is_about_inference(error):
+                continue
+            return {}  # the model has operations without gradients
+        if found:
+            return found
+    return {}
+
+
+def _gradients(
     network: nn.Module,
     noise: torch.Tensor,
     outputs: Sequence[Output],
     score: Callable[[Any], torch.Tensor],
     mode: WithGradients | None,
-) -> dict[Output, float]:
-    """As `_shares`; each output counts from where it is on, not what was made of it before."""
+) -> dict[Output, torch.Tensor]:
+    """The gradient of each output that is on a way to the score.
+
+    Each counts from where it is on, not what was made of it before.
+    """
     by_name = {output.point.name: output for output in outputs}
-    shares: dict[Output, float] = {}
     starts: dict[str, torch.Tensor] = {}
 
     def pass_on(point: Point, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -137,21 +154,17 @@ def _shares_by(
     generator = torch.Generator().manual_seed(0)
     points = [output.point for output in outputs]
     with borrowed(network), mode or nullcontext(), at_points(network, points, pass_on):
-        output = call(network, noise)
+        returned = call(network, noise)
         with torch.enable_grad():
-            found = score(output)
+            found = score(returned)
         weights = torch.randn(found.shape, generator=generator, dtype=torch.float32, device="cpu")
         with torch.enable_grad():
             total = (weights.to(found) * found).mean()
     if not total.requires_grad:
         return {}
     gradients = torch.autograd.grad(total, list(starts.values()), allow_unused=True)
-    for name, gradient in zip(starts, gradients, strict=True):
-        layout = by_name[name].layout
-        if gradient is not None and layout is not None:
-            there = layout.features(gradient).ne(0).any(dim=1)
-            shares[by_name[name]] = float(there.to(torch.float32).mean())
-    return shares
+    pairs = zip(starts, gradients, strict=True)
+    return {by_name[name]: each for name, each in pairs if each is not None}
 
 
 def _last_that_changes(

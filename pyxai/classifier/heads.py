@@ -6,7 +6,7 @@ must be an affine function of their means, whatever the image was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -54,8 +54,9 @@ def find_head(
     network: nn.Module,
     features: torch.Tensor,
     rest: Rest,
-    other: Rest | None = None,
+    others: Sequence[Rest] = (),
     scale: float = 1.0,
+    loud: bool = True,
 ) -> FoundHead | None:
     """The linear head after a layer, None if it is of another kind.
 
@@ -63,11 +64,13 @@ def find_head(
         network: whose parameters may be the weights.
         features: of one image at the layer, `[1, C, h, w]`; they set the scale.
         rest: what follows the layer.
-        other: the same, in the middle of a pass with another image: what it gives must not depend
-            on that. None if there is none.
+        others: the same, in the middle of passes with other images: what it gives must not depend
+            on these.
         scale: the largest logit that the network gave for the image.
+        loud: whether features may be much larger than the image's. Not where logits are taken back
+            from probabilities, which are soon 0 or 1.
     """
-    probes = _probes(features)
+    probes = _probes(features, loud)
     logits = rest(probes).float()
     means = probes.float().mean(dim=(2, 3))
     largest = max(float(logits.abs().max()), 1e-30)
@@ -76,7 +79,7 @@ def find_head(
     affine = _close(one + two - zero, both, allowed) and _close(one, turned, allowed)
     if not affine or not bool(torch.isfinite(logits).all()):
         return None
-    if other is not None:
+    for other in others:
         beside = other(probes).float()
         # Without features of ours that drown it, what another image brings shows.
         own = tolerance(features.dtype) * scale + 1e-6
@@ -160,7 +163,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _probes(features: torch.Tensor) -> torch.Tensor:
+def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
     """Nothing, one, another, their sum, and the first with its positions turned: `[5, C, h, w]`.
 
     From a generator of our own: the global random state belongs to the user. Both signs, another
@@ -171,6 +174,8 @@ def _probes(features: torch.Tensor) -> torch.Tensor:
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
     noise = 3 * torch.randn(shape, **options)  # type: ignore[call-overload]
     noise += 4 * torch.randn((2, shape[1], 1, 1), **options) + 2  # type: ignore[call-overload]
+    if not loud:
+        noise *= features.detach().float().square().mean().sqrt().cpu() / noise.square().mean().sqrt()
     one, two = noise.to(features)
     return torch.stack([torch.zeros_like(one), one, two, one + two, one.flip(-1, -2)])
 

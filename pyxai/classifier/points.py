@@ -101,10 +101,10 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
         by_module.setdefault(point.module, []).append(point)
     calls = _Calls([point for point in points if point.function is not None], act)
 
-    def before(module: nn.Module, arguments: Any) -> None:
+    def before(module: nn.Module, arguments: Any, named: Any) -> None:
         # Whoever works in place changes what others hold; they must see what goes on from here.
         if threading.get_ident() == owner:
-            given = first_tensor(arguments)
+            given = first_tensor(arguments or named)
             versions[id(module)] = (given, None if given is None else version_of(given))
 
     def hook_for(name: str) -> Any:
@@ -139,7 +139,7 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
                     expected = "a layer outside TorchScript, which hides its own"
                     raise argument_error("layer", expected, name)
                 if getattr(module, "inplace", False):
-                    handles.append(module.register_forward_pre_hook(before))
+                    handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(hook_for(name)))
         if calls.points:
             with calls:
@@ -163,14 +163,16 @@ def _passed_on(act: Act, point: Point, output: Any, tensor: torch.Tensor, in_pla
     """The output with what `act` puts in the place of its tensor.
 
     What works in place may be called for that alone: `relu_(x)`, and `x` goes on. So there the
-    values are put into the same tensor, where they fit and no graph needs what it was.
+    values are put into the same tensor, where they fit.
     """
-    in_place = in_place and not tensor.requires_grad and not tensor._is_view()
+    in_place = in_place and not tensor._is_view()
     new = act(point, tensor.clone() if in_place else tensor)
     if new is None:
         return output
     if in_place and new.shape == tensor.shape:
-        tensor.copy_(new)
+        # To autograd it stays what it was, as the values it needs for that are the same.
+        with torch.autograd._unsafe_preserve_version_counter(tensor):
+            tensor.detach_().copy_(new)
         return output
     return with_first(output, new)
 

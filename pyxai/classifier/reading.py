@@ -202,7 +202,7 @@ def as_logits(value: Any, images: int | None) -> torch.Tensor | None:
     if value.ndim == 0 and images == 1:
         value = value[None]
     if value.ndim == 1:
-        value = value[None] if images == 1 and len(value) > 1 else value[:, None]
+        value = value[None] if images == 1 and value.shape[0] > 1 else value[:, None]
     elif value.ndim == 4 and value.shape[2:] == (1, 1):
         value = value.flatten(1)
     if value.ndim != 2 or value.shape[1] == 0:

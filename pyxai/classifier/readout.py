@@ -13,6 +13,7 @@ from torch import nn
 
 from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.dependence import noise_like
 from pyxai.classifier.features import pooled
 from pyxai.classifier.heads import LinearHead, find_head, head_of, is_linear
 from pyxai.classifier.layout import Layout
@@ -46,7 +47,9 @@ def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None
     """
     network = classifier.network
     names = [name for name, module in network.named_modules() if is_linear(module)]
-    seen, some = _Seen(), inputs[:2]
+    # Noise too, as a network may take another way for it.
+    noise = noise_like(inputs)
+    seen, some = _Seen(), torch.cat([inputs[:2], noise + 1, noise - 1])
     with borrowed(network), _watched(network, names, seen):
         returned = call(network, some)
     logits = classifier.settled_reading(inputs).logits(returned, len(some)).float()
@@ -59,7 +62,7 @@ def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None
             break
     # What comes before may be linear as well, and what comes after a scale.
     while order:
-        earlier = _affine(classifier, some[:1], order.pop(), seen)
+        earlier = _affine(classifier, some, order.pop(), seen)
         if earlier is None:
             break
         found = earlier
@@ -69,7 +72,7 @@ def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None
 def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> Readout | None:
     """The layer, if its output is the logits."""
     head, features = head_of(find_layer(network, name)), seen.inputs[name]
-    if head is None or features is None:
+    if head is None or features is None or len(features) != len(logits):
         return None
     if head.weight.shape != (logits.shape[1], features.shape[1]):
         return None
@@ -81,23 +84,30 @@ def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> 
 
 
 def _affine(
-    classifier: Classifier, image: torch.Tensor, name: str, seen: _Seen
+    classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen
 ) -> Readout | None:
     """The layer, if the logits are an affine function of its output."""
     network, raw = classifier.network, seen.outputs[name]
-    head, found = head_of(find_layer(network, name)), anatomy.examine(classifier, image)
-    if head is None or raw.ndim != 2:
+    head, found = head_of(find_layer(network, name)), anatomy.examine(classifier, images)
+    if head is None or raw.ndim != 2 or len(raw) < len(images):
         return None
-    with borrowed(network):
-        point = found.point(network, name)
-        known = (image, raw[:1], found.reading.logits(call(network, image), 1))
+
+    def rest_of(row: int) -> Any:
+        image, given = images[row : row + 1], raw[row : row + 1]
+        known = (image, given, found.reading.logits(call(network, image), 1))
         rest = RestOfNetwork(network, point, _VECTORS, found.reading.logits, known)
 
         def run(features: torch.Tensor) -> torch.Tensor:
             return found.reading.logits(rest(features[:, :, 0, 0], image), len(features))
 
+        return run, float(known[2].abs().max())
+
+    with borrowed(network):
+        point = found.point(network, name)
+        run, scale = rest_of(0)
+        others = [rest_of(row)[0] for row in range(1, len(images))]
         try:
-            after = find_head(network, raw[:1, :, None, None], run, None)
+            after = find_head(network, raw[:1, :, None, None], run, others, scale=scale)
         except CannotRunRestError:
             return None
         if after is None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyxai._errors import argument_error
 from pyxai.classifier.borrow import call
-from pyxai.classifier.dependence import WithGradients
+from pyxai.classifier.forcing import WithGradients, is_about_inference
 from pyxai.classifier.nested import tensors_in
 from pyxai.classifier.points import Point, at_points
 
@@ -89,8 +89,13 @@ def _run(
     """One pass; another one where layers ran more or less often than they were seen to."""
     stop = stop and all(point.run <= 1 or not point.last for point in points)
     for _ in range(3):
-        one = _Pass(network, points, differentiate, stop, replaced or {})
-        output, found, runs = one.run(images)
+        try:
+            one = _Pass(network, points, differentiate, stop, replaced or {})
+            output, found, runs = one.run(images)
+        except RuntimeError as error:
+            if not differentiate or not is_about_inference(error):
+                raise
+            return _run_with_gradients(network, images, points)
         changed = {
             point: runs[point.module]
             for point in points
@@ -100,8 +105,15 @@ def _run(
             break
         points = [replace(each, run=changed.get(each, each.run)) for each in points]
     if differentiate and found and not any(each.requires_grad for each in tensors_in(output)):
-        with WithGradients() as mode:  # it runs under no_grad
-            output, found, _ = _Pass(network, points, True, stop, {}, mode).run(images)
+        return _run_with_gradients(network, images, points)  # it runs under no_grad
+    return output, found
+
+
+def _run_with_gradients(
+    network: nn.Module, images: torch.Tensor, points: Sequence[Point]
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    with WithGradients() as mode:
+        output, found, _ = _Pass(network, points, True, False, {}, mode).run(images)
     return output, found
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, passes_through
+from pyxai.classifier.borrow import call
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.points import Point
 from pyxai.classifier.recording import record
@@ -82,8 +83,10 @@ class RestOfNetwork:
             output = self._run(raw, self._ways[0](image, 2))
             found = self._read(output, 2).detach().float()
         except REFUSALS as error:  # it wants as many images
-            if passes_through(error) or len(self._ways) == 1:
+            if passes_through(error):
                 raise
+            if len(self._ways) == 1:
+                call(self._network, image)  # if it is about the moment, it comes again
             return False
         expected = expected.detach().float()
         exact = raw.dtype in (torch.float32, torch.float64)

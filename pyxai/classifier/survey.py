@@ -31,7 +31,7 @@ _POOLING = (
 )
 # These make the grids that tokens lie on, and are channels first whatever their shape looks like.
 _GRIDDED = (nn.Conv2d, *_POOLING)
-_GRIDDED_FUNCTIONS = ("conv2d", "pixel_shuffle", "pixel_unshuffle")
+_GRIDDED_FUNCTIONS = ("conv2d", "convolution_pointwise", "pixel_shuffle", "pixel_unshuffle")
 # What these give are no features of positions: attention, and what it is made of; class scores.
 _PRODUCTS = (
     *("matmul", "rmatmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "tensordot"),
@@ -90,7 +90,7 @@ class Output:
 
 _KEPT = ("pooled", "projected", "moved")  # whatever module hands it on
 _MARKED = (nn.Linear, *_POOLING, nn.Upsample)
-_WEIGHTED_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "linear")
+_WEIGHTED_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "convolution_pointwise", "linear")
 
 
 @contextmanager
@@ -155,9 +155,9 @@ class Survey:
         owner, handles = threading.get_ident(), []
 
         def hooks_for(name: str) -> tuple[Any, Any]:
-            def before(module: nn.Module, arguments: Any) -> None:
+            def before(module: nn.Module, arguments: Any, named: Any) -> None:
                 if threading.get_ident() == owner:
-                    self._begin(name, arguments)
+                    self._begin(name, (arguments, named))
 
             def after(module: nn.Module, arguments: Any, output: Any) -> None:
                 if threading.get_ident() == owner:
@@ -169,8 +169,10 @@ class Survey:
             for name, module in self._network.named_modules():
                 if isinstance(module, torch.jit.ScriptModule) or not name:
                     continue
+                if ".parametrizations." in f".{name}.":
+                    continue  # these make weights
                 before, after = hooks_for(name)
-                handles.append(module.register_forward_pre_hook(before))
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(after))
             with _Functions(self):
                 yield
@@ -229,7 +231,7 @@ class Survey:
         self.outputs.append(output)
         output.point, output.module = Point(name, name, self.runs[name]), module
         output.level, output.weights = name.count("."), self._weights
-        output.layout, output.image = layout, tensor.ndim == 4
+        output.layout, output.image = layout, tensor.ndim == 4 and len(tensor) == 1
         if output.mark != "moved":
             self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
             self.tokens |= layout is not None and layout.kind != "nchw"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyxai.classifier import Classifier, LinearHead, Target, anatomy
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.gradients import through
 from pyxai.classifier.heads import explains
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.outputs import rows_of_target
@@ -129,9 +132,19 @@ class CamEvidence:
         """Second derivatives of the scores times the features, `[N, k, C, h, w]`; None if zero."""
         if self.linear_head is not None:
             return None
-        raw, scores = self.forward.raw[self.layer], self._graph_scores()
-        if not scores.requires_grad:
+        if not self._graph_scores().requires_grad:
             return None  # `gradients` says what is wrong
+        try:
+            return self._hessian_products()
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+        # Fused attention has no second derivative; the same by single operations has.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.on(self.inputs)._hessian_products()
+
+    def _hessian_products(self) -> torch.Tensor:
+        raw, scores = self.forward.raw[self.layer], self._graph_scores()
         found = []
         for score in sums_of(scores):
             (first,) = torch.autograd.grad(score, raw, create_graph=True)
@@ -156,6 +169,12 @@ class CamEvidence:
     def _as_features(self, raw: list[torch.Tensor]) -> torch.Tensor:
         """k tensors in the form of the layer's output as `[N, k, C, h, w]` float32."""
         return torch.stack([self.layout.features(each).float() for each in raw], dim=1)
+
+    def gradients_through(self) -> AbstractContextManager[Any]:
+        """In which gradients reach the images, whatever the network does on the way."""
+        if self.forward.target is not None:
+            return nullcontext()
+        return through(self.forward.classifier, self.inputs)
 
     def contrast(self, references: torch.Tensor, strength: float) -> CamEvidence:
         """The same evidence for scores minus `strength` × the mean logit of `[N, k, r]` classes."""

@@ -114,7 +114,7 @@ class CamModel(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits `[N, K]` and the maps, float32."""
         output, raw = self._keep.run(self.network, images.clone())  # it may work in place
-        logits = self._reading.logits(output, None)
+        logits = self._reading.logits(output, images.shape[0])
         features = raw if self._layout.kind == "nchw" else self._layout.features(raw)
         evidence = _ServedEvidence(self._linear_head(), logits, features, self._classes(logits))
         found = self._method.compute(evidence, **self._method.options)

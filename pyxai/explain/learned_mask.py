@@ -12,6 +12,7 @@ from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.gradients import through
 from pyxai.classifier.reading import Reading
 from pyxai.explain.formats import best_format
 from pyxai.explain.mask_graph import Learning, Moved, RecordedSteps
@@ -163,7 +164,7 @@ class _Run:
     ) -> tuple[Terms, torch.Tensor]:
         """The terms of the loss without the cost of the cells, and the gradients of their sum."""
         leaf = cells.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), through(self.classifier, self.images):
             shown = task.shown(leaf)
             logits = self._call(self._blend(moved(self.images), shown, moved(self.background)))
             if not logits.requires_grad:

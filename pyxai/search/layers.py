@@ -6,6 +6,7 @@ import torch
 
 from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.points import find_layer
+from pyxai.classifier.readout import find_readout
 from pyxai.classifier.survey import Output
 
 COUNT = 8
@@ -20,7 +21,8 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     linear layers) that ran. At each depth the outermost module that ends there stands for it: a
     block with its residual sum, an activation with its convolution, not the pieces. Of these, the
     outer ones count (the stages of a network, then their blocks, then what is in the blocks) as
-    soon as there are `count` of them. The last layer with weights makes the logits and is left out.
+    soon as there are `count` of them. The linear layers that make the logits at the end are left
+    out, and so is what the logits do not depend on, and what are logits themselves.
 
     Args:
         classifier: the model.
@@ -35,13 +37,18 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     """
     found = anatomy.examine(classifier, inputs)
     ends: dict[str, Output] = {}
-    for output in found.outputs:
+    for output in found.reached(classifier, inputs):
         layout = output.layout
         spatial = layout is not None and layout.positions > 1
         vector = len(output.shape) == 2 and output.shape[0] == 1 and output.has_weights
+        vector = vector and output.shape[1] != found.classes  # logits of some head
         if output.mark not in ("moved", "product") and (spatial or vector):
             ends[output.point.name] = output
     depth = max((output.weights for output in found.outputs), default=0)
+    readout = find_readout(classifier, inputs)
+    if readout is not None:
+        runs = (each.weights for each in found.outputs if each.point.module == readout.layer)
+        depth = min(max(runs, default=depth), depth)
     before_head = {name: each for name, each in ends.items() if each.weights < depth}
     outermost: dict[int, str] = {}
     for name, output in (before_head or ends).items():

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import pyxai
+from pyxai.classifier import anatomy, as_classifier
 from pyxai.classifier.features import pooled_features
 from pyxai.explain.cam_methods import METHODS
 
@@ -102,11 +103,9 @@ def cam_by(method: str) -> Callable[[Subject], Result]:
 
 
 def first_convolution(subject: Subject) -> str:
-    """Any early layer that a network and its twin have in common."""
+    """An early layer that a network and its twin have in common."""
     clf = subject.classifier
-    return next(
-        name for name, module in clf.network.named_modules() if isinstance(module, nn.Conv2d)
-    )
+    return anatomy.examine(clf, subject.images).candidates()[0].point.name
 
 
 for _name in ("auto", *METHODS):
@@ -144,7 +143,10 @@ def cam_model(subject: Subject) -> Result:
 @capability("CamModel, exported")
 def exported(subject: Subject) -> Result:
     served = pyxai.CamModel(subject.model, method="cam", example=subject.images[:1])
-    program = torch.export.export(served, (subject.images,)).module()
+    try:
+        program = torch.export.export(served, (subject.images,)).module()
+    except RuntimeError as error:
+        raise ValueError(f"torch.export: {error}") from error
     found, maps = program(subject.images)
     return {"logits": relative(found), "maps": maps}
 
@@ -153,11 +155,7 @@ def exported(subject: Subject) -> Result:
 def accelerated(subject: Subject) -> Result:
     fast = pyxai.accelerate(subject.model, probe=subject.images[:2])
     maps = pyxai.cam(fast, subject.images, subject.target)
-    return {"logits": relative(pyxai.Classifier(_module(fast))(subject.images)), "maps": maps}
-
-
-def _module(model: nn.Module | pyxai.Classifier) -> nn.Module:
-    return model.model if isinstance(model, pyxai.Classifier) else model
+    return {"logits": relative(as_classifier(fast)(subject.images)), "maps": maps}
 
 
 @capability("features")
@@ -212,10 +210,15 @@ def index(subject: Subject) -> Result:
     widths = [layer.width for layer in network.layers]
     photos = sorted(subject.folder.rglob("*.png"))
     results = [found.search(photo) for photo in photos[:2]]
+    near = [
+        {path: round(float(far), 3) for path, far in zip(one.paths, one.distances, strict=True)}
+        for one in results
+    ]
+    ordered = [sorted(each.values()) for each in near]  # of equals, rounding decides
     return {
         "widths": widths,
-        "paths": [list(one.paths) for one in results],
-        "distances": torch.stack([torch.as_tensor(one.distances) for one in results]),
+        "near": torch.tensor([[each[str(photo)] for photo in photos] for each in near]),
+        "ordered": torch.tensor(ordered),
     }
 
 

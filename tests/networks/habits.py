@@ -888,8 +888,7 @@ class TwoBodies(Net):
         self.first = Net()
 
     def forward(self, x):
-        one = self.first.body(x.flip(3))
-        return (self.head(self.body(x)) + self.first.head(one)) / 2
+        return (self.first(x.flip(3)) + super().forward(x)) / 2
 
 
 @habit(

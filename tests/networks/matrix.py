@@ -16,7 +16,10 @@ import pyxai
 from pyxai.explain.cam import BlankMapWarning
 
 # Pairs of habit and capability that are refused, with a part of the reason. The twin answers.
-REFUSALS: dict[tuple[str, str], str] = {}
+REFUSALS: dict[tuple[str, str], str] = {
+    ("changes its input in place, but not always", "CamModel, exported"): "data-dependent",
+    ("detached features", "cam: refinecam"): "expected one that the scores depend on",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pyxai.classifier.borrow import borrowed
+from pyxai.classifier.borrow import borrowed, call
 from pyxai.explain.cam_methods.registry import Evidence, method
 
 
@@ -29,13 +29,14 @@ def legrad(evidence: Evidence) -> torch.Tensor:
     Raises:
         ValueError: the network has no blocks with one global attention each.
     """
-    with borrowed(evidence.network), torch.enable_grad():
+    with borrowed(evidence.network), torch.enable_grad(), evidence.gradients_through():
         images = evidence.inputs.detach().clone().requires_grad_()
         blocks, attention, tokens = _observe(evidence.network, images)
         layout, rest = evidence.rest_after(blocks[-1], tokens[-1])
         total: torch.Tensor | None = None
+        axis = 1 if layout.batch_first else 0
         for kept, output in zip(attention, tokens, strict=True):
-            if kept.shape[-1] != output.shape[1] or layout.kind != "tokens":
+            if kept.shape[-1] != output.shape[axis] or layout.kind != "tokens":
                 raise _unfit(f"attention {[*kept.shape]} for tokens {[*output.shape]}")
             scores = evidence.scores_in(rest(output, images))
             found = []
@@ -90,7 +91,7 @@ def _observe(
                 handles.append(module.register_forward_pre_hook(before(name)))
                 handles.append(module.register_forward_hook(after(name)))
         with attention:
-            network(images)
+            call(network, images)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -77,6 +78,9 @@ class Evidence(Protocol):
     @property
     def images_at_once(self) -> int:
         """How many images suit one forward pass."""
+
+    def gradients_through(self) -> AbstractContextManager[Any]:
+        """In which gradients reach the images, whatever the network does on the way."""
 
     def contrast(self, references: torch.Tensor, strength: float) -> Evidence:
         """The same evidence for scores minus `strength` × the mean logit of `[N, k, r]` classes."""

@@ -64,7 +64,7 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
     """
     with borrowed(evidence.network), torch.enable_grad():
         images = evidence.inputs.detach().clone().requires_grad_()
-        with _Biases(evidence.network) as biases:
+        with evidence.gradients_through(), _Biases(evidence.network) as biases:
             output = call(evidence.network, images)
         scores = evidence.scores_in(output)
         sums = scores.sum(dim=0).unbind()
@@ -81,6 +81,8 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
         for (bias, _), gradient in zip(biases.added, gradients[1:], strict=True):
             if gradient is not None:
                 part = bias * gradient
+                if part.ndim == 3 and len(part) != len(images):  # the sequence first
+                    part = part.transpose(0, 1)
                 channels_last = part.ndim == 4 and bias.ndim == 1
                 parts.append(part.movedim(-1, 1) if channels_last else part)
         explained = sum(part.float().flatten(1).sum(dim=1) for part in parts)
@@ -93,13 +95,23 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
 def _gradients_of(
     score: torch.Tensor, tensors: Sequence[torch.Tensor]
 ) -> Sequence[torch.Tensor | None]:
-    if not score.requires_grad:
-        return [None] * len(tensors)
-    return torch.autograd.grad(score, list(tensors), retain_graph=True, allow_unused=True)
+    """None for those that the score does not depend on."""
+    found: list[torch.Tensor | None] = [None] * len(tensors)
+    places = [place for place, tensor in enumerate(tensors) if tensor.requires_grad]
+    if score.requires_grad:
+        some = [tensors[place] for place in places]
+        gradients = torch.autograd.grad(score, some, retain_graph=True, allow_unused=True)
+        for place, gradient in zip(places, gradients, strict=True):
+            found[place] = gradient
+    return found
 
 
 def _added_up(parts: list[torch.Tensor]) -> torch.Tensor:
-    """ψ of each part, resized to the first and added over channels and parts, `[N, H, W]`."""
+    """ψ of each part, resized to the first and added over channels and parts, `[N, H, W]`.
+
+    A part that is the same everywhere, as the bias of a head that is a convolution, says nothing
+    about places and is left out, as are biases of linear layers.
+    """
     size = parts[0].shape[-2:]
     total = parts[0].new_zeros((len(parts[0]), *size))
     for part in parts:
@@ -108,6 +120,9 @@ def _added_up(parts: list[torch.Tensor]) -> torch.Tensor:
         span = part.amax(dim=(1, 2, 3), keepdim=True) - low
         # Scaling and resizing are linear, so the channels can be added first.
         scaled = torch.where(span > 0, (part - low) / span, 0).sum(dim=1, keepdim=True)
+        flat = scaled.flatten(1)
+        varies = flat.amax(dim=1) - flat.amin(dim=1) > 1e-5 * flat.amax(dim=1)
+        scaled = scaled * varies[:, None, None, None]
         total += functional.interpolate(scaled, size, mode="bilinear")[:, 0]
     return total
 

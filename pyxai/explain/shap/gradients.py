@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pyxai.classifier.gradients import through
 from pyxai.explain.shap.backgrounds import mean_outputs
 from pyxai.explain.shap.model import Explained
 
@@ -196,7 +197,7 @@ class _Sums:
 def _gradients(model: Explained, points: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
     """Of each target the gradient of its output by the points; one forward pass for all."""
     leaf = points.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), through(model.classifier, points):
         outputs = model.of(leaf, image)
         if not outputs.requires_grad:
             raise ValueError(

@@ -239,10 +239,11 @@ def test_refused(method, arguments, message):
 
 
 def test_scores_without_gradients_are_refused():
-    class NoGrad(SmallNet):
-        @torch.no_grad()
+    """Rounding has none; what is detached or under no_grad has those of what it computes."""
+
+    class Rounded(SmallNet):
         def forward(self, x):
-            return super().forward(x)
+            return (super().forward(x) * 64).to(torch.int32).to(torch.float32)
 
     class Cut(SmallNet):
         def forward(self, x):
@@ -250,7 +251,15 @@ def test_scores_without_gradients_are_refused():
 
     images = torch.randn(1, 3, 32, 32)
     with pytest.raises(ValueError, match=r"model: expected scores .*differentiable"):
-        pyxai.cam(NoGrad(), images, 1, method="fullgrad")
+        pyxai.cam(Rounded(), images, 1, method="fullgrad")
     for name in ("gradcam", "shapleycam", "finercam"):
         with pytest.raises(ValueError, match="layer: expected one that the scores depend on"):
-            pyxai.cam(Cut(head="mlp"), images, 1, method=name)
+            pyxai.cam(Rounded(head="mlp"), images, 1, method=name)
+    model = Cut(head="mlp").eval()
+    plain = SmallNet(head="mlp").eval()
+    plain.load_state_dict(model.state_dict())
+    for name in ("gradcam", "fullgrad"):
+        assert torch.equal(
+            pyxai.cam(model, images, 1, method=name, relu=False),
+            pyxai.cam(plain, images, 1, method=name, relu=False),
+        )

@@ -19,8 +19,8 @@ from torch import nn
 
 import pyxai
 from pyxai.classifier import Classifier, anatomy, as_classifier
-from pyxai.classifier.nested import first_tensor, with_first
 from pyxai.classifier.layout import Layout
+from pyxai.classifier.nested import first_tensor, with_first
 from pyxai.classifier.outputs import class_index, resolve_target
 from pyxai.classifier.reading import logits_of
 from pyxai.explain.cam import BlankMapWarning
@@ -476,8 +476,12 @@ def test_other_sizes_of_token_networks():
     Classifier(small).last_spatial_layer(torch.randn(1, 3, 32, 32))
     images = torch.randn(2, 3, 48, 64)
     raw = Classifier(small).activations(images, ["patch", "norm"])
-    assert anatomy.examine(Classifier(small), images).layout(images, "norm", raw["norm"]) == Layout("nhwc", 6, 8)
-    assert anatomy.examine(Classifier(small), images).layout(images, "patch", raw["patch"]) == Layout("nchw", 12, 16)
+    assert anatomy.examine(Classifier(small), images).layout(images, "norm", raw["norm"]) == Layout(
+        "nhwc", 6, 8
+    )
+    assert anatomy.examine(Classifier(small), images).layout(
+        images, "patch", raw["patch"]
+    ) == Layout("nchw", 12, 16)
 
 
 def test_models_that_resize_their_input():
@@ -508,7 +512,9 @@ def test_layers_without_positions(small_net):
             anatomy.examine(Classifier(model), images).layout(images, layer, raw)
         assert Classifier(model).linear_head(images, layer) is None
     with pytest.raises(ValueError, match=r"layer: .*int64"):
-        anatomy.examine(Classifier(swin), images).layout(images, "norm", torch.zeros(2, 4, 4, 20).long())
+        anatomy.examine(Classifier(swin), images).layout(
+            images, "norm", torch.zeros(2, 4, 4, 20).long()
+        )
 
 
 def test_heads_by_attention_and_latents_are_no_tokens():
@@ -600,7 +606,9 @@ def test_what_was_used_before_does_not_count():
     ):
         assert Classifier(model).last_spatial_layer(images) == "inner.blocks"
         raw = Classifier(model).activations(images, "inner")["inner"]
-        assert anatomy.examine(Classifier(model), images).layout(images, "inner", raw) == Layout("tokens", 4, 4)
+        assert anatomy.examine(Classifier(model), images).layout(images, "inner", raw) == Layout(
+            "tokens", 4, 4
+        )
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,17 @@ def test_only_layers_through_which_everything_passes():
         with pytest.raises(ValueError, match="closest: 'stage2'"):
             why_not_shared(classifier, probe(), "stage22")
     sums = [f"add before stage{n}.relu" for n in (1, 2, 3)]
-    assert found == ["stem.0", "stem.1", "stem", sums[0], "stage1", sums[1], "stage2", sums[2], "stage3"]
+    assert found == [
+        "stem.0",
+        "stem.1",
+        "stem",
+        sums[0],
+        "stage1",
+        sums[1],
+        "stage2",
+        sums[2],
+        "stage3",
+    ]
 
 
 class Remembers(SmallNet):
@@ -311,7 +321,9 @@ def test_shortcuts_that_no_shape_tells():
     model = Remembers().eval()
     with borrowed(model):
         assert why_not_shared(pyxai.Classifier(model), probe(), "stem") is None
-        assert "alone does not determine" in why_not_shared(pyxai.Classifier(model), probe(), "stage2")
+        assert "alone does not determine" in why_not_shared(
+            pyxai.Classifier(model), probe(), "stage2"
+        )
     with pytest.raises(ValueError, match="shared_layer: expected a layer through which"):
         search(model, torch.randn(3, 64, 64), 48, mode="shared", shared_layer="stage2")
 
@@ -321,7 +333,9 @@ def test_the_coarsest_layer_with_enough_cells_is_chosen():
     with borrowed(model):
         assert choose_layer(pyxai.Classifier(model), probe(32)) == "stage1"
         assert choose_layer(pyxai.Classifier(model), probe(64)) == "stage2"
-        assert choose_layer(pyxai.Classifier(model), probe(60)) == "stage1"  # stage2 would have 15 cells
+        assert (
+            choose_layer(pyxai.Classifier(model), probe(60)) == "stage1"
+        )  # stage2 would have 15 cells
         assert choose_layer(pyxai.Classifier(model), probe(12)) is None
     assert search(model, torch.randn(3, 80, 80), 64, mode="shared").layer == "stage2"
     with pytest.raises(ValueError, match=r"mode: expected 'exhaustive' .*16 × 16 cells"):

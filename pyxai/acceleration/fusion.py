@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
+from pyxai._errors import REFUSALS, passes_through
 from pyxai.acceleration.casting import map_tensors, tensors_in
 from pyxai.acceleration.convolution import FastConv2d
 from pyxai.acceleration.folding import FoldedNorm
@@ -132,7 +133,9 @@ def _check(
     try:
         pairs = zip(tensors_in(expected), tensors_in(plan.run(module, arguments)), strict=True)
         close = all(_is_close(a, b) for a, b in pairs)
-    except Exception:  # as the module does not fit, it stays as it was
+    except REFUSALS as error:  # as the module does not fit, it stays as it was
+        if passes_through(error):
+            raise
         close = False
     plan.kinds = kinds if close and plan.kinds in (None, kinds) else ()
     return expected
@@ -154,7 +157,7 @@ def fuse(module: nn.Module) -> bool:
         return False
     try:
         module.__class__ = _shortened_class(kind)
-    except Exception:  # a class that does not let itself be derived from
+    except REFUSALS:  # a class that does not let itself be derived from
         return False
     module.__dict__["_plan"] = plan
     return True

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from pyxai._errors import passes_through
+
 
 class TraceError(Exception):
     """The forward cannot be written down as a graph."""
@@ -43,6 +45,8 @@ def trace(module: nn.Module, kind: type[nn.Module]) -> fx.Graph:
             output = kind.forward(shadow, *inputs)
         tracer.create_node("output", "output", (tracer.create_arg(output),), {}, type_expr=None)
     except Exception as error:  # whatever a forward may raise on inputs that are no tensors
+        if passes_through(error):
+            raise
         raise TraceError(str(error)) from error
     after = shadow.__dict__
     if before.keys() != after.keys() or any(before[key] is not after[key] for key in before):

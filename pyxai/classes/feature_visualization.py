@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pyxai._errors import argument_error, check_count, check_lengths
+from pyxai._errors import REFUSALS, argument_error, check_count, check_lengths, passes_through
 from pyxai.classes import fourier
 from pyxai.classes.feature_optimization import Looking, Optimization, Optimized, See, optimize
 from pyxai.classes.movements import make_movements
@@ -254,9 +253,9 @@ def _looking(
     for side in sides:
         try:
             found = look_at_layer(classifier, layer, _probe(classifier, side, layout))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # networks refuse sizes in every way there is
+        except REFUSALS as error:  # networks refuse sizes in every way there is
+            if passes_through(error):
+                raise
             problem = error
             continue
         if size > side:
@@ -291,9 +290,11 @@ def _format(classifier: Classifier, side: int) -> torch.memory_format:
 
 def _examine(classifier: Classifier, layer: str | None, side: int) -> None:
     """Lets the layer be known from the usual size, so that others need run only as far as it."""
-    # If it fails, so will all that follows.
-    with contextlib.suppress(ValueError, RuntimeError, AssertionError):
+    try:
         look_at_layer(classifier, layer, _probe(classifier, side, torch.contiguous_format))
+    except REFUSALS as error:  # so will all that follows
+        if passes_through(error):
+            raise
 
 
 def _photos(classifier: Classifier, images: Images, size: int) -> torch.Tensor:

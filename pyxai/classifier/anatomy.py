@@ -123,7 +123,7 @@ class Anatomy:
         return output.point.name
 
     def reached(self, classifier: Classifier, images: torch.Tensor) -> list[Output]:
-        """The tensors that the logits depend on, in order; all of them where that cannot be told."""
+        """The tensors that the logits depend on, in order; all where that cannot be told."""
         if _REACHED not in self.memo:
             noise = noise_like(images.new_zeros((1, *self.size)))
             found = reached(classifier.network, noise, self.outputs, self._score, forced=True)
@@ -151,8 +151,10 @@ class Anatomy:
         if not before or channels != self.classes:
             return output
         head = self.linear_head(classifier, probe, output.point.name)
-        identity = None if head is None else torch.eye(channels, device=head.weight.device)
-        if head is None or not torch.allclose(head.weight, identity, atol=1e-2):
+        if head is None:
+            return output
+        identity = torch.eye(channels, dtype=torch.float32, device=head.weight.device)
+        if not torch.allclose(head.weight, identity, atol=1e-2):
             return output
         earlier = before[-1]
         head = self.linear_head(classifier, probe, earlier.point.name)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyxai._errors import passes_through
 from pyxai.classifier.names import ClassNames, as_class_names
 from pyxai.images import Preprocessing, PreprocessingLike, as_preprocessing
 from pyxai.images.configs import timm_preprocessing
@@ -103,7 +104,9 @@ def _get(config: Any, name: str) -> Any:
     """An entry of a dict or an attribute of an object that may be anything."""
     try:
         return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-    except Exception:
+    except Exception as error:  # of somebody else's code
+        if passes_through(error):
+            raise
         return None
 
 

@@ -115,9 +115,7 @@ def state_of(network: nn.Module) -> tuple[tuple[int, int], ...]:
     return tuple((each.data_ptr(), each._version) for each in tensors if not each.is_inference())
 
 
-def explains(
-    head: LinearHead, features: torch.Tensor, logits: torch.Tensor
-) -> torch.Tensor:
+def explains(head: LinearHead, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Of which images a head explains the logits, `[N]`; features that are not finite tell nothing.
 
     Args:
@@ -175,7 +173,9 @@ def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
     noise = 3 * torch.randn(shape, **options)  # type: ignore[call-overload]
     noise += 4 * torch.randn((2, shape[1], 1, 1), **options) + 2  # type: ignore[call-overload]
     if not loud:
-        noise *= features.detach().float().square().mean().sqrt().cpu() / noise.square().mean().sqrt()
+        noise *= (
+            features.detach().float().square().mean().sqrt().cpu() / noise.square().mean().sqrt()
+        )
     one, two = noise.to(features)
     return torch.stack([torch.zeros_like(one), one, two, one + two, one.flip(-1, -2)])
 

@@ -100,10 +100,10 @@ def part_of_target(target: Target, part: slice, images: int) -> Target:
 
 def rows_of_target(target: Target, rows: Sequence[int], images: int) -> Target:
     """The target of the images in these places; one that is the same for all stays as it is."""
+    if isinstance(target, torch.Tensor):
+        return target[list(rows)] if target.ndim and len(target) == images else target
     if not _is_sequence(target) or (len(target) == 1 and _is_sequence(target[0])):
         return target
-    if isinstance(target, (torch.Tensor, np.ndarray)):
-        return target[list(rows)]  # type: ignore[return-value]
     if len(target) != images:
         raise _wrong_count(images, target, len(target) > 0 and _is_sequence(target[0]))
     return [target[row] for row in rows]

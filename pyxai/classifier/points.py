@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error, closest, describe
@@ -101,7 +102,8 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
         by_module.setdefault(point.module, []).append(point)
     calls = _Calls([point for point in points if point.function is not None], act)
 
-    def before(module: nn.Module, arguments: Any, named: Any) -> None:
+    # torch may leave `named` out where another thread just took its own hook away.
+    def before(module: nn.Module, arguments: Any, named: Any = None) -> None:
         # Whoever works in place changes what others hold; they must see what goes on from here.
         if threading.get_ident() == owner:
             given = first_tensor(arguments or named)
@@ -171,7 +173,7 @@ def _passed_on(act: Act, point: Point, output: Any, tensor: torch.Tensor, in_pla
         return output
     if in_place and new.shape == tensor.shape:
         # To autograd it stays what it was, as the values it needs for that are the same.
-        with torch.autograd._unsafe_preserve_version_counter(tensor):
+        with _unsafe_preserve_version_counter(tensor):
             tensor.detach_().copy_(new)
         return output
     return with_first(output, new)

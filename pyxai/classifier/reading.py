@@ -45,7 +45,7 @@ class Reading:
 
     @property
     def key(self) -> Hashable:
-        """What was found out about a model with this reading may be kept under; keeps nothing alive."""
+        """Tells readings apart, without keeping a function alive."""
         output: Any = self.output
         if callable(output):
             method = hasattr(output, "__self__") and hasattr(output, "__func__")
@@ -160,10 +160,12 @@ def pick_logits(
         for path, value in _flat(returned)
         if (found := as_logits(value, images)) is not None
     }
+    paths: list[tuple[str, ...]] = []
     for name in _NAMES:
-        for path in ((name,), (name, "0")):  # what goes by this name may be a tuple itself
-            if path in candidates:
-                return candidates[path], path, None
+        paths += [(name,), (name, "0")]  # what goes by this name may be a tuple itself
+    for path in paths:
+        if path in candidates:
+            return candidates[path], path, None
     if not candidates:
         raise _no_logits(returned, images)
     path, guess = _one_of(candidates, returned, images, classes)
@@ -256,8 +258,8 @@ def _named(returned: Any) -> Iterator[tuple[str, Any]]:
     """The parts of an output with their names."""
     if isinstance(returned, Mapping):
         yield from ((str(key), value) for key, value in returned.items())
-    elif hasattr(returned, "_fields") and isinstance(returned, tuple):
-        yield from zip(returned._fields, returned, strict=True)
+    elif isinstance(returned, tuple) and hasattr(returned, "_asdict"):  # a named one
+        yield from returned._asdict().items()
     elif isinstance(returned, (tuple, list)):
         yield from ((str(index), value) for index, value in enumerate(returned))
     elif dataclasses.is_dataclass(returned):

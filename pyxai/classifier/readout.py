@@ -83,9 +83,7 @@ def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> 
     return Readout(name, LinearHead(head.weight.clone(), head.bias.clone()))
 
 
-def _affine(
-    classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen
-) -> Readout | None:
+def _affine(classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen) -> Readout | None:
     """The layer, if the logits are an affine function of its output."""
     network, raw = classifier.network, seen.outputs[name]
     head, found = head_of(find_layer(network, name)), anatomy.examine(classifier, images)

@@ -169,5 +169,3 @@ class _Pass:
             raise _Stopped
         # The model goes on with a copy: a later in-place operation must not reach what was kept.
         return tensor.clone()
-
-

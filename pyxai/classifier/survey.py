@@ -79,7 +79,6 @@ class Output:
     function: str = ""
     consumers: list[str] = field(default_factory=list)
 
-
     @property
     def has_weights(self) -> bool:
         """Whether a layer with weights gave it."""
@@ -155,7 +154,8 @@ class Survey:
         owner, handles = threading.get_ident(), []
 
         def hooks_for(name: str) -> tuple[Any, Any]:
-            def before(module: nn.Module, arguments: Any, named: Any) -> None:
+            # torch may leave `named` out where another thread just took its own hook away.
+            def before(module: nn.Module, arguments: Any, named: Any = None) -> None:
                 if threading.get_ident() == owner:
                     self._begin(name, (arguments, named))
 
@@ -186,7 +186,7 @@ class Survey:
             self.layouts.update(self._unclear)
             for output in self.outputs:
                 if output.image:
-                    output.layout = Layout("nchw", *output.shape[2:])
+                    output.layout = Layout("nchw", output.shape[2], output.shape[3])
         self._name_points()
 
     # ---- what happens in the pass ----
@@ -237,7 +237,7 @@ class Survey:
             self.tokens |= layout is not None and layout.kind != "nchw"
 
     def function_called(self, name: str, arguments: Any, result: Any, given: list[Output]) -> None:
-        """A function of torch was called by the network; `given` are outputs among its arguments."""
+        """The network called a function of torch; `given` are outputs among its arguments."""
         self._calls[name] += 1
         self._weights += name in _WEIGHTED_FUNCTIONS and not self._in_layer_with_weights()
         tensor = first_tensor(result)
@@ -312,7 +312,9 @@ class Survey:
         if len(shape) < 3 or shape[0] != 1:
             return None
         # Once there are grids, tokens lie on one of these: latents and channels do not.
-        found = find_layout_on(shape, self._grids) if self._grids else find_layout(shape, self._size)
+        found = (
+            find_layout_on(shape, self._grids) if self._grids else find_layout(shape, self._size)
+        )
         return None if found is None else replace(found, batch_first=batch_first)
 
     def _layout_of_function(self, name: str, tensor: torch.Tensor) -> Layout | None:

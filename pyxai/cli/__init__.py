@@ -13,6 +13,7 @@ from pyxai.cli.explain import explain
 from pyxai.cli.features import features
 from pyxai.cli.gallery import gallery
 from pyxai.cli.info import info
+from pyxai.cli.layers import layers
 from pyxai.cli.novelty import novelty
 from pyxai.cli.playground import playground
 from pyxai.cli.search import search
@@ -34,6 +35,7 @@ app.command()(explain)
 app.command()(features)
 app.command()(gallery)
 app.command()(info)
+app.command()(layers)
 app.add_typer(novelty, name="novelty")
 app.add_typer(playground, name="playground")
 app.command()(shap)

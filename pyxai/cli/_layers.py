@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pyxai._errors import closest
 from pyxai.classifier import Classifier
+from pyxai.classifier.points import check_layer
 
 _LISTED = 24  # layers that an error lists
 
@@ -24,7 +25,7 @@ def check_layers(classifier: Classifier, layers: Sequence[str | None] | None, mo
     modules = classifier.network.named_modules(remove_duplicate=False)
     known = [name for name, _ in modules if name]
     for layer in layers or ():
-        if layer is None or layer in known:
+        if layer is None or layer in known or _may_exist(classifier, layer):
             continue
         hint = closest(layer, known)
         if len(known) <= _LISTED:
@@ -34,3 +35,12 @@ def check_layers(classifier: Classifier, layers: Sequence[str | None] | None, mo
             few = f", such as {', '.join(map(repr, outer))}" if len(outer) <= _LISTED else ""
             hint += f"; there are {len(known)}{few}; all: pyxai layers {model}"
         raise ValueError(f"--layer: expected a layer of {classifier.name}, got {layer!r}{hint}")
+
+
+def _may_exist(classifier: Classifier, layer: str) -> bool:
+    """Whether it may be a run of a layer or what a function gives, which a pass will show."""
+    try:
+        check_layer(classifier.network, layer)
+    except ValueError:
+        return False
+    return True

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from PIL import Image
 
 import pyxai
+from pyxai._errors import passes_through
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
@@ -133,7 +133,7 @@ def _search(classifier: Classifier, photo: Image.Image, options: dict[str, Any])
 def _is_about_size(error: Exception, mode: str) -> bool:
     """Whether another window might have done; arguments that are wrong anyway are not."""
     if isinstance(error, RuntimeError):
-        return not isinstance(error, torch.OutOfMemoryError)
+        return not passes_through(error)
     of_mode = mode in ("shared", "dense") and str(error).startswith("mode: ")
     return of_mode or str(error).startswith("window: ")
 

@@ -22,6 +22,7 @@ from pyxai.ops import cam_project, cam_project_render, cam_render
 Normalization: TypeAlias = Literal["minmax", "softmax"]
 _NETWORK = "network"  # in place of a layer, for methods that are about all of it
 
+
 class BlankMapWarning(UserWarning):
     """A map has the same value everywhere, and so shows nothing."""
 
@@ -188,7 +189,7 @@ class _Style:
 
 
 def _is_blank(maps: torch.Tensor, relu: bool) -> torch.Tensor:
-    """Which maps `[N, k, h, w]` show nothing, `[N, k]` bool: all values are equal but for rounding."""
+    """Which maps `[N, k, h, w]` show nothing, `[N, k]`: all values are equal but for rounding."""
     values = (maps.relu() if relu else maps).flatten(2)
     if not values.numel():
         return values.new_zeros(values.shape[:2], dtype=torch.bool)

@@ -140,8 +140,8 @@ class Preprocessing:
             photo: x0 or y0 below 0, x1 or y1 above the width or height.
 
         Raises:
-            ImageError: The photo cannot be opened, or would exceed `max_pixels` or `MAX_PIXELS` once
-                resized.
+            ImageError: The photo cannot be opened, or would exceed `max_pixels` or `MAX_PIXELS`
+                once resized.
             ValueError: A size that is not a pair of numbers greater than 0.
         """
         if isinstance(photo, (tuple, list)):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
+from pyxai._errors import REFUSALS, passes_through
 from pyxai.acceleration import accelerate
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
@@ -235,9 +236,9 @@ def _works(call: Callable[[], object]) -> bool:
     """Whether a network allows a call; they refuse in every way there is."""
     try:
         call()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except REFUSALS as error:
+        if passes_through(error):
+            raise
         return False
     return True
 

@@ -17,12 +17,12 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     """Up to `count` layers, from the first to the last before the head, evenly over the depth.
 
     The network is run on one image. What a function gives, and each run of a layer that runs
-    several times, counts as a layer of its own. Depth is the number of layers with weights (convolutions,
-    linear layers) that ran. At each depth the outermost module that ends there stands for it: a
-    block with its residual sum, an activation with its convolution, not the pieces. Of these, the
-    outer ones count (the stages of a network, then their blocks, then what is in the blocks) as
-    soon as there are `count` of them. The linear layers that make the logits at the end are left
-    out, and so is what the logits do not depend on, and what are logits themselves.
+    several times, counts as a layer of its own. Depth is the number of layers with weights
+    (convolutions, linear layers) that ran. At each depth the outermost module that ends there
+    stands for it: a block with its residual sum, an activation with its convolution, not the
+    pieces. Of these, the outer ones count (the stages of a network, then their blocks, then what is
+    in the blocks) as soon as there are `count` of them. The linear layers that make the logits at
+    the end are left out, and so is what the logits do not depend on, and what are logits themselves.
 
     Args:
         classifier: the model.

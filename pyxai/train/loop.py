@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from pyxai._errors import argument_error
+from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.points import find_layer
 from pyxai.classifier.reading import logits_of
@@ -221,10 +221,8 @@ class Training:
             try:
                 with borrowed(self.network):
                     call(self.network, torch.zeros(1, 3, height, width, device=self.device))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # networks refuse sizes in every way there is
-                if self.plan.crop is None:
+            except REFUSALS as error:  # networks refuse sizes in every way there is
+                if passes_through(error) or self.plan.crop is None:
                     raise
                 return None
         return self._logits(whole_boxes(sizes))

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks.habits import CLASSES
 from PIL import Image
 from torch import nn
 
 import pyxai
+from networks.habits import CLASSES
 from pyxai.classifier import anatomy, as_classifier
 from pyxai.classifier.features import pooled_features
 from pyxai.explain.cam_methods import METHODS
@@ -85,7 +85,10 @@ def cam_by(method: str) -> Callable[[Subject], Result]:
         chosen = pyxai.cam_method(method, **options)
         layer = None
         if method == "refinecam":
-            layer = [first_convolution(subject), subject.classifier.last_spatial_layer(subject.images)]
+            layer = [
+                first_convolution(subject),
+                subject.classifier.last_spatial_layer(subject.images),
+            ]
         maps = pyxai.cam(subject.model, subject.images, subject.target, method=chosen, layer=layer)
         signed = pyxai.cam(
             subject.model,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from networks.capabilities import CAPABILITIES, NAMES, Subject, differences
-from networks.habits import Habit
 from torch import nn
 
 import pyxai
+from networks.capabilities import CAPABILITIES, NAMES, Subject, differences
+from networks.habits import Habit
 from pyxai.explain.cam import BlankMapWarning
 
 # Pairs of habit and capability that are refused, with a part of the reason. The twin answers.

@@ -6,6 +6,7 @@ The table of `docs/hand_written_networks.md` is made from these by `tools/hand_w
 from __future__ import annotations
 
 import pytest
+
 from networks.capabilities import CAPABILITIES, PHOTO_CAPABILITIES, photos_in
 from networks.habits import HABITS
 from networks.matrix import REFUSALS, Cell, compare_on

@@ -16,6 +16,7 @@ from pyxai.classifier.borrow import borrowed, call, unwrap
 from pyxai.classifier.carried import class_names_of, preprocessing_of
 from pyxai.classifier.heads import LinearHead
 from pyxai.classifier.names import ClassNames
+from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
 from pyxai.classifier.reading import Output, OutputWarning, Reading, pick_logits
 from pyxai.images import Images, Preprocessing, PreprocessingLike, is_model_input, to_batch
@@ -82,9 +83,7 @@ class Classifier:
             ValueError: the model is no `nn.Module`; names that are not one for each index; a
                 preprocessing that cannot be understood, or says more than `Preprocessing` can.
         """
-        if not isinstance(model, nn.Module):
-            raise argument_error("model", "a torch.nn.Module or pyxai.Classifier", model)
-        self.model = model
+        self.model = check_model(model)
         self.class_names = class_names_of(unwrap(model), class_names)
         self.preprocessing = preprocessing_of(unwrap(model), preprocessing)
         if not (output is None or isinstance(output, (int, str)) or callable(output)):
@@ -138,6 +137,8 @@ class Classifier:
             pyxai.images.ImageError: photos that cannot be used, all of them named.
         """
         if is_model_input(images):
+            if images.is_meta or self.device.type == "meta":
+                check_numbers(self.network, images)
             return images.to(self.device)
         return to_batch(images, self.preprocessing, device=self.device, dtype=self.dtype)
 
@@ -219,7 +220,7 @@ class Classifier:
         with borrowed(self.network):
             return anatomy.record(self, inputs, names, stop=True).layers
 
-    def last_spatial_layer(self, images: Images) -> str:
+    def last_spatial_layer(self, images: Images, target: Target = None) -> str:
         """The layer that maps are made from by default: the last one with spatial positions.
 
         Its output is a map `[N, C, h, w]` or `[N, h, w, C]`, or tokens `[N, T, C]` of patches and
@@ -228,11 +229,15 @@ class Classifier:
         functions follow the last module, it is what they give: "relu before pool". Found by running
         the model once or twice, and kept; see `pyxai.classifier.anatomy`.
 
+        Args:
+            images: see `to_input`.
+            target: a function of the outputs, if it is its scores that the layer must matter to.
+
         Raises:
             ValueError: the network has none.
         """
         inputs = self.to_input(images)
-        return anatomy.examine(self, inputs).layer(self, inputs)
+        return anatomy.examine(self, inputs).layer(self, inputs, target)
 
     def linear_head(self, images: Images, layer: str) -> LinearHead | None:
         """The head after a layer if it is the mean over positions and linear layers, else None."""

@@ -6,9 +6,11 @@ keeping it alive. What is kept is dropped as soon as a module was exchanged.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,12 @@ from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier import recording
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import last_that_matters, noise_like, reached
-from pyxai.classifier.heads import FoundHead, LinearHead, find_head, read_head
+from pyxai.classifier.heads import FoundHead, LinearHead, Rest, find_head, read_head, state_of
 from pyxai.classifier.layout import Layout, find_layout
-from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.nested import first_tensor, tensors_in
+from pyxai.classifier.odd_models import check_numbers, quantized_hint
 from pyxai.classifier.points import Point, find_layer
-from pyxai.classifier.reading import Reading
+from pyxai.classifier.reading import Reading, key_of
 from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork
 from pyxai.classifier.survey import Output, Survey
 
@@ -32,6 +35,14 @@ if TYPE_CHECKING:
 
 _REACHED = "on the way to the logits"
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
+
+
+@dataclass(frozen=True)
+class _KnownHead:
+    """What was found after a layer; that nothing was, holds for one state of the weights."""
+
+    found: FoundHead | None
+    state: tuple[tuple[int, int], ...]
 
 
 @dataclass
@@ -67,7 +78,7 @@ class Anatomy:
     _most: tuple[int, int]
     _layer: str | None = None  # None also as long as nobody asked
     memo: dict[Any, Any] = field(default_factory=dict)
-    _heads: dict[str, FoundHead | None] = field(default_factory=dict)
+    _heads: dict[str, _KnownHead] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def candidates(self) -> list[Output]:
@@ -101,12 +112,14 @@ class Anatomy:
         own = next((known for known, each in network.named_modules() if each is module), name)
         return replace(self.points.get(own, Point(name, name)), name=name)
 
-    def layer(self, classifier: Classifier, images: torch.Tensor) -> str:
+    def layer(self, classifier: Classifier, images: torch.Tensor, target: Any = None) -> str:
         """The name of the last spatial layer; see `Classifier.last_spatial_layer`.
 
         Raises:
             ValueError: there is none.
         """
+        if callable(target):
+            return self._layer_for(classifier, images, target)
         if self._layer is not None:
             return self._layer
         # Of the size that the layouts of the candidates are of.
@@ -122,6 +135,21 @@ class Anatomy:
             self._layer = output.point.name
         return output.point.name
 
+    def _layer_for(
+        self, classifier: Classifier, images: torch.Tensor, target: Callable[[Any], torch.Tensor]
+    ) -> str:
+        """The last layer that the scores of a function depend on; it may read any output."""
+        key = key_of(target)
+        if key not in self.memo:
+            usual = self.layer(classifier, images)
+            probe = images.new_zeros((1, *self.size))
+            found, certain = last_that_matters(
+                classifier.network, probe, self.candidates(), lambda returned: target(returned)
+            )
+            self.memo[key] = found.point.name if certain else usual
+        name: str = self.memo[key]
+        return name
+
     def reached(self, classifier: Classifier, images: torch.Tensor) -> list[Output]:
         """The tensors that the logits depend on, in order; all where that cannot be told."""
         if _REACHED not in self.memo:
@@ -132,14 +160,17 @@ class Anatomy:
         return [each for each in self.outputs if each.point.name in self.memo[_REACHED]]
 
     def _score(self, returned: Any) -> torch.Tensor:
-        """The logits of one image; of a network that gives embeddings, these."""
+        """The logits of one image; of a network that gives none, what it gives."""
         try:
             return self.reading.logits(returned, 1)
         except ValueError:
             found = first_tensor(returned)
-            if found is None or not found.is_floating_point():
+            if found is not None and found.is_floating_point():
+                return found
+            some = [each.flatten() for each in tensors_in(returned) if each.is_floating_point()]
+            if not some:
                 raise
-            return found
+            return torch.cat([each.float() for each in some])
 
     def _before_class_maps(
         self, classifier: Classifier, probe: torch.Tensor, output: Output, before: list[Output]
@@ -168,45 +199,55 @@ class Anatomy:
         Judged by numbers (`pyxai.classifier.heads`). The weights are read afresh at each call.
         """
         network = classifier.network
-        found = self._heads.get(layer)
-        head = None if found is None else read_head(network, found)
-        if layer not in self._heads or (found is not None and head is None):
-            found = self._find_head(classifier, _probe(images), layer)
-            head = None if found is None else read_head(network, found)
-            with self._lock:
-                self._heads[layer] = found
+        known = self._heads.get(layer)
+        if known is None or (known.found is None and known.state != state_of(network)):
+            known = self._find_head(classifier, images, layer)
+        head = None if known.found is None else read_head(network, known.found)
+        if known.found is not None and head is None:  # it has to be measured anew
+            known = self._find_head(classifier, images, layer)
+            head = None if known.found is None else read_head(network, known.found)
         return head
 
-    def forget_head(self, layer: str) -> None:
-        """Drops what is known of the head after a layer, as it was seen to be no longer true."""
-        with self._lock:
-            self._heads.pop(layer, None)
+    def _find_head(self, classifier: Classifier, images: torch.Tensor, layer: str) -> _KnownHead:
+        """Looks for a linear head on noise, bright and dark: not on the images of this call.
 
-    def _find_head(
-        self, classifier: Classifier, probe: torch.Tensor, layer: str
-    ) -> FoundHead | None:
+        What is found must not depend on which of them came first; whether it holds for an image is
+        seen when it is used.
+        """
         network, point = classifier.network, self.point(classifier.network, layer)
-        noise = noise_like(probe)
-        rests, scale = [], 0.0
+        noise = noise_like(images.new_zeros((1, *self.size)))
+        found = None
         with borrowed(network):
-            for image in (noise + 1, noise - 1, probe):
-                found = recording.record(network, image, [point])
-                raw = found.layers[layer]
-                try:
-                    layout = self.layout(image, layer, raw)
-                    logits = self.reading.logits(found.output, len(image))
-                except ValueError:
-                    return None
-                known, scale = (image, raw, logits), float(logits.abs().max())
-                rest = RestOfNetwork(network, point, layout, self.reading.logits, known)
-                rests.append(_features_to_logits(rest, layout, self.reading, image, raw))
-            try:
+            tried = [self._rest(network, point, one) for one in (noise, noise + 1, noise - 1)]
+            rests = [each for each in tried if each is not None and math.isfinite(each.scale)]
+            if not rests:  # noise makes no numbers: it takes roots, or logarithms
+                some = self._rest(network, point, _probe(images))
+                rests = [] if some is None else [some]
+            if rests:
                 loud = self.reading.activation is None
-                *others, rest = rests
-                features = layout.features(raw)
-                return find_head(network, features, rest, others, scale=scale, loud=loud)
-            except CannotRunRestError:
-                return None
+                with contextlib.suppress(CannotRunRestError):
+                    found = find_head(network, rests[0], rests[1:], loud=loud)
+        known = _KnownHead(found, state_of(network))
+        with self._lock:
+            self._heads[layer] = known
+        return known
+
+    def _rest(self, network: nn.Module, point: Point, image: torch.Tensor) -> Rest | None:
+        """What follows a layer, in a pass of one image; None if it gives no features or logits."""
+        found = recording.record(network, image, [point])
+        raw = found.layers[point.name]
+        try:
+            layout = self.layout(image, point.name, raw)
+            logits = self.reading.logits(found.output, 1)
+        except ValueError:
+            return None
+        rest = RestOfNetwork(network, point, layout, self.reading.logits, (image, raw, logits))
+
+        def run(features: torch.Tensor) -> torch.Tensor:
+            output = rest(layout.restore(features, raw), image)
+            return self.reading.logits(output, len(features))
+
+        return Rest(run, layout.features(raw), float(logits.abs().max()))
 
     def layout(self, images: torch.Tensor, layer: str, output: torch.Tensor) -> Layout:
         """How the raw output of a layer for these images holds their positions.
@@ -322,6 +363,7 @@ def forget(network: nn.Module) -> None:
 def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False) -> Anatomy:
     """Runs one image through the network and looks at all that it gives; see `examine`."""
     network, probe = classifier.network, _probe(images)
+    check_numbers(network, probe)
     survey = Survey(network, (probe.shape[-2], probe.shape[-1]))
     reading = classifier.reading
     complete, classes, guess = True, None, None
@@ -341,6 +383,7 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
         "expected a network with a layer whose output is [N, C, h, w], [N, h, w, C] or tokens "
         f"[N, T, C] with more than one position for an input {[*probe.shape]}, found none; its "
         f"last layers give: {', '.join(survey.last) or 'nothing that can be observed'}{hint}"
+        f"{quantized_hint(network)}"
     )
     points = {}
     for name, runs in survey.runs.items():
@@ -384,16 +427,6 @@ def _modules_of(network: nn.Module) -> Iterator[nn.Module]:
 def _probe(images: torch.Tensor) -> torch.Tensor:
     """One image; an empty batch has none, and any will do."""
     return images[:1] if len(images) else images.new_zeros((1, *images.shape[1:]))
-
-
-def _features_to_logits(
-    rest: RestOfNetwork, layout: Layout, reading: Reading, image: torch.Tensor, raw: torch.Tensor
-) -> Any:
-    def run(features: torch.Tensor) -> torch.Tensor:
-        output = rest(layout.restore(features, raw), image)
-        return reading.logits(output, len(features))
-
-    return run
 
 
 def _each(choose: Any, one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

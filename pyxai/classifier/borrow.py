@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import REFUSALS, passes_through
+from pyxai.classifier import odd_models
 
 
 @dataclass
@@ -92,21 +93,13 @@ def call(model: nn.Module, images: torch.Tensor, *, ours: bool = False) -> Any:
         ours: whether they may be changed, as nobody needs them afterwards.
 
     Raises:
-        ValueError: the input has another number of channels or another dtype than the model.
+        ValueError: the input has another number of channels or another dtype than the model, or
+            the model is of a kind that needs a wrap (`pyxai.classifier.odd_models`).
     """
     try:
         return model(images if ours else images.clone())
-    except RuntimeError as error:
-        parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-        if (
-            parameter is not None
-            and parameter.dtype != images.dtype
-            and not torch.is_autocast_enabled(images.device.type)
-        ):
-            name = str(parameter.dtype).removeprefix("torch.")
-            raise argument_error("images", f"dtype {name}, the model's", images) from error
-        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and images.ndim == 4 and images.shape[1] != first.in_channels:
-            expected = f"a tensor [N, {first.in_channels}, H, W]"
-            raise argument_error("images", expected, images) from error
-        raise
+    except REFUSALS as error:
+        words = None if passes_through(error) else odd_models.in_words(model, images, error)
+        if words is None:
+            raise
+        raise words from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -152,7 +153,9 @@ def _gradients(
         return passed
 
     generator = torch.Generator().manual_seed(0)
+    # Noise may run a layer less often than the image did: each run is looked at, the last counts.
     points = [output.point for output in outputs]
+    points = [replace(point, run=1) if point.last else point for point in points]
     with borrowed(network), mode or nullcontext(), at_points(network, points, pass_on):
         returned = call(network, noise)
         with torch.enable_grad():

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from pyxai.classifier.points import find_layer
-
-Rest: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""Features `[m, C, h, w]` -> logits `[m, K]`: what follows the layer."""
 
 _AT_ONCE = 1 << 24  # numbers of the features that are given at a time
 
@@ -36,6 +32,21 @@ class LinearHead:
     bias: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """What follows a layer, in a pass of one image.
+
+    Attributes:
+        run: features `[m, C, h, w]` -> logits `[m, K]`.
+        features: of the image, `[1, C, h, w]`.
+        scale: the largest logit that the network gave for it.
+    """
+
+    run: Callable[[torch.Tensor], torch.Tensor]
+    features: torch.Tensor
+    scale: float
+
+
 @dataclass(frozen=True)
 class FoundHead:
     """What was found out about the head after a layer.
@@ -51,27 +62,20 @@ class FoundHead:
 
 
 def find_head(
-    network: nn.Module,
-    features: torch.Tensor,
-    rest: Rest,
-    others: Sequence[Rest] = (),
-    scale: float = 1.0,
-    loud: bool = True,
+    network: nn.Module, rest: Rest, others: Sequence[Rest] = (), *, loud: bool = True
 ) -> FoundHead | None:
     """The linear head after a layer, None if it is of another kind.
 
     Args:
         network: whose parameters may be the weights.
-        features: of one image at the layer, `[1, C, h, w]`; they set the scale.
-        rest: what follows the layer.
-        others: the same, in the middle of passes with other images: what it gives must not depend
-            on these.
-        scale: the largest logit that the network gave for the image.
+        rest: what follows the layer, in a pass of one image.
+        others: the same in passes of other images: what it gives must not depend on these.
         loud: whether features may be much larger than the image's. Not where logits are taken back
             from probabilities, which are soon 0 or 1.
     """
+    features = rest.features
     probes = _probes(features, loud)
-    logits = rest(probes).float()
+    logits = rest.run(probes).float()
     means = probes.float().mean(dim=(2, 3))
     largest = max(float(logits.abs().max()), 1e-30)
     allowed = tolerance(features.dtype) * largest
@@ -80,9 +84,9 @@ def find_head(
     if not affine or not bool(torch.isfinite(logits).all()):
         return None
     for other in others:
-        beside = other(probes).float()
+        beside = other.run(probes).float()
         # Without features of ours that drown it, what another image brings shows.
-        own = tolerance(features.dtype) * scale + 1e-6
+        own = tolerance(features.dtype) * max(rest.scale, other.scale) + 1e-6
         if not _close(beside, logits, allowed) or not _close(beside[0], zero, own):
             return None
     for name, module in reversed(list(network.named_modules())):
@@ -91,7 +95,7 @@ def find_head(
             continue
         if _close(means @ head.weight.T + head.bias, logits, allowed):
             return FoundHead(str(name))
-    head = _measured(features, rest)
+    head = _measured(features, rest.run)
     if not _close(means @ head.weight.T + head.bias, logits, allowed):
         return None
     return FoundHead(None, (head, state_of(network)))
@@ -180,18 +184,18 @@ def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
     return torch.stack([torch.zeros_like(one), one, two, one + two, one.flip(-1, -2)])
 
 
-def _measured(features: torch.Tensor, rest: Rest) -> LinearHead:
+def _measured(features: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> LinearHead:
     """The weights of a head that is known to be affine: what each channel alone brings."""
     channels = features.shape[1]
     positions = features.shape[2:]
-    bias = rest(features.new_zeros((1, channels, *positions)))[0].float()
+    bias = run(features.new_zeros((1, channels, *positions)))[0].float()
     step = max(1, _AT_ONCE // (channels * positions.numel()))
     columns = []
     for start in range(0, channels, step):
         some = torch.arange(start, min(start + step, channels), device=features.device)
         single = features.new_zeros((len(some), channels, *positions))
         single[torch.arange(len(some), device=features.device), some] = 1
-        columns.append(rest(single).float() - bias)
+        columns.append(run(single).float() - bias)
     return LinearHead(torch.cat(columns).T.contiguous(), bias)
 
 

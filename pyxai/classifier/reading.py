@@ -20,7 +20,15 @@ Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
 _NAMES = ("logits", "out")  # Hugging Face, torchvision's segmentation
 _NO_LOGITS = ("loss", "hidden", "attention", "embed", "feature", "pool")
-_HINT = "for any other output pass target as a function outputs -> scores [N]"
+_EMBEDDING = (
+    "the model returns rows of length 1, an embedding, whose numbers are taken for logits of "
+    "classes. Pass target as a function outputs -> scores [N], or a module that compares the "
+    "embedding with those of classes (docs/your_model.md); class_names say that they are logits"
+)
+_HINT = (
+    "for any other output (boxes, masks, embeddings) pass target as a function outputs -> scores "
+    "[N]; docs/your_model.md has examples"
+)
 
 
 class OutputWarning(UserWarning):
@@ -46,11 +54,7 @@ class Reading:
     @property
     def key(self) -> Hashable:
         """Tells readings apart, without keeping a function alive."""
-        output: Any = self.output
-        if callable(output):
-            method = hasattr(output, "__self__") and hasattr(output, "__func__")
-            output = (weakref.WeakMethod if method else weakref.ref)(output)
-        return output, self.classes
+        return key_of(self.output), self.classes
 
     def logits(self, returned: Any, images: int | None) -> torch.Tensor:
         """The logits `[N, K]` in what the model returned for N images, with their graph.
@@ -114,6 +118,16 @@ class Reading:
         return self.labels or logits.shape[1] == 1
 
 
+def key_of(value: Any) -> Hashable:
+    """What to know a value by; a function is not kept alive by it."""
+    known: Hashable = value
+    if not callable(value):
+        return known
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        return weakref.WeakMethod(value)
+    return weakref.ref(value)
+
+
 def logits_of(returned: Any, images: int | None = None) -> torch.Tensor:
     """The logits `[N, K]` in what a model of which nothing is known returned.
 
@@ -154,7 +168,7 @@ def pick_logits(
         found = as_logits(returned, images)
         if found is None:
             raise _no_logits(returned, images)
-        return found, None, None
+        return found, None, _EMBEDDING if classes is None and is_embedding(found) else None
     candidates = {
         path: found
         for path, value in _flat(returned)
@@ -222,6 +236,15 @@ def is_probabilities(logits: torch.Tensor) -> bool:
     return bool((values >= 0).all() & ((sums - 1).abs() <= tolerance).all())
 
 
+def is_embedding(logits: torch.Tensor) -> bool:
+    """Whether rows `[N, K]` all have the length 1, as embeddings have that are compared."""
+    if logits.shape[1] < 3 or not len(logits):
+        return False
+    lengths = logits.detach().float().norm(dim=1)
+    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 1e-2
+    return bool(((lengths - 1).abs() <= tolerance).all()) and not is_probabilities(logits)
+
+
 def before_activation(values: torch.Tensor, activation: Activation) -> torch.Tensor:
     """Logits of which these values are the softmax or sigmoid; clamped where they are 0 or 1."""
     tiny = torch.finfo(values.dtype).tiny
@@ -272,7 +295,10 @@ def _named(returned: Any) -> Iterator[tuple[str, Any]]:
 def _flat(
     returned: Any, path: tuple[str, ...] = (), depth: int = 2
 ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+    several = isinstance(returned, (tuple, list))
     for name, value in _named(returned):
+        if several and isinstance(value, Mapping):
+            continue  # what a detector says of each image
         if isinstance(value, torch.Tensor):
             yield (*path, name), value
         elif depth and value is not None:

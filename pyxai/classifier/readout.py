@@ -15,7 +15,7 @@ from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import noise_like
 from pyxai.classifier.features import pooled
-from pyxai.classifier.heads import LinearHead, find_head, head_of, is_linear
+from pyxai.classifier.heads import LinearHead, Rest, find_head, head_of, is_linear
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import find_layer
@@ -90,7 +90,7 @@ def _affine(classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen
     if head is None or raw.ndim != 2 or len(raw) < len(images):
         return None
 
-    def rest_of(row: int) -> Any:
+    def rest_of(row: int) -> Rest:
         image, given = images[row : row + 1], raw[row : row + 1]
         known = (image, given, found.reading.logits(call(network, image), 1))
         rest = RestOfNetwork(network, point, _VECTORS, found.reading.logits, known)
@@ -98,14 +98,12 @@ def _affine(classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen
         def run(features: torch.Tensor) -> torch.Tensor:
             return found.reading.logits(rest(features[:, :, 0, 0], image), len(features))
 
-        return run, float(known[2].abs().max())
+        return Rest(run, given[:, :, None, None], float(known[2].abs().max()))
 
     with borrowed(network):
         point = found.point(network, name)
-        run, scale = rest_of(0)
-        others = [rest_of(row)[0] for row in range(1, len(images))]
         try:
-            after = find_head(network, raw[:1, :, None, None], run, others, scale=scale)
+            after = find_head(network, rest_of(0), [rest_of(n) for n in range(1, len(images))])
         except CannotRunRestError:
             return None
         if after is None:

@@ -95,7 +95,7 @@ def cam(
     methods, many_methods = _methods(method)
     style = _Style(output_size(size, inputs), normalize, relu, report is not None)
     style.check(methods)
-    layers, many_layers = _layers(layer, methods, classifier, inputs)
+    layers, many_layers = _layers(layer, methods, classifier, inputs, target)
     per_layer = many_layers and not all(each.fuses for each in methods.values())
     if out is not None and (many_methods or per_layer):
         raise argument_error("out", "None for lists of methods or layers", out)
@@ -331,6 +331,7 @@ def _layers(
     methods: dict[str, CamMethod],
     classifier: Classifier,
     inputs: torch.Tensor,
+    target: Target,
 ) -> tuple[list[str], bool]:
     """The layers to look at, and whether a list was asked for."""
     many = layer is not None and not isinstance(layer, str)
@@ -339,7 +340,7 @@ def _layers(
     if not any(each.layer for each in methods.values()):
         return [], False
     if layer is None:
-        return [classifier.last_spatial_layer(inputs)], False
+        return [classifier.last_spatial_layer(inputs, target)], False
     return list(dict.fromkeys(_listed(layer))), many
 
 

@@ -322,12 +322,9 @@ def gather_groups(
     heads = _heads(classifier, inputs, target, layers)
     evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
     everything = list(range(len(inputs)))
-    if bool(_explained(evidence, heads).all()):
-        return [(everything, evidence)]
-    for layer in layers:  # trained on or exchanged since?
-        anatomy.examine(classifier, inputs).forget_head(layer)
-    heads = _heads(classifier, inputs, target, layers)
     explained = _explained(evidence, heads)
+    if bool(explained.all()):
+        return [(everything, evidence)]
     groups = []
     for holds in (True, False):
         some = torch.nonzero(explained == holds).flatten().tolist()

@@ -15,6 +15,7 @@ from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, Target, anatomy
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
+from pyxai.classifier.odd_models import quantized_hint
 from pyxai.classifier.points import Point
 from pyxai.classifier.reading import Reading
 from pyxai.classifier.recording import record
@@ -119,10 +120,13 @@ class Forward:
         found: list[list[torch.Tensor]] = [[] for _ in layers]
         outputs = [self.raw[name] for name in layers]
         for score in sums_of(scores):
-            each = torch.autograd.grad(score, outputs, retain_graph=True, allow_unused=True)
+            each: Sequence[torch.Tensor | None] = torch.autograd.grad(
+                score, outputs, retain_graph=True, allow_unused=True
+            )
             for name, gradient, kept in zip(layers, each, found, strict=True):
                 if gradient is None:
-                    raise argument_error("layer", "one that the scores depend on", name)
+                    expected = f"one that the scores depend on{quantized_hint(self.network)}"
+                    raise argument_error("layer", expected, name)
                 kept.append(gradient)
         for name, kept in zip(layers, found, strict=True):
             if len(scores) and not any(bool(gradient.any()) for gradient in kept):

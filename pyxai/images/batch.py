@@ -79,6 +79,8 @@ def _hint(images: torch.Tensor) -> str:
         return "; photos are uint8, model input is floating-point"
     if images.ndim == 3:
         return "; add the batch axis with images[None]"
+    if images.ndim == 5:
+        return "; video and volumes are not images (docs/your_model.md says what can be done)"
     return ""
 
 

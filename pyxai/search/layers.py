@@ -21,8 +21,8 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     (convolutions, linear layers) that ran. At each depth the outermost module that ends there
     stands for it: a block with its residual sum, an activation with its convolution, not the
     pieces. Of these, the outer ones count (the stages of a network, then their blocks, then what is
-    in the blocks) as soon as there are `count` of them. The linear layers that make the logits at
-    the end are left out, and so is what the logits do not depend on, and what are logits themselves.
+    in the blocks) as soon as there are `count` of them. Left out are the linear layers that make
+    the logits at the end, what the logits do not depend on, and what are logits themselves.
 
     Args:
         classifier: the model.

@@ -303,19 +303,38 @@ def test_a_task_of_ones_own(net, images):
 
 
 def test_nan_names_step_and_term(images):
-    net = Breaks(random_net(), calls=6, nan=True)  # two of which try a memory layout
+    net = Breaks(random_net(), calls=8, nan=True)  # some look at the network first
     with pytest.raises(ValueError, match=r"losses: .*'target probability' at step 4, in masks \[0"):
         undesirable_pixels(net, images, **SMALL)
 
 
-def test_a_model_without_a_graph_is_refused(net, images):
+def test_a_model_without_a_graph(net, images):
+    """Under no_grad the network still has derivatives; a rounded one has none."""
+
     class Frozen(nn.Module):
         def forward(self, x):
             with torch.no_grad():
                 return net(x)
 
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return (net(x) * 64).to(torch.int32).to(torch.float32)
+
+    expected = undesirable_pixels(net, images, **SMALL)
+    assert torch.equal(undesirable_pixels(Frozen(), images, **SMALL).mask, expected.mask)
     with pytest.raises(ValueError, match="model: expected logits that depend on the images"):
-        undesirable_pixels(Frozen(), images, **SMALL)
+        undesirable_pixels(Rounded(), images, **SMALL)
+
+
+def test_a_network_with_one_output(images):
+    """Its probability is the sigmoid of its logit, and rises."""
+    net = random_net(classes=1)
+    found = undesirable_pixels(net, images, **{**SMALL, "steps": 30}, l1_weight=0.0, tv_weight=0.0)
+    assert torch.allclose(found.before, net(images).detach().sigmoid()[:, 0], atol=1e-5)
+    assert bool((found.after > found.before - 1e-4).all())
+    two = pyxai.Classifier(net, class_names=["other", "thing"])
+    both = undesirable_pixels(two, images, "thing", **SMALL)
+    assert torch.allclose(both.before, found.before, atol=1e-5)
 
 
 def test_outcome_by_hand():

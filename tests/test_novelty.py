@@ -140,7 +140,7 @@ def test_networks_without_a_last_linear_layer(images):
     clf = classifier_of(Squeezed())
     assert find_readout(clf, images[:2]) is None
     detector = NoveltyDetector(clf, **FEW).fit(images)
-    assert detector.layer_ == "last"
+    assert detector.layer_ == "relu before mean"
     assert np.isfinite(
         NoveltyDetector(clf, method="energy").fit(images).score_samples(images)
     ).all()

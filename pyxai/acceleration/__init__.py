@@ -129,6 +129,7 @@ def accelerate(
             result,
             class_names=model.class_names,
             preprocessing=model.preprocessing,
+            output=model.output,
             name=model.name,
         )
     module: nn.Module = result

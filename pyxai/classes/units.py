@@ -80,7 +80,8 @@ def features_of(
     single = raw.ndim == 2 or (raw.ndim == 4 and raw.shape[2:] == (1, 1))
     if single and len(raw) == len(inputs) and raw.is_floating_point():
         return raw.reshape(*raw.shape[:2], 1, 1), Layer(name, raw.shape[1], None, (1, 1))
-    layout = anatomy.examine(classifier, inputs).layout(inputs, str(name), raw)
+    known = anatomy.examine(classifier, inputs, partial=True)
+    layout = known.layout(inputs, str(name), raw)
     features = layout.features(raw)
     return features, Layer(name, features.shape[1], layout, (layout.height, layout.width))
 

@@ -73,7 +73,7 @@ def pooled(
         return raw.float()
     if raw.ndim == 4 and raw.shape[2:] == (1, 1) and len(raw) == len(inputs):
         return raw.float().flatten(1)
-    layout = anatomy.examine(classifier, inputs).layout(inputs, layer, raw)
+    layout = anatomy.examine(classifier, inputs, partial=True).layout(inputs, layer, raw)
     features = layout.features(raw).float()
     if pooling == "average":
         return features.mean(dim=(2, 3))

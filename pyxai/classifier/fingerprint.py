@@ -26,5 +26,6 @@ def identity(classifier: Classifier) -> str:
 
     Of weights and buffers, preprocessing and class names.
     """
-    steps, names = classifier.preprocessing, classifier.class_names
-    return f"{fingerprint(classifier.network)} {steps!r} {names!r}"
+    steps, names, output = classifier.preprocessing, classifier.class_names, classifier.output
+    said = "" if output is None else f" {getattr(output, '__qualname__', repr(output))}"
+    return f"{fingerprint(classifier.network)} {steps!r} {names!r}{said}"

@@ -11,8 +11,10 @@ from torch import nn
 
 from pyxai.classes.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
+from pyxai.classifier.anatomy import examine
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.nested import first_tensor
+from pyxai.classifier.points import find_layer
 from pyxai.classifier.survey import watching
 from pyxai.playground.writing import SiteFolder
 
@@ -75,7 +77,27 @@ def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
 
     with borrowed(network), watching(network, look):
         logits = classifier.logits(probe)
-    return Anatomy(tuple(found.values()), logits.shape[1], probe)
+    return Anatomy(_with_points(classifier, probe, found, layers), logits.shape[1], probe)
+
+
+def _with_points(
+    classifier: Classifier, probe: torch.Tensor, found: dict[str, Module], layers: Sequence[str]
+) -> tuple[Module, ...]:
+    """The modules, and what else is searched: runs of layers and what functions give."""
+    modules = list(found.values())
+    outputs = examine(classifier, probe).outputs
+    names = [output.point.name for output in outputs]
+    for name in layers:
+        if name in found or name not in names:
+            continue
+        at = names.index(name)
+        point, size = outputs[at].point, outputs[at].shape[1:]
+        kind = point.function or type(find_layer(classifier.network, point.module)).__name__
+        listed = [module.name for module in modules]
+        after = next((each for each in names[at:] if each in listed), None)
+        place = len(modules) if after is None else listed.index(after)
+        modules.insert(place, Module(name, kind, 0, 0, size))
+    return tuple(modules)
 
 
 def write_anatomy(

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.reading import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
 from pyxai.train.photo_batches import normalised_batch, one_ahead
 from pyxai.train.photo_set import PhotoSet
@@ -31,6 +31,7 @@ def logits_of_photos(
     progress: bool = True,
     description: str = "validation",
     mirrored: torch.Tensor | None = None,
+    reading: Reading | None = None,
     read: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The logits of a box of each photo, float32 `[n, K]` on the CPU.
@@ -47,6 +48,7 @@ def logits_of_photos(
         progress: False shows no bar.
         description: of the bar.
         mirrored: `[n]` bool, which photos are turned left to right.
+        reading: where the logits are in what the network returns.
         read: images to other rows `[b, F]` that are wanted in place of logits.
     """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -58,7 +60,8 @@ def logits_of_photos(
         chunks += torch.split(torch.tensor(places), most)
 
     device = next(network.parameters()).device
-    run = read or (lambda images: logits_of(call(network, images)))
+    reading = Reading() if reading is None else reading
+    run = read or (lambda images: reading.logits(call(network, images), len(images)))
     result: torch.Tensor | None = None
     batches = one_ahead(
         lambda places: normalised_batch(photos, places, boxes, preprocessing, mirrored), chunks

@@ -15,6 +15,7 @@ from torch import nn
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
+from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
 from pyxai.train.augment import Augment, augmentation_of
 from pyxai.train.checkpoint import Checkpoint
@@ -142,7 +143,11 @@ def fine_tune(
             classifier, size, plan, len(names), keep=known is None or known == names
         )
         preprocessing = classifier.preprocessing
-        features = frozen_features(network, place, train, held_out, preprocessing, plan, progress)
+        # With the new head, the output with one column for each class has the logits.
+        reading = Reading(classifier.output, len(names))
+        features = frozen_features(
+            network, place, train, held_out, preprocessing, plan, progress, reading
+        )
         run = Training(
             network,
             train,
@@ -150,6 +155,7 @@ def fine_tune(
             preprocessing,
             plan,
             head=place,
+            reading=reading,
             features=features,
             progress=progress,
         )
@@ -210,7 +216,7 @@ def _prepared(
     network = copy.deepcopy(classifier.network).float()
     network.zero_grad(set_to_none=True)
     try:
-        anatomy = anatomy_of(network, size)
+        anatomy = anatomy_of(network, size, classifier.reading)
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())[:200]
         expected = f"a size that the network takes ({said})"
@@ -259,7 +265,11 @@ def _result(run: Training, classifier: Classifier, names: tuple[str, ...], place
     metrics = metrics_of(judged, labels)
     return FineTuned(
         Classifier(
-            run.network, class_names=names, preprocessing=preprocessing, name=classifier.name
+            run.network,
+            class_names=names,
+            preprocessing=preprocessing,
+            output=classifier.output,
+            name=classifier.name,
         ),
         tuple(run.history),
         run.plan.epochs if run.best is None else run.best.epoch,

@@ -10,7 +10,7 @@ from torch import nn
 
 from pyxai.classifier.borrow import call
 from pyxai.classifier.points import find_layer
-from pyxai.classifier.reading import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
 from pyxai.train.evaluation import logits_of_photos
 from pyxai.train.photo_batches import whole_boxes
@@ -51,6 +51,7 @@ def frozen_features(
     preprocessing: Preprocessing,
     plan: Plan,
     progress: bool,
+    reading: Reading,
 ) -> FrozenFeatures | None:
     """The features, where they can be kept and that saves time; else None.
 
@@ -73,7 +74,7 @@ def frozen_features(
     photos = versions * len(train) + len(held_out)
 
     def read(images: torch.Tensor) -> torch.Tensor:
-        logits = logits_of(call(network, images))
+        logits = reading.logits(call(network, images), len(images))
         features = entered[0] if entered else images
         alone = features.ndim == 2 and len(features) == len(images)
         if not alone or features.shape[1] * 4 * photos > FEATURE_BYTES:

@@ -13,7 +13,7 @@ from pyxai._errors import argument_error
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import find_layer
-from pyxai.classifier.reading import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.classifier.survey import watching
 from pyxai.zoo.head import HeadKind, HeadSpec, MlpHead, put_head, vectors
 
@@ -43,7 +43,9 @@ class Anatomy:
     convolutional: bool = False
 
 
-def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
+def anatomy_of(
+    network: nn.Module, size: tuple[int, ...], reading: Reading | None = None
+) -> Anatomy:
     """Runs a network once on noise of a size (height, width), and says what it is made of.
 
     The head is the last layer with weights that runs, if it is linear and gives what the network
@@ -67,7 +69,7 @@ def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, *size, generator=generator).to(next(network.parameters()).device)
     with borrowed(network), watching(network, watch):
-        output = _main_output(call(network, images))
+        output = _main_output(call(network, images), reading or Reading())
     features, layers = vectors(output), tuple(names)
     count = features.shape[1]
     name, module, given = last[0] if last else ("", None, None)
@@ -92,10 +94,10 @@ def anatomy_of(network: nn.Module, size: tuple[int, ...]) -> Anatomy:
     return Anatomy(layers, None, count, 0)
 
 
-def _main_output(output: Any) -> Any:
+def _main_output(output: Any, reading: Reading) -> Any:
     """The logits where the network returns some, else the tensor that its output is about."""
     try:
-        return logits_of(output)
+        return reading.logits(output, 1)
     except ValueError:
         return output if first_tensor(output) is None else first_tensor(output)
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.points import find_layer
-from pyxai.classifier.reading import logits_of
+from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
 from pyxai.train.augment import random_moves
 from pyxai.train.evaluation import logits_of_photos, metrics_of
@@ -74,12 +74,14 @@ class Training:
         plan: Plan,
         *,
         head: str,
+        reading: Reading | None = None,
         features: FrozenFeatures | None = None,
         progress: bool = True,
     ) -> None:
         self.network, self.train, self.held_out, self.plan = network, train, held_out, plan
         self.preprocessing, self.features, self.progress = preprocessing, features, progress
         self.head = find_layer(network, head)
+        self.reading = Reading() if reading is None else reading
         self.device = next(network.parameters()).device
         self.generator = torch.Generator().manual_seed(plan.seed)
         trained = [each for each in network.parameters() if each.requires_grad]
@@ -196,7 +198,7 @@ class Training:
         if self.features is not None:
             logits: torch.Tensor = self.head(inputs)
         else:
-            logits = logits_of(call(self.network, inputs))
+            logits = self.reading.logits(call(self.network, inputs), len(inputs))
         loss = functional.cross_entropy(logits, labels, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -234,5 +236,6 @@ class Training:
             boxes,
             self.preprocessing,
             batch_size=self.plan.batch_size,
+            reading=self.reading,
             progress=self.progress,
         )

@@ -12,6 +12,7 @@ from torch import nn
 from pyxai._errors import argument_error, closest
 from pyxai.classifier import Classifier
 from pyxai.classifier.names import ClassNames, as_class_names
+from pyxai.classifier.reading import Output
 from pyxai.images import PreprocessingLike, as_preprocessing
 from pyxai.zoo import files, hubs
 from pyxai.zoo.hubs import Loaded
@@ -28,6 +29,7 @@ def load_classifier(
     weights: str | None = "default",
     class_names: ClassNames | None = None,
     preprocessing: PreprocessingLike | None = None,
+    output: Output = None,
     device: torch.device | str | None = None,
 ) -> Classifier:
     """Loads an image classifier, in evaluation mode, with its class names and preprocessing.
@@ -58,6 +60,7 @@ def load_classifier(
             `pyxai.images.as_preprocessing` reads one from. A file brings none, except safetensors
             of `pyxai.zoo.save_classifier`; other weights alone are given that of the architecture's
             default weights.
+        output: Where the logits are in what the model returns; see `pyxai.Classifier`.
         device: Where the model is put; the CPU if None (a module given as `architecture` stays).
 
     Returns:
@@ -102,6 +105,7 @@ def load_classifier(
         _moved(loaded.model.eval(), device),
         class_names=loaded.class_names if names is None else names,
         preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
+        output=output,
         name=Path(text).name if loaded.name is None else loaded.name,
     )
 

@@ -17,6 +17,7 @@ from pyxai.acceleration.graphs import Graphed
 from pyxai.acceleration.tracing import TraceError, trace
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call, unwrap
+from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.images import Preprocessing
 
 __all__ = ["accelerate"]
@@ -98,6 +99,7 @@ def accelerate(
             run on the probe; or the copy's outputs are too far from the model's.
     """
     network = _network_of(model)
+    check_numbers(network)
     if dtype is not None and dtype not in _DTYPES:
         raise argument_error("dtype", "torch.float32, bfloat16, float16 or None", dtype)
     if tolerance is not None and not tolerance >= 0:
@@ -143,9 +145,7 @@ def _network_of(model: nn.Module | Classifier) -> nn.Module:
         ValueError: it is no module, or has TorchScript in it.
     """
     given = model.model if isinstance(model, Classifier) else model
-    if not isinstance(given, nn.Module):
-        raise argument_error("model", "a torch.nn.Module or pyxai.Classifier", model)
-    network = unwrap(given)
+    network = unwrap(check_model(given))
     scripted = next((m for m in network.modules() if isinstance(m, torch.jit.ScriptModule)), None)
     if scripted is not None:
         raise argument_error(

@@ -16,7 +16,7 @@ from pyxai.classifier.borrow import borrowed, call, unwrap
 from pyxai.classifier.carried import class_names_of, preprocessing_of
 from pyxai.classifier.heads import LinearHead
 from pyxai.classifier.names import ClassNames
-from pyxai.classifier.odd_models import check_model, check_numbers
+from pyxai.classifier.odd_models import check_embeds, check_model, check_numbers
 from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
 from pyxai.classifier.reading import Output, OutputWarning, Reading, pick_logits
 from pyxai.images import Images, Preprocessing, PreprocessingLike, is_model_input, to_batch
@@ -85,6 +85,7 @@ class Classifier:
         """
         self.model = check_model(model)
         self.class_names = class_names_of(unwrap(model), class_names)
+        self._names_given = class_names is not None
         self.preprocessing = preprocessing_of(unwrap(model), preprocessing)
         if not (output is None or isinstance(output, (int, str)) or callable(output)):
             raise argument_error("output", "an index, a name, or a function", output)
@@ -165,7 +166,7 @@ class Classifier:
             ours: whether the model may change them in place, as nobody needs them afterwards.
 
         Raises:
-            ValueError: the model does not return logits, or more or fewer than class names.
+            ValueError: the model does not return logits, or more or fewer than class names given.
         """
         returned = call(self.model, inputs, ours=ours)
         return self.check_logits(self.read(returned, inputs))
@@ -174,6 +175,7 @@ class Classifier:
         """The logits `[N, K]` in what the model returned for model input; see `logits`."""
         told = self.reading
         found, _, guess = pick_logits(returned, told.output, told.classes, len(inputs))
+        guess = guess or told.doubt(found)
         if guess is not None:
             self.warn(guess)
         # Only probabilities lie there; whether they do is looked up, as the model may have changed.
@@ -186,7 +188,12 @@ class Classifier:
         return anatomy.examine(self, inputs).reading
 
     def warn(self, message: str) -> None:
-        """Warns about the network, the first time."""
+        """Warns about what is taken for logits, the first time.
+
+        Raises:
+            ValueError: the network is known to give none.
+        """
+        check_embeds(self.network)
         if self.network not in _warned:
             _warned.add(self.network)
             warnings.warn(f"{self.name}: {message}", OutputWarning, stacklevel=3)
@@ -263,10 +270,15 @@ class Classifier:
     def check_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """The logits, once they fit the class names.
 
+        Names that the model carries do not count any more where its head was exchanged.
+
         Raises:
-            ValueError: there are more or fewer logits than class names.
+            ValueError: there are more or fewer logits than class names were given.
         """
         if self.class_names is not None and logits.shape[1] != len(self.class_names):
+            if not self._names_given:
+                self.class_names = None
+                return logits
             raise ValueError(
                 f"class_names: expected {logits.shape[1]} names, one for each logit of "
                 f"{self.name}, got {len(self.class_names)}"

@@ -19,6 +19,7 @@ from torch import nn
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai.classifier import odd_models
+from pyxai.classifier.checkpoints import without_checkpoints
 
 
 @dataclass
@@ -61,7 +62,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 module.training = False
     try:
         # Inference tensors could not be differentiated later, in the head.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), without_checkpoints():
             yield
     finally:
         with _lock:

@@ -16,15 +16,20 @@ from pyxai._errors import argument_error, describe
 _SEE = "docs/your_model.md shows how to wrap it"
 _VOLUMES = (nn.Conv1d, nn.Conv3d)
 _FIXED_BATCH = ("shape[0] to be equal to", "size()[0] ==", "Guard failed: x.shape[0]")
+_NO_TENSOR = ("too many indices for tensor of dimension 4", "'Tensor' object has no attribute")
 
 
-def check_model(model: object) -> nn.Module:
+def check_model(model: object, or_else: str = "") -> nn.Module:
     """The model, if it is one that may be called with images.
+
+    Args:
+        model: what was given for one.
+        or_else: what else would do, for the message.
 
     Raises:
         ValueError: it is something else, saying what to pass in its place.
     """
-    expected = "a torch.nn.Module or pyxai.Classifier"
+    expected = f"a torch.nn.Module or pyxai.Classifier{or_else}"
     hint = ""
     if isinstance(model, torch.export.ExportedProgram):
         hint = "; pass program.module()"
@@ -49,7 +54,7 @@ def _is_predictor(model: object) -> bool:
     return ours and isinstance(getattr(model, "model", None), nn.Module)
 
 
-def check_numbers(model: nn.Module, images: torch.Tensor) -> None:
+def check_numbers(model: nn.Module, images: torch.Tensor | None = None) -> None:
     """Refuses tensors that have a shape and no numbers.
 
     Raises:
@@ -61,8 +66,22 @@ def check_numbers(model: nn.Module, images: torch.Tensor) -> None:
             f"model: expected weights with numbers, got {bare!r} on the device 'meta', which has "
             "shapes alone; load the weights: module.to_empty(device='cpu'), then load_state_dict"
         )
-    if images.device.type == "meta":
+    if images is not None and images.is_meta:
         raise argument_error("images", "tensors with numbers", images)
+
+
+def check_embeds(model: nn.Module) -> None:
+    """Refuses models that embed images and texts, where their embeddings are taken for logits.
+
+    Raises:
+        ValueError: it is one, such as CLIP.
+    """
+    if callable(getattr(model, "encode_image", None)):
+        raise ValueError(
+            f"model: expected one that returns logits, got {type(model).__name__}, which embeds "
+            "images (encode_image); its classes are texts that they are compared with. "
+            f"{_SEE}, or pass target as a function outputs -> scores [N]"
+        )
 
 
 def in_words(model: nn.Module, images: torch.Tensor, error: Exception) -> ValueError | None:
@@ -72,6 +91,12 @@ def in_words(model: nn.Module, images: torch.Tensor, error: Exception) -> ValueE
         return ValueError(
             f"model: expected a module that is called with images alone, got {type(model).__name__}"
             f", whose forward is {_signature(model)}; {_SEE}"
+        )
+    if isinstance(error, (IndexError, AttributeError)) and any(each in said for each in _NO_TENSOR):
+        return ValueError(
+            f"model: expected a module that is called with a tensor of images, got "
+            f"{type(model).__name__}, which takes its argument for something else "
+            f"({type(error).__name__}: {said[:120]}); {_SEE}"
         )
     main = getattr(model, "main_input_name", "pixel_values")
     if isinstance(main, str) and main != "pixel_values":

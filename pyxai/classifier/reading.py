@@ -88,6 +88,7 @@ class Reading:
             found, where, guess = pick_logits(returned, self.output, self.classes, images)
         except ValueError:
             return self, None, None
+        guess = guess or self.doubt(found)
         activation: Activation | None = None
         if not callable(self.output):
             function = made_by(found)
@@ -99,6 +100,11 @@ class Reading:
         labels = activation == "sigmoid" and found.shape[1] > 1
         known = replace(self, output=where, activation=activation, labels=labels)
         return known, classes, guess
+
+    def doubt(self, logits: torch.Tensor) -> str | None:
+        """A warning if the numbers `[N, K]` that a model returned are hardly logits, else None."""
+        told = self.output is not None or self.classes is not None
+        return None if told or not is_embedding(logits) else _EMBEDDING
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities `[N, K]` of logits `[N, K]`: softmax, or the sigmoid of each.
@@ -168,7 +174,7 @@ def pick_logits(
         found = as_logits(returned, images)
         if found is None:
             raise _no_logits(returned, images)
-        return found, None, _EMBEDDING if classes is None and is_embedding(found) else None
+        return found, None, None
     candidates = {
         path: found
         for path, value in _flat(returned)

@@ -65,6 +65,7 @@ class Output:
         weights: how many layers with weights had run when it was there.
         image: whether it may be a map `[N, C, h, w]`, if nothing speaks against it.
         function: the name of the function that made its numbers, "" if not known.
+        weighted: whether that function took weights.
         consumers: what it was given to: names of modules and functions.
     """
 
@@ -77,14 +78,13 @@ class Output:
     weights: int = 0
     image: bool = False
     function: str = ""
+    weighted: bool = False
     consumers: list[str] = field(default_factory=list)
 
     @property
     def has_weights(self) -> bool:
         """Whether a layer with weights gave it."""
-        if self.module is None:
-            return self.function in _WEIGHTED_FUNCTIONS
-        return isinstance(self.module, WITH_WEIGHTS)
+        return self.weighted if self.module is None else isinstance(self.module, WITH_WEIGHTS)
 
 
 _KEPT = ("pooled", "projected", "moved")  # whatever module hands it on
@@ -239,7 +239,10 @@ class Survey:
     def function_called(self, name: str, arguments: Any, result: Any, given: list[Output]) -> None:
         """The network called a function of torch; `given` are outputs among its arguments."""
         self._calls[name] += 1
-        self._weights += name in _WEIGHTED_FUNCTIONS and not self._in_layer_with_weights()
+        weighted = name in _WEIGHTED_FUNCTIONS or (
+            name in _PRODUCTS and any(isinstance(each, nn.Parameter) for each in arguments[0])
+        )
+        self._weights += weighted and not self._in_layer_with_weights()
         tensor = first_tensor(result)
         known = None if tensor is None else self._recall(tensor)
         for output in given:
@@ -258,7 +261,9 @@ class Survey:
         scope = self._stack[-1][0] if self._stack else ""
         output = Output(Point(name, ended, run, False, name, self._calls[name]), (*tensor.shape,))
         output.layout, output.mark, output.weights = layout, mark, self._weights
-        output.function = given[0].function if mark == "moved" and given else name
+        output.function, output.weighted = name, weighted
+        if mark == "moved" and given:
+            output.function, output.weighted = given[0].function, given[0].weighted
         output.level = scope.count(".") + 1 if scope else 0
         output.image = tensor.ndim == 4 and layout is not None and layout.kind == "nchw"
         self.tokens |= not mark and layout is not None and layout.kind == "nhwc"

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
-from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier import Classifier
+from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.explain.formats import best_format
 from pyxai.explain.windows.dense import DenseMode
 from pyxai.explain.windows.exhaustive import ExhaustiveMode
@@ -86,6 +87,7 @@ def sliding_window(
     if shared_layer is not None and (mode != "shared" or not isinstance(shared_layer, str)):
         raise argument_error("shared_layer", "None, or a name in mode 'shared'", shared_layer)
     classifier = _as_classifier(model, mode)
+    check_numbers(classifier.network)
     wanted = None if target is None else classifier.class_index(target)
     # Whatever mode the caller is in: inference tensors could not be written to later.
     with torch.inference_mode(False), torch.no_grad():
@@ -138,11 +140,11 @@ def _as_classifier(model: Any, mode: str) -> Classifier:
     Raises:
         ValueError: it is none of these, or a function in a mode that needs layers.
     """
-    if isinstance(model, (nn.Module, Classifier)):
-        return as_classifier(model)
-    if not callable(model):
-        expected = "a torch.nn.Module, pyxai.Classifier or function images -> logits"
-        raise argument_error("model", expected, model)
+    if isinstance(model, Classifier):
+        return model
+    other = isinstance(model, (type, torch.export.ExportedProgram))  # called, they give no logits
+    if isinstance(model, nn.Module) or other or not callable(model):
+        return Classifier(check_model(model, or_else=" or function images -> logits"))
     if mode != "exhaustive":
         raise argument_error("mode", "'exhaustive' for a function, which has no layers", mode)
     return Classifier(_Function(model), name=getattr(model, "__name__", "function"))

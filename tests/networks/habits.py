@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -330,6 +330,25 @@ class Mean(FunctionalReLU):
 class FlatMean(FunctionalReLU):
     def head(self, x):
         return self.fc(x.view(x.size(0), x.size(1), -1).mean(-1))
+
+
+@habit("a sum over positions, divided by their number")
+class SumHead(Net):
+    def head(self, x):
+        return self.fc(x.sum(dim=[-1, -2]) / (x.shape[2] * x.shape[3]))
+
+
+@habit("the head as an einsum")
+class EinsumHead(Net):
+    def head(self, x):
+        scores = torch.einsum("nchw,kc->nkhw", x, self.fc.weight)
+        return scores.mean(dim=(2, 3)) + self.fc.bias
+
+
+@habit("channels moved last by hand")
+class PermutedHead(Net):
+    def head(self, x):
+        return self.fc(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))
 
 
 @habit("average pooling of the map's size")
@@ -812,6 +831,18 @@ class ReturnsDataclass(Net):
         return Answer(features, self.head(features))
 
 
+class Pair(NamedTuple):
+    vectors: torch.Tensor
+    scores: torch.Tensor
+
+
+@habit("a named tuple", class_names=CLASSES)
+class ReturnsNamedTuple(Net):
+    def forward(self, x):
+        vectors = self.flat(self.pool(self.body(x)))
+        return Pair(vectors, self.fc(vectors))
+
+
 @habit("[auxiliary, main], of other sizes", class_names=CLASSES)
 class ListWithAuxiliary(Net):
     def __init__(self):
@@ -875,6 +906,44 @@ class Labels(Net):
 class FunctionalLabels(FunctionalReLU):
     def forward(self, x):
         return torch.sigmoid(super().forward(x))
+
+
+class Regression(Net):
+    """Its number is scaled to its range, within a twin that keeps to modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(24, 1)
+        self.scale = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.scale(super().forward(x))
+
+
+@habit("a regression, scaled to its range", Regression)
+class FunctionalRegression(Regression):
+    def forward(self, x):
+        number = self.fc(F.relu(self.c3(F.relu(self.c2(F.relu(self.c1(x)))))).mean((2, 3)))
+        return number * self.scale.weight[0, 0] + self.scale.bias
+
+
+class Embeds(Net):
+    """Rows of length 1 that are compared with a row for each class."""
+
+    def forward(self, x):
+        return F.normalize(super().forward(x), dim=1)
+
+
+def likeness(embeddings: torch.Tensor) -> torch.Tensor:
+    """The cosine to the embedding of another image."""
+    return embeddings @ torch.tensor([0.5, -0.5, 0.5, 0.5]).to(embeddings)
+
+
+@habit("an embedding, by a target function", Embeds, target=likeness, class_names=CLASSES)
+class FunctionalEmbeds(FunctionalReLU):
+    def forward(self, x):
+        vectors = super().forward(x)
+        return vectors / vectors.norm(dim=1, keepdim=True)
 
 
 # ---- how it runs ----
@@ -977,6 +1046,24 @@ class Checkpointed(Vector):
         from torch.utils.checkpoint import checkpoint
 
         return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+
+@habit("checkpointing, as it was before", Vector)
+class CheckpointedReentrant(Vector):
+    def forward(self, x):
+        from torch.utils.checkpoint import checkpoint
+
+        return self.head(checkpoint(self.body, x, use_reentrant=True))
+
+
+@habit("traced by fx")
+def traced_by_fx():
+    return torch.fx.symbolic_trace(FunctionalReLU())
+
+
+@habit("compiled", rename=lambda state: {k.removeprefix("_orig_mod."): v for k, v in state.items()})
+def compiled():
+    return torch.compile(FunctionalReLU(), backend="eager")
 
 
 class Parametrized(Net):
@@ -1111,6 +1198,12 @@ habit(
     dtype=torch.bfloat16,
     tolerance=2e-2,
 )(lambda: FunctionalReLU().bfloat16())
+habit(
+    "float16",
+    lambda: Net().half(),
+    dtype=torch.float16,
+    tolerance=2e-2,
+)(lambda: FunctionalReLU().half())
 
 
 class HalfBody(FunctionalReLU):

@@ -21,6 +21,19 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("detached features", "cam: refinecam"): "expected one that the scores depend on",
 }
 
+# Why a capability refuses a network and its twin alike: it is about what the network is.
+NOT_ABOUT_HABITS = (
+    "is not global average pooling and one linear layer",
+    "global average pooling and linear layers after",
+    "expected a transformer whose blocks have one global attention each",
+    "expected targets that are classes, at least 2",
+    "expected a network with two logits or more",
+    "of the layers through which everything passes, none gives",
+    "does not run on the whole photo",
+    "functions of the outputs have no SHAP values",
+    "masks need probabilities of classes",
+)
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -9,7 +9,7 @@ import pytest
 
 from networks.capabilities import CAPABILITIES, PHOTO_CAPABILITIES, photos_in
 from networks.habits import HABITS
-from networks.matrix import REFUSALS, Cell, compare_on
+from networks.matrix import NOT_ABOUT_HABITS, REFUSALS, Cell, compare_on
 
 FEWEST_HABITS = 40
 MOST_REFUSED = 0.1
@@ -34,6 +34,8 @@ def test_habit_and_twin_agree(habit, capability, folder, one_thread):
     reason = REFUSALS.get((habit.name, capability))
     if reason is None:
         assert cell.state in ("same", "neither"), cell.text
+        if cell.state == "neither":
+            assert any(each in cell.text for each in NOT_ABOUT_HABITS), cell.text
     else:
         assert cell.state == "refused", cell
         assert reason in cell.text

@@ -27,7 +27,7 @@ from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.odd_models import check_numbers, quantized_hint
 from pyxai.classifier.points import Point, find_layer
 from pyxai.classifier.reading import Reading, key_of
-from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork
+from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork, Way, all_ways
 from pyxai.classifier.survey import Output, Survey
 
 if TYPE_CHECKING:
@@ -218,10 +218,11 @@ class Anatomy:
         noise = noise_like(images.new_zeros((1, *self.size)))
         found = None
         with borrowed(network):
-            tried = [self._rest(network, point, one) for one in (noise, noise + 1, noise - 1)]
+            ways = all_ways()
+            tried = [self._rest(network, point, one, ways) for one in (noise, noise + 1, noise - 1)]
             rests = [each for each in tried if each is not None and math.isfinite(each.scale)]
             if not rests:  # noise makes no numbers: it takes roots, or logarithms
-                some = self._rest(network, point, _probe(images))
+                some = self._rest(network, point, _probe(images), ways)
                 rests = [] if some is None else [some]
             if rests:
                 loud = self.reading.activation is None
@@ -232,7 +233,9 @@ class Anatomy:
             self._heads[layer] = known
         return known
 
-    def _rest(self, network: nn.Module, point: Point, image: torch.Tensor) -> Rest | None:
+    def _rest(
+        self, network: nn.Module, point: Point, image: torch.Tensor, ways: list[Way]
+    ) -> Rest | None:
         """What follows a layer, in a pass of one image; None if it gives no features or logits."""
         found = recording.record(network, image, [point])
         raw = found.layers[point.name]
@@ -241,7 +244,8 @@ class Anatomy:
             logits = self.reading.logits(found.output, 1)
         except ValueError:
             return None
-        rest = RestOfNetwork(network, point, layout, self.reading.logits, (image, raw, logits))
+        known = (image, raw, logits)
+        rest = RestOfNetwork(network, point, layout, self.reading.logits, known, ways)
 
         def run(features: torch.Tensor) -> torch.Tensor:
             output = rest(layout.restore(features, raw), image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -23,10 +23,11 @@ class RestOfNetwork:
     """Calls a network from one of its layers on; use it inside `borrowed`.
 
     A module cannot be entered in the middle. So the network is called with an empty batch, which
-    costs its body next to nothing, and the layer's output is replaced on the way. Where something
-    else bypasses the layer, as a shortcut does, one image is given, whose part of the sum spreads
-    over all rows. Networks that take neither get all images and pay for the body. Each way must
-    first give back, twice, what the network gave for an image that it has seen.
+    costs its body next to nothing, and the layer's output is replaced on the way. Where the network
+    asks for the number of images, it gets as many small ones. Where something else bypasses the
+    layer, as a shortcut does, one image is given, whose part of the sum spreads over all rows.
+    Networks that take none of these get all images and pay for the body. Each way must first give
+    back, twice, what the network gave for an image that it has seen.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RestOfNetwork:
         layout: Layout,
         read: Callable[[Any, int], torch.Tensor],
         known: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        ways: list[Way] | None = None,
     ) -> None:
         """Takes note of a pass; nothing runs.
 
@@ -45,13 +47,14 @@ class RestOfNetwork:
             layout: of its output.
             read: (what the network returns, images) -> the numbers that count, a row each.
             known: an image `[1, C, H, W]`, what the layer gave for it, and what was read.
+            ways: what is left of `all_ways` to try first; what fails here is taken from it.
         """
         self._network = network
         self._point = point
         self._axis = 0 if layout.batch_first else 1
         self._read = read
         self._known = known
-        self._ways = [_no_image, _one_image, _all_images]
+        self._ways = all_ways() if ways is None else ways
         self._tried = False
 
     def __call__(self, raw: torch.Tensor, images: torch.Tensor) -> Any:
@@ -98,6 +101,22 @@ class RestOfNetwork:
     def _run(self, raw: torch.Tensor, images: torch.Tensor) -> Any:
         replace = {self._point.name: raw}
         return record(self._network, images, [self._point], replace=replace).output
+
+
+Way: TypeAlias = Callable[[torch.Tensor, int], torch.Tensor]
+"""Of the images of a call (or one for all) and how many there are, what the network is given."""
+
+_SMALL = 32  # pixels; smaller ones would vanish in the body
+
+
+def all_ways() -> list[Way]:
+    """In which the rest of a network may be run, the cheapest first."""
+    return [_no_image, _small_images, _one_image, _all_images]
+
+
+def _small_images(images: torch.Tensor, count: int) -> torch.Tensor:
+    step = max(1, min(images.shape[-2:]) // _SMALL)
+    return _all_images(images[..., ::step, ::step], count)
 
 
 def _no_image(images: torch.Tensor, count: int) -> torch.Tensor:

@@ -83,22 +83,22 @@ def document(rows: dict[str, Row]) -> str:
     lines = [
         "# Hand-written networks",
         "",
-        f"{len(rows)} habits that people have when they write a network, each as a network with the",
-        "habit and a twin without it: the same weights, the same function. Every call of pyxai is",
-        "made on both, and has to give the same. Maps, probabilities and other values agree within",
-        "1e-4 of the largest (half precision: 2e-2), lists and names to the letter.",
+        f"{len(rows)} habits that people have when they write a network, each as a network with",
+        "the habit and a twin without it: the same weights, the same function. Every call of pyxai",
+        "is made on both, and has to give the same. Maps, probabilities and other values agree",
+        "within 1e-4 of the largest (channels_last: 3e-4, half precision: 2e-2), lists and names to",
+        "the letter.",
         "",
         f"Of {len(cells)} pairs of habit and call, {states['same']} give the same; for",
-        f"{states['neither']} the call refuses network and twin alike, for a reason that has nothing",
-        f"to do with the habit; {states['refused']} are refused for the habit; in",
+        f"{states['neither']} the call refuses network and twin alike, for a reason that has",
+        f"nothing to do with the habit; {states['refused']} are refused for the habit; in",
         f"{states['different']} the two differ.",
         "",
         f"Made on {datetime.date.today().isoformat()} with pyxai {pyxai.__version__} and PyTorch",
-        f"{torch.__version__.split('+')[0]} by `python tools/hand_written_networks.py --write`; "
-        "`pytest tests/networks`",
-        "checks the same. The networks are in `tests/networks/habits.py`. What has no twin, such as",
-        "features of a single position, is compared with values computed by hand in",
-        "`tests/networks/test_by_hand.py`.",
+        f"{torch.__version__.split('+')[0]} by `python tools/hand_written_networks.py --write`;",
+        "`pytest tests/networks` checks the same. The networks are in `tests/networks/habits.py`.",
+        "What has no twin, such as features of a single position, is compared with values computed",
+        "by hand in `tests/networks/test_by_hand.py`.",
         "",
         f"- ✓: the same. The column *maps* stands for the {maps - 1} methods and for `auto`,",
         "  *CamModel* also for its export by `torch.export`, *windows* for the modes exhaustive,",
@@ -110,7 +110,9 @@ def document(rows: dict[str, Row]) -> str:
         "| --- |" + " --- |" * len(columns()),
     ]
     for name, row in rows.items():
-        texts = [text_of([row[each] for each in group if each in row]) for group in columns().values()]
+        texts = [
+            text_of([row[each] for each in group if each in row]) for group in columns().values()
+        ]
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     lines += ["", "## Refused for the habit", ""]
     for name, row in rows.items():

@@ -29,7 +29,9 @@ def check_model(model: object, or_else: str = "") -> nn.Module:
     Raises:
         ValueError: it is something else, saying what to pass in its place.
     """
-    expected = f"a torch.nn.Module or pyxai.Classifier{or_else}"
+    expected = "a torch.nn.Module" + (
+        f", pyxai.Classifier or {or_else}" if or_else else " or pyxai.Classifier"
+    )
     hint = ""
     if isinstance(model, torch.export.ExportedProgram):
         hint = "; pass program.module()"

@@ -23,9 +23,9 @@ class RestOfNetwork:
     """Calls a network from one of its layers on; use it inside `borrowed`.
 
     A module cannot be entered in the middle. So the network is called with an empty batch, which
-    costs its body next to nothing, and the layer's output is replaced on the way. Where the network
-    asks for the number of images, it gets as many small ones. Where something else bypasses the
-    layer, as a shortcut does, one image is given, whose part of the sum spreads over all rows.
+    costs its body next to nothing, and the layer's output is replaced on the way. Where something
+    else bypasses the layer, as a shortcut does, one image is given, whose part of the sum spreads
+    over all rows. Where the network asks for the number of images, it gets as many small ones.
     Networks that take none of these get all images and pay for the body. Each way must first give
     back, twice, what the network gave for an image that it has seen.
     """
@@ -111,7 +111,7 @@ _SMALL = 32  # pixels; smaller ones would vanish in the body
 
 def all_ways() -> list[Way]:
     """In which the rest of a network may be run, the cheapest first."""
-    return [_no_image, _small_images, _one_image, _all_images]
+    return [_no_image, _one_image, _small_images, _all_images]
 
 
 def _small_images(images: torch.Tensor, count: int) -> torch.Tensor:

@@ -144,7 +144,7 @@ def _as_classifier(model: Any, mode: str) -> Classifier:
         return model
     other = isinstance(model, (type, torch.export.ExportedProgram))  # called, they give no logits
     if isinstance(model, nn.Module) or other or not callable(model):
-        return Classifier(check_model(model, or_else=" or function images -> logits"))
+        return Classifier(check_model(model, or_else="function images -> logits"))
     if mode != "exhaustive":
         raise argument_error("mode", "'exhaustive' for a function, which has no layers", mode)
     return Classifier(_Function(model), name=getattr(model, "__name__", "function"))

@@ -34,6 +34,9 @@ NOT_ABOUT_HABITS = (
     "masks need probabilities of classes",
 )
 
+# What torch says of a network with the habit, also without pyxai.
+OF_TORCH = ("None of the inputs have requires_grad", "The .grad attribute of a Tensor that is not")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -61,6 +64,8 @@ def compare_on(habit: Habit, capability: str, folder: Path) -> Cell:
         subject = Subject(_given(model, habit), images, folder, habit.target)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BlankMapWarning)
+            for message in OF_TORCH:
+                warnings.filterwarnings("ignore", message)
             try:
                 results.append(CAPABILITIES[capability](subject))
             except ValueError as error:

@@ -226,7 +226,7 @@ def positions_of(model: nn.Module, images: Tensor) -> tuple[str, str, str]:
     classifier = pyxai.Classifier(model)
     layer = classifier.last_spatial_layer(images)
     raw = classifier.activations(images, layer)[layer]
-    layout = anatomy.layout_of(classifier.network, images, layer, raw)
+    layout = anatomy.examine(classifier, images).layout(images, layer, raw)
     text = f"{layout.height} × {layout.width}"
     if layout.kind == "tokens":
         text += f" tokens after {layout.prefix}" if layout.prefix else " tokens"

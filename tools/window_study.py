@@ -71,10 +71,13 @@ def layers_of(classifier, window):
     """Stages, blocks and pooling layers that windows can share, with a window's rows of cells."""
     probe = torch.randn(2, 3, window, window)
     with borrowed(classifier.network):
-        found = shared_layers(classifier.network, probe)
+        found = shared_layers(classifier, probe)
+    modules = dict(classifier.network.named_modules())
     kept = {}
     for name, layout in found.items():
-        module = classifier.network.get_submodule(name)
+        module = modules.get(name)
+        if module is None:  # a function
+            continue
         whole = any(True for _ in module.children()) or isinstance(module, nn.MaxPool2d)
         if whole and name.count(".") <= 1:
             kept[name] = layout.height

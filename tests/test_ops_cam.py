@@ -134,7 +134,9 @@ def test_many_targets_of_one_image_and_of_many(kernels, kind, dtype):
     [(2, 64, 7, 7), (40, 33, 7, 7), (100, 8, 3, 2), (256, 5, 7, 6), (1, 9, 32, 32), (1, 7, 32, 33)],
     ids=str,
 )
-def test_one_target_fused_equals_separate(kernels, shape, kind, dtype):
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_target_fused_equals_separate(kernels, shape, kind, dtype, count, threads):
+    threads(count)
     features = layout(torch.randn(*shape, device=kernels), kind).to(dtype)
     weights = torch.randn(shape[0], 1, shape[1], device=kernels)
     for size, options in (

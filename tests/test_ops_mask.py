@@ -308,6 +308,7 @@ def test_compile_and_export(device, result):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # the same, from 2.14 on
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_onnx_export_sees_standard_operators(monkeypatch):
     """Both exporters record the reference; elsewhere the operator itself is recorded."""

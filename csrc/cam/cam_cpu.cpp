@@ -51,19 +51,26 @@ void project_piece(const CamKernels& kernels, const ProjectArgs& args, const Pro
     (args.channels_last ? kernels.project_channels_last : kernels.project_planes)(piece);
 }
 
+// Chunk i of image i / chunks. The kernels sum in an order that depends on how long a piece is, so
+// everyone has to cut the positions in the same way.
+void project_chunk(const CamKernels& kernels, const ProjectArgs& args, std::int64_t i) {
+    const std::int64_t chunks = blocks(args.positions, kProjectChunk);
+    const std::int64_t position = i % chunks * kProjectChunk;
+    const std::int64_t count = std::min(kProjectChunk, args.positions - position);
+    project_piece(kernels, args, piece_at(args, i / chunks, position, count));
+}
+
 void project_few(const ProjectArgs& args, int num_threads) {
     const CamKernels& kernels = cam_kernels();
     const std::int64_t chunks = blocks(args.positions, kProjectChunk);
     const std::int64_t work =
         args.channels * args.targets * std::min(args.positions, kProjectChunk);
-    parallel_for(
-        args.images * chunks, work, num_threads, [&](std::int64_t begin, std::int64_t end, int) {
-            for (std::int64_t i = begin; i < end; ++i) {
-                const std::int64_t position = i % chunks * kProjectChunk;
-                const std::int64_t count = std::min(kProjectChunk, args.positions - position);
-                project_piece(kernels, args, piece_at(args, i / chunks, position, count));
-            }
-        });
+    parallel_for(args.images * chunks, work, num_threads,
+                 [&](std::int64_t begin, std::int64_t end, int) {
+                     for (std::int64_t i = begin; i < end; ++i) {
+                         project_chunk(kernels, args, i);
+                     }
+                 });
 }
 
 void project_many(const ProjectArgs& args, float* workspace, int num_threads) {
@@ -196,13 +203,15 @@ void project_render(const ProjectArgs& projection, const RenderArgs& rendering, 
     }
     const CamKernels& kernels = cam_kernels();
     const Renderer renderer(rendering, workspace, nullptr);
+    const std::int64_t chunks = blocks(projection.positions, kProjectChunk);
     const std::int64_t work =
         projection.channels * projection.positions + rendering.height * rendering.width;
     parallel_for(projection.images, work, num_threads,
                  [&](std::int64_t begin, std::int64_t end, int thread) {
                      for (std::int64_t n = begin; n < end; ++n) {
-                         project_piece(kernels, projection,
-                                       piece_at(projection, n, 0, projection.positions));
+                         for (std::int64_t i = n * chunks; i < (n + 1) * chunks; ++i) {
+                             project_chunk(kernels, projection, i);
+                         }
                          renderer.rows(n, 0, rendering.height, thread);
                      }
                  });

@@ -209,16 +209,19 @@ def _images_for(
     network: nn.Module, probe: torch.Tensor | None, preprocessing: Preprocessing | None
 ) -> torch.Tensor:
     """The probe in the model's dtype and on its device; noise where none was given."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next(
+        (p for p in network.parameters() if p.is_floating_point()),
+        torch.empty(0, dtype=torch.float32, device="cpu"),
+    )
     if probe is not None:
         is_batch = isinstance(probe, torch.Tensor) and probe.is_floating_point()
         if not is_batch or probe.ndim != 4 or 0 in probe.shape:
             raise argument_error("probe", "a float tensor [N, C, H, W], not empty", probe)
         return probe.detach().to(like)
     # A generator of our own: the global random state belongs to the user.
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     shape = typical_input_shape(network, preprocessing)
-    return torch.randn(2, *shape, generator=generator).to(like)
+    return torch.randn(2, *shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
 
 
 def _expected(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

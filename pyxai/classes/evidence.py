@@ -107,7 +107,9 @@ def _grad_cam(classifier: Classifier, settings: Settings) -> Evidence:
 def _has_class_maps(classifier: Classifier) -> bool:
     """Whether the head is linear and the network takes photos of other sizes than the usual one."""
     channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
-    probe = torch.zeros(1, channels, height, width).to(classifier.device, classifier.dtype)
+    probe = torch.zeros(1, channels, height, width, dtype=torch.float32, device="cpu").to(
+        classifier.device, classifier.dtype
+    )
     if classifier.linear_head(probe, classifier.last_spatial_layer(probe)) is None:
         return False
     other = probe.new_zeros(1, channels, height + 32, width + 64)

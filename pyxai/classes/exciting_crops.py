@@ -153,7 +153,7 @@ class _Search:
         images, count = len(inputs), len(self.units)
         strengths, places = [], []
         for unit in range(count):  # one after the other: all maps at once may be too many
-            rows = torch.full((images,), unit, device=features.device)
+            rows = torch.full((images,), unit, device=features.device, dtype=torch.int64)
             maps = self.sign * self.units.maps(features, rows).flatten(1)
             best = maps.max(dim=1)
             strengths.append(best.values)

@@ -118,16 +118,16 @@ def optimize(looking: Looking, what: Optimization) -> Optimized:
     count = len(what.keys) * what.variants
     size, device = looking.movements.size, looking.classifier.device
     found = Optimized(
-        torch.empty(count, 3, size, size, device=device),
-        torch.empty(what.steps, count, device=device),
+        torch.empty(count, 3, size, size, device=device, dtype=torch.float32),
+        torch.empty(what.steps, count, device=device, dtype=torch.float32),
         torch.zeros(count, dtype=torch.bool, device=device),
     )
-    probe = torch.empty(1, 3, looking.side, looking.side, device=device)
+    probe = torch.empty(1, 3, looking.side, looking.side, device=device, dtype=torch.float32)
     at_once = what.batch_size or images_at_once(probe)
     chunk = max(1, at_once // what.variants) * what.variants
     with borrowed(looking.classifier.network):
         for start in range(0, count, chunk):
-            rows = torch.arange(start, min(start + chunk, count))
+            rows = torch.arange(start, min(start + chunk, count), dtype=torch.int64, device="cpu")
             _Run(looking, what, rows).optimize(found)
     return found
 

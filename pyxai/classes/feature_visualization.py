@@ -278,7 +278,8 @@ def _probe(classifier: Classifier, side: int, layout: torch.memory_format) -> to
     picture = fourier.render(spectrum, fourier.wave_lengths(side, 1.0, spectrum.device))
     preprocessing = classifier.preprocessing
     mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
+        torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
     )
     probe = ((picture - mean) / std).to(classifier.device, classifier.dtype)
     return probe.contiguous(memory_format=layout)

@@ -19,12 +19,14 @@ _COLOURS = ((0.558, 0.194, -0.060), (0.572, 0.005, 0.121), (0.601, -0.185, -0.06
 def stream(seed: int, *key: object) -> torch.Generator:
     """A generator of its own for everything that has a key; the global one is left alone."""
     digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def start_spectrum(size: int, generator: torch.Generator) -> torch.Tensor:
     """The amplitudes of a grey picture with faint noise, `[3, size, size // 2 + 1, 2]` float32."""
-    return _DEVIATION * torch.randn(3, size, size // 2 + 1, 2, generator=generator)
+    return _DEVIATION * torch.randn(
+        3, size, size // 2 + 1, 2, generator=generator, dtype=torch.float32, device="cpu"
+    )
 
 
 def wave_lengths(size: int, decay: float, device: torch.device) -> torch.Tensor:
@@ -55,7 +57,7 @@ def render(spectrum: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
     size = spectrum.shape[2]
     amplitudes = torch.view_as_complex(spectrum) * waves
     channels = torch.fft.irfft2(amplitudes, s=(size, size), norm="ortho")
-    colours = torch.tensor(_COLOURS, device=spectrum.device) * _CONTRAST
+    colours = torch.tensor(_COLOURS, device=spectrum.device, dtype=torch.float32) * _CONTRAST
     return torch.einsum("nchw,kc->nkhw", channels, colours).sigmoid()
 
 

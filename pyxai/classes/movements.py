@@ -59,7 +59,7 @@ def make_movements(size: int, robustness: float) -> Movements:
 
 def draw_movements(steps: int, generator: torch.Generator) -> torch.Tensor:
     """The random numbers of one picture, `[steps, 6]` in [0, 1)."""
-    return torch.rand(steps, _DRAWS, generator=generator)
+    return torch.rand(steps, _DRAWS, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def placements(movements: Movements, draws: torch.Tensor) -> torch.Tensor:

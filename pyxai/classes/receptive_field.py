@@ -37,13 +37,16 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
     pictures = fourier.render(100 * noise, fourier.wave_lengths(longer, 1.0, noise.device))
     preprocessing = classifier.preprocessing
     mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
+        torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
     )
     inputs = ((pictures[:, :, :height, :width] - mean) / std).to(
         classifier.device, classifier.dtype
     )
     found = look_at_layer(classifier, layer, inputs[:1])
-    mixture = torch.randn(found.channels, generator=random).to(classifier.device)
+    mixture = torch.randn(found.channels, generator=random, dtype=torch.float32, device="cpu").to(
+        classifier.device
+    )
     row, column = (length // 2 for length in found.size)
     with borrowed(classifier.network), torch.enable_grad():
         inputs.requires_grad_()
@@ -53,7 +56,7 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
     weight = gradient.float().abs().sum(dim=(0, 1)).double().cpu()
     middle = [(place + 0.5) * length / count for place, length, count in _axes(found.size, size)]
     down, across = (
-        (torch.arange(length) + 0.5 - centre).abs()
+        (torch.arange(length, dtype=torch.int64, device="cpu") + 0.5 - centre).abs()
         for length, centre in zip(size, middle, strict=True)
     )
     distance = torch.maximum(down[:, None], across[None]).flatten()

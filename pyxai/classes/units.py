@@ -119,7 +119,7 @@ class Units:
             `[m, h, w]` float32: activations, for the whole layer the mean of their squares.
         """
         if self.indices is not None:
-            places = torch.arange(len(rows), device=features.device)
+            places = torch.arange(len(rows), device=features.device, dtype=torch.int64)
             return features[places, self.indices[rows]].float()
         if self.directions is not None:
             return torch.einsum("nchw,nc->nhw", features.float(), self.directions[rows])
@@ -163,7 +163,12 @@ def find_units(
     )
     device = classifier.device
     keys = tuple(f"{kind} {each}" for each in found)
-    return Units(names, keys, indices=torch.tensor(found, device=device), position=position)
+    return Units(
+        names,
+        keys,
+        indices=torch.tensor(found, device=device, dtype=torch.int64),
+        position=position,
+    )
 
 
 _EXPECTED = "indices, class names (where layer is None), or directions as a float tensor [n, C]"

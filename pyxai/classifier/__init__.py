@@ -122,7 +122,7 @@ class Classifier:
             for tensor in tensors:
                 if tensor.is_floating_point():
                     return tensor
-        return torch.empty(0)
+        return torch.empty(0, dtype=torch.float32, device="cpu")
 
     def to_input(self, images: Images) -> torch.Tensor:
         """Photos or a batch as the model's input, on its device.
@@ -304,7 +304,13 @@ def typical_input_shape(
 def typical_input(classifier: Classifier) -> torch.Tensor:
     """One image of noise `[1, C, H, W]` of the usual size, the same at every call."""
     shape = typical_input_shape(classifier.network, classifier.preprocessing)
-    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        1,
+        *shape,
+        generator=torch.Generator(device="cpu").manual_seed(0),
+        dtype=torch.float32,
+        device="cpu",
+    )
     return noise.to(classifier.device, classifier.dtype)
 
 

@@ -24,7 +24,7 @@ _MOST_PATCHES = 0.5
 
 def noise_like(images: torch.Tensor) -> torch.Tensor:
     """One image of noise of the size of images, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     shape = (1, *images.shape[1:])
     noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return noise.to(images)
@@ -152,7 +152,7 @@ def _gradients(
         starts[point.name] = passed  # a layer that runs again counts as it ran last
         return passed
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     # Noise may run a layer less often than the image did: each run is looked at, the last counts.
     points = [output.point for output in outputs]
     points = [replace(point, run=1) if point.last else point for point in points]

@@ -171,7 +171,7 @@ def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
     From a generator of our own: the global random state belongs to the user. Both signs, another
     mean in each channel, and means that no normalisation would leave as they are.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     shape = (2, *features.shape[1:])
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
     noise = 3 * torch.randn(shape, **options)  # type: ignore[call-overload]
@@ -192,9 +192,11 @@ def _measured(features: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor
     step = max(1, _AT_ONCE // (channels * positions.numel()))
     columns = []
     for start in range(0, channels, step):
-        some = torch.arange(start, min(start + step, channels), device=features.device)
+        some = torch.arange(
+            start, min(start + step, channels), device=features.device, dtype=torch.int64
+        )
         single = features.new_zeros((len(some), channels, *positions))
-        single[torch.arange(len(some), device=features.device), some] = 1
+        single[torch.arange(len(some), device=features.device, dtype=torch.int64), some] = 1
         columns.append(run(single).float() - bias)
     return LinearHead(torch.cat(columns).T.contiguous(), bias)
 

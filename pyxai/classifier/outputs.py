@@ -51,7 +51,9 @@ def resolve_target(
             raise ValueError("model: expected finite logits to find the top class, got NaN")
         return ResolvedTarget(logits.argmax(dim=1, keepdim=True), single=True)
     if isinstance(target, str) and target == "all":
-        return ResolvedTarget(torch.arange(classes, device=logits.device)[None], single=False)
+        return ResolvedTarget(
+            torch.arange(classes, device=logits.device, dtype=torch.int64)[None], single=False
+        )
     if isinstance(target, (torch.Tensor, np.ndarray)):
         array = torch.as_tensor(target)
         if array.is_floating_point() or array.dtype == torch.bool or array.ndim > 2:

@@ -156,7 +156,7 @@ def _layer(classifier: Classifier, layer: str | None) -> tuple[str, int]:
 
 
 def _draw(count: int, seed: int) -> list[int]:
-    order = torch.randperm(count, generator=fourier.stream(seed, "channels"))
+    order = torch.randperm(count, generator=fourier.stream(seed, "channels"), device="cpu")
     return sorted(order[:_COUNT].tolist())
 
 

@@ -78,7 +78,7 @@ class CamModel(nn.Module):
         original = classifier.network
         if example is None:
             shape = typical_input_shape(original, classifier.preprocessing)
-            example = torch.zeros(1, *shape, dtype=classifier.dtype)
+            example = torch.zeros(1, *shape, dtype=classifier.dtype, device="cpu")
         images = example.to(classifier.device)
         found = anatomy.examine(classifier, images)
         self.layer = found.layer(classifier, images) if layer is None else layer
@@ -131,7 +131,7 @@ class CamModel(nn.Module):
 
     def _classes(self, logits: torch.Tensor) -> torch.Tensor:
         if self._all:
-            return torch.arange(logits.shape[1], device=logits.device)[None]
+            return torch.arange(logits.shape[1], device=logits.device, dtype=torch.int64)[None]
         if self._class is None:
             return logits.argmax(dim=1, keepdim=True)
         return torch.full((1, 1), self._class, dtype=torch.long, device=logits.device)

@@ -27,7 +27,7 @@ def smooth_maximum(sigma: float, *, of_hidden: bool) -> Callable[[torch.Tensor],
         A function of cells `[M, h, w]` in [0, 1] that gives masks of the same shape.
     """
     reach = math.ceil(2.5 * sigma)
-    places = torch.arange(-reach, reach + 1)
+    places = torch.arange(-reach, reach + 1, dtype=torch.int64, device="cpu")
     line = torch.exp(-(places.float() ** 2) / (2 * sigma**2))
     bump = torch.outer(line, line).flatten()
 

@@ -74,7 +74,7 @@ def learn_masks(
         reading = classifier.settled_reading(inputs)
         classes, single = _classes(classifier, target, logits)
         many = classes.shape[1]
-        rows = torch.arange(classes.numel(), device=inputs.device)
+        rows = torch.arange(classes.numel(), device=inputs.device, dtype=torch.int64)
         found = _Found(len(rows), settings, like=logits)
         layout = best_format(classifier, inputs[:1])
         chunk = settings.batch_size or images_at_once(inputs)
@@ -278,8 +278,11 @@ def _moves(settings: MaskSettings) -> torch.Tensor | None:
     """By how many pixels images and background move down and right in each step, `[steps, 2]`."""
     if not settings.jitter:
         return None
-    draw, most = torch.Generator().manual_seed(settings.seed), settings.jitter
-    drawn = [torch.randint(-most, most + 1, (2,), generator=draw) for _ in range(settings.steps)]
+    draw, most = torch.Generator(device="cpu").manual_seed(settings.seed), settings.jitter
+    drawn = [
+        torch.randint(-most, most + 1, (2,), generator=draw, dtype=torch.int64, device="cpu")
+        for _ in range(settings.steps)
+    ]
     return torch.stack(drawn)
 
 
@@ -304,7 +307,7 @@ def _logits(classifier: Classifier, inputs: torch.Tensor, settings: MaskSettings
     found, same = [], []
     for start in range(0, len(inputs), chunk):
         images = inputs[start : start + chunk]
-        places = torch.arange(start, start + len(images), device=inputs.device)
+        places = torch.arange(start, start + len(images), device=inputs.device, dtype=torch.int64)
         change = (images - settings.background.of(images, places)).abs().flatten(1).amax(dim=1)
         scale = images.abs().flatten(1).amax(dim=1).clamp(min=1)
         same += places[change <= 1e-5 * scale].tolist()

@@ -104,7 +104,9 @@ def _movement(schedule: torch.Tensor | None, number: torch.Tensor) -> Moved:
         for axis, distance in zip((2, 3), move.unbind(), strict=True):
             length = pictures.shape[axis]
             if length > 1:  # colours stay
-                places = (torch.arange(length, device=pictures.device) - distance) % length
+                places = (
+                    torch.arange(length, device=pictures.device, dtype=torch.int64) - distance
+                ) % length
                 pictures = pictures.index_select(axis, places)
         return pictures
 

@@ -116,7 +116,9 @@ class LearnedMasks:
             raise argument_error("images", expected, images)
         masks = self.mask.flatten(0, -3)
         images = images.to(masks.device)
-        places = torch.arange(count, device=masks.device).repeat_interleave(len(masks) // count)
+        places = torch.arange(count, device=masks.device, dtype=torch.int64).repeat_interleave(
+            len(masks) // count
+        )
         chosen = images[places]
         mixed = mask_blend(chosen, masks, self.background.of(chosen, places))
         return mixed.reshape(*self.mask.shape[:-2], *mixed.shape[1:])

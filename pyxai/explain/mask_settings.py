@@ -110,11 +110,16 @@ def _first(start: Any, size: tuple[int, int], seed: int) -> torch.Tensor:
         return start.detach().to("cpu", torch.float32)
     if isinstance(start, str) and start == "random":
         check_count("seed", seed, least=0)
-        return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+        return torch.rand(
+            size,
+            generator=torch.Generator(device="cpu").manual_seed(seed),
+            dtype=torch.float32,
+            device="cpu",
+        )
     value = 1.0 if isinstance(start, str) and start == "ones" else start
     if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise argument_error("start", "'random', 'ones', a number in [0, 1] or a tensor", start)
-    return torch.full(size, float(value))
+    return torch.full(size, float(value), dtype=torch.float32, device="cpu")
 
 
 def _checked_background(background: Background, inputs: torch.Tensor) -> Background:

@@ -60,7 +60,7 @@ class Matrix:
         """Some rows `[m]` in the order asked for, float32 `[m, F]`."""
         if len(self.pieces) == 1:
             return self.pieces[0].index_select(0, rows).float()
-        found = torch.empty((len(rows), self.width))
+        found = torch.empty((len(rows), self.width), dtype=torch.float32, device="cpu")
         first = 0
         for piece in self.pieces:
             inside = ((rows >= first) & (rows < first + len(piece))).nonzero()[:, 0]
@@ -116,10 +116,12 @@ def nearest(
     ready, wanted = prepared(queries, metric, matrix.origin), min(k + _MARGIN, len(matrix))
     terms = matrix.terms(metric)
     best = Smallest(len(queries), wanted)
-    memory = torch.empty(0)
+    memory = torch.empty(0, dtype=torch.float32, device="cpu")
     for first, block in matrix.blocks():
         if memory.shape[-1] < len(block):
-            memory = torch.empty((min(_QUERIES, len(queries)), len(block)))
+            memory = torch.empty(
+                (min(_QUERIES, len(queries)), len(block)), dtype=torch.float32, device="cpu"
+            )
         of_block = None if terms is None else terms[first : first + len(block)]
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
@@ -141,7 +143,7 @@ def _refined(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact distances of candidates `[q, w]`, the k smallest in order; ties by number."""
     rows = rows.sort(dim=1).values
-    distances = torch.empty(rows.shape, dtype=torch.float64)
+    distances = torch.empty(rows.shape, dtype=torch.float64, device="cpu")
     step = max(1, _GATHERED // max(1, rows.shape[1] * matrix.width))
     for start in range(0, len(queries), step):
         some = rows[start : start + step]

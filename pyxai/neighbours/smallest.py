@@ -18,7 +18,7 @@ class Smallest:
     """
 
     def __init__(self, queries: int, count: int, device: torch.device | str = "cpu") -> None:
-        self.values = torch.full((queries, count), torch.inf, device=device)
+        self.values = torch.full((queries, count), torch.inf, device=device, dtype=torch.float32)
         self.columns = torch.zeros((queries, count), dtype=torch.int64, device=device)
 
     def add(self, values: torch.Tensor, first: int, queries: slice = slice(None)) -> None:
@@ -36,7 +36,9 @@ class Smallest:
         wanted, groups = best.shape[1], values.shape[1] // _GROUP
         if not len(values) or not wanted:
             return
-        numbers = torch.arange(first, first + values.shape[1], device=values.device)
+        numbers = torch.arange(
+            first, first + values.shape[1], device=values.device, dtype=torch.int64
+        )
         if groups <= 2 * wanted:
             _merge(best, columns, values, numbers)
             return
@@ -47,7 +49,7 @@ class Smallest:
         count = min(wanted, int((minima < worst).sum(dim=1).max()))
         if count:
             chosen = minima.topk(count, dim=1, largest=False, sorted=False).indices
-            inside = groups * torch.arange(_GROUP, device=values.device)[:, None]
+            inside = groups * torch.arange(_GROUP, device=values.device, dtype=torch.int64)[:, None]
             places = (chosen[:, None] + inside).flatten(1)
             _merge(best, columns, values.gather(1, places), first + places)
         if grouped < values.shape[1]:

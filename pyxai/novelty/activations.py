@@ -57,7 +57,9 @@ class Activations:
         logits = None if self.logits is None else self.logits[index]
         names = None
         if self.names is not None:
-            places = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
+            places = torch.arange(len(self), dtype=torch.int64, device="cpu")[
+                index if isinstance(index, slice) else index.cpu()
+            ]
             names = tuple(self.names[place] for place in places.tolist())
         return Activations(self.features[index], logits, names)
 
@@ -211,8 +213,8 @@ class Source:
         if inputs is None or not len(inputs):
             typical = typical_input_shape(classifier.network, classifier.preprocessing)
             shape = typical if self.shape is None else self.shape
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn((2, *shape), generator=generator)
+            generator = torch.Generator(device="cpu").manual_seed(0)
+            noise = torch.randn((2, *shape), generator=generator, dtype=torch.float32, device="cpu")
             inputs = noise.to(classifier.device, classifier.dtype)
         readout = find_readout(classifier, inputs)
         if self.layer is None:

@@ -129,7 +129,7 @@ class Reservoir:
             block, start = divmod(place, _BLOCK)
             if block == len(self.blocks):
                 size = (min(_BLOCK, self.capacity - place), rows.shape[1])
-                self.blocks.append(torch.empty(size, dtype=rows.dtype))
+                self.blocks.append(torch.empty(size, dtype=rows.dtype, device="cpu"))
             some = rows[done : done + len(self.blocks[block]) - start]
             self.blocks[block][start : start + len(some)] = some
             done += len(some)

@@ -112,7 +112,7 @@ def _mend(current: torch.cuda.Stream) -> None:
     """
     torch.cuda.set_stream(current)
     with contextlib.suppress(RuntimeError):
-        one = torch.zeros(1, device=current.device)
+        one = torch.zeros(1, device=current.device, dtype=torch.float32)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(current)
         graph = torch.cuda.CUDAGraph()

@@ -16,7 +16,7 @@ class _Workspace(threading.local):
         self._grow(1 << 16)
 
     def _grow(self, size: int) -> None:
-        self._memory = torch.empty(size, dtype=torch.uint8)
+        self._memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         self._address = self._memory.data_ptr()
         self._size = size
 

@@ -201,7 +201,7 @@ class _Run:
 
     def _forward(self) -> None:
         header, found = self._store.header, {}
-        usable = torch.ones(len(self._waiting), dtype=torch.bool)
+        usable = torch.ones(len(self._waiting), dtype=torch.bool, device="cpu")
         for i, network in enumerate(header.networks):
             layers = [layer.name for layer in network.layers]
             inputs = [each.inputs[i] for each in self._waiting]

@@ -50,7 +50,7 @@ def principal_components(
         `[n, count]`, and the share of the variance along each.
     """
     n, width = len(matrix), matrix.width
-    mean = torch.zeros(width, dtype=torch.float64)
+    mean = torch.zeros(width, dtype=torch.float64, device="cpu")
     for _, block in matrix.blocks():
         mean += block.double().sum(dim=0)
     mean /= n
@@ -59,10 +59,14 @@ def principal_components(
     strongest = axes.abs().argmax(dim=0, keepdim=True)
     signs = axes.gather(0, strongest).sign()
     axes = axes * torch.where(signs == 0, torch.ones_like(signs), signs)
-    points = torch.zeros((n, count), dtype=torch.float64)
+    points = torch.zeros((n, count), dtype=torch.float64, device="cpu")
     for first, block in matrix.blocks():
         points[first : first + len(block), : axes.shape[1]] = (block.double() - mean) @ axes
-    shares = points.square().sum(dim=0) / total if total > 0 else torch.zeros(count)
+    shares = (
+        points.square().sum(dim=0) / total
+        if total > 0
+        else torch.zeros(count, dtype=torch.float32, device="cpu")
+    )
     found: NDArray[np.float32] = points.float().numpy()
     return found, tuple(shares.tolist())
 
@@ -71,16 +75,16 @@ def _axes(matrix: Matrix, mean: torch.Tensor, count: int, seed: int) -> torch.Te
     """Directions of largest variance, `[F, count]` float64 of length 1 (0 without variance)."""
     n, width = len(matrix), matrix.width
     if width <= min(n, _MOST_EXACT):
-        covariance = torch.zeros((width, width), dtype=torch.float64)
+        covariance = torch.zeros((width, width), dtype=torch.float64, device="cpu")
         for _, block in matrix.blocks():
             centred = block.double() - mean
             covariance.addmm_(centred.T, centred)
         return _largest(covariance, count)
     if n <= _MOST_EXACT:
         return _axes_of_products(matrix, mean, count)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     size = min(count + _EXTRA, n, width)
-    found = torch.randn((width, size), generator=generator, dtype=torch.float64)
+    found = torch.randn((width, size), generator=generator, dtype=torch.float64, device="cpu")
     for _ in range(_PASSES):
         found = torch.linalg.qr(_covariance_times(matrix, mean, found)).Q
     small = found.T @ _covariance_times(matrix, mean, found)
@@ -90,7 +94,7 @@ def _axes(matrix: Matrix, mean: torch.Tensor, count: int, seed: int) -> torch.Te
 def _axes_of_products(matrix: Matrix, mean: torch.Tensor, count: int) -> torch.Tensor:
     """The same from the products of few, wide rows, a slice of their numbers at a time."""
     n, width = len(matrix), matrix.width
-    products = torch.zeros((n, n), dtype=torch.float64)
+    products = torch.zeros((n, n), dtype=torch.float64, device="cpu")
     step = max(1, (1 << 22) // n)
 
     def slices() -> Any:
@@ -102,7 +106,7 @@ def _axes_of_products(matrix: Matrix, mean: torch.Tensor, count: int) -> torch.T
     for _, columns in slices():
         products.addmm_(columns, columns.T)
     weights = _largest(products, count)
-    axes = torch.zeros((width, count), dtype=torch.float64)
+    axes = torch.zeros((width, count), dtype=torch.float64, device="cpu")
     for part, columns in slices():
         axes[part] = columns.T @ weights
     norms: torch.Tensor = torch.linalg.vector_norm(axes, dim=0, keepdim=True)
@@ -127,7 +131,9 @@ def all_neighbours(matrix: Matrix, k: int, metric: Metric) -> tuple[torch.Tensor
     """The k nearest rows to every row, itself among them: `[n, k]` distances and numbers."""
     parts = []
     for start in range(0, len(matrix), _QUERIES):
-        rows = torch.arange(start, min(start + _QUERIES, len(matrix)))
+        rows = torch.arange(
+            start, min(start + _QUERIES, len(matrix)), dtype=torch.int64, device="cpu"
+        )
         parts.append(nearest(matrix.take(rows), matrix, k, metric))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
@@ -169,7 +175,7 @@ def umap_points(matrix: Matrix, metric: Metric, neighbours: int, seed: int) -> N
 
 def _put_itself_first(distances: torch.Tensor, rows: torch.Tensor) -> None:
     """As umap-learn expects it, also where another photo is at distance 0; in place."""
-    own = torch.arange(len(rows))
+    own = torch.arange(len(rows), dtype=torch.int64, device="cpu")
     place = (rows == own[:, None]).to(torch.int8).argmax(dim=1)
     rows[own, place] = rows[:, 0].clone()
     distances[own, place] = distances[:, 0].clone()

@@ -150,9 +150,11 @@ def _tile(
 
 def typical_distance(matrix: Matrix, metric: Metric) -> float:
     """The mean distance of two photos, from a fixed sample of pairs; above 0."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     count = max(16, min(_PAIRS, _PAIR_NUMBERS // max(1, matrix.width)))
-    pairs = torch.randint(len(matrix), (2, count), generator=generator)
+    pairs = torch.randint(
+        len(matrix), (2, count), generator=generator, dtype=torch.int64, device="cpu"
+    )
     pairs = pairs[:, pairs[0] != pairs[1]]
     mean = 0.0
     if pairs.shape[1]:

@@ -120,16 +120,18 @@ def relevance_in_order(
         `[q, n - 1]`.
     """
     count = len(matrix)
-    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(
+        count, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu"
+    )
     terms = matrix.terms(metric)
     for start in range(0, len(queries), _QUERIES):
         ids = queries[start : start + _QUERIES]
         ready = prepared(matrix.take(ids), metric, matrix.origin)
-        values = torch.empty((len(ids), count))
+        values = torch.empty((len(ids), count), dtype=torch.float32, device="cpu")
         for first, block in matrix.blocks():
             part = slice(first, first + len(block))
             ranks(ready, block, metric, None if terms is None else terms[part], values[:, part])
-        values[torch.arange(len(ids)), ids] = torch.inf
+        values[torch.arange(len(ids), dtype=torch.int64, device="cpu"), ids] = torch.inf
         order = shuffled[values[:, shuffled].argsort(dim=1, stable=True)]
         yield (codes[order[:, :-1]] == codes[ids][:, None]).numpy()
 

@@ -378,7 +378,7 @@ def write_tensors(
     """
     entries: dict[str, Any] = {}
     lists = {name: list(pieces) for name, pieces in tensors.items()}
-    offset, size = 0, torch.empty((), dtype=DTYPES[header.dtype]).element_size()
+    offset, size = 0, torch.empty((), dtype=DTYPES[header.dtype], device="cpu").element_size()
     for name, pieces in lists.items():
         shape = [sum(len(piece) for piece in pieces), pieces[0].shape[1]]
         end = offset + shape[0] * shape[1] * size

@@ -33,11 +33,13 @@ def query_vectors(
     Raises:
         ValueError: a photo gives another number of features, or some that are not finite.
     """
-    found = torch.zeros((len(queries), matrix.width))
+    found = torch.zeros((len(queries), matrix.width), dtype=torch.float32, device="cpu")
     known = [at for at, one in enumerate(queries) if one.is_stored]
     new = [at for at, one in enumerate(queries) if not one.is_stored]
     if known:
-        found[known] = matrix.take(torch.tensor([queries[at].id for at in known]))
+        found[known] = matrix.take(
+            torch.tensor([queries[at].id for at in known], dtype=torch.int64, device="cpu")
+        )
     if new:
         classifier = classifier_of()
         inputs = [classifier.to_input(queries[at].images)[0].cpu() for at in new]

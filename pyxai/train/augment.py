@@ -75,7 +75,7 @@ def random_moves(
         `[count, 2, 2]` float32: where a point (x, y) of the result, in pixels from the centre, lies
         in the photo.
     """
-    drawn = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 2 - 1
+    drawn = torch.rand(count, 4, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
     angle = drawn[:, 0] * math.radians(augmentation.rotation)
     lean = drawn[:, 1] * augmentation.shear
     across, down = (1 / (1 + drawn[:, 2:] * augmentation.zoom)).unbind(1)
@@ -94,7 +94,7 @@ def moved(images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     """
     height, width = images.shape[2:]
     # Of torch's grids, in which the image reaches from -1 to 1 along both axes.
-    scale = torch.tensor([width / 2, height / 2], device=images.device)
+    scale = torch.tensor([width / 2, height / 2], device=images.device, dtype=torch.float32)
     matrices = moves.to(images) * scale / scale[:, None]
     theta = functional.pad(matrices, (0, 1))
     grid = functional.affine_grid(theta, [*images.shape], align_corners=False)

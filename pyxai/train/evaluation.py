@@ -57,7 +57,7 @@ def logits_of_photos(
     chunks: list[torch.Tensor] = []
     for (height, width), places in by_size.items():
         most = max(1, min(batch_size, _MAX_PIXELS // (height * width)))
-        chunks += torch.split(torch.tensor(places), most)
+        chunks += torch.split(torch.tensor(places, dtype=torch.int64, device="cpu"), most)
 
     device = next(network.parameters()).device
     reading = Reading() if reading is None else reading
@@ -78,7 +78,7 @@ def logits_of_photos(
         for places, batch in bar:
             rows = run(batch.to(device)).float().cpu()
             if result is None:
-                result = torch.empty(len(boxes), rows.shape[1])
+                result = torch.empty(len(boxes), rows.shape[1], dtype=torch.float32, device="cpu")
             result[places] = rows
     assert result is not None
     return result

@@ -93,7 +93,7 @@ def frozen_features(
             batch_size=plan.batch_size,
             progress=progress,
             description="features",
-            mirrored=torch.ones(len(part), dtype=torch.bool) if mirrored else None,
+            mirrored=torch.ones(len(part), dtype=torch.bool, device="cpu") if mirrored else None,
             read=read,
         ).to(next(network.parameters()).device)
 

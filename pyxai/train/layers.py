@@ -66,8 +66,10 @@ def anatomy_of(
             if name not in names:
                 names.append(name)
 
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, *size, generator=generator).to(next(network.parameters()).device)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    images = torch.randn(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu").to(
+        next(network.parameters()).device
+    )
     with borrowed(network), watching(network, watch):
         output = _main_output(call(network, images), reading or Reading())
     features, layers = vectors(output), tuple(names)

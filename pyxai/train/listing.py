@@ -140,7 +140,7 @@ def _held_out(source: Path) -> Listing:
 
 
 def _split(listing: Listing, share: float, seed: int) -> tuple[Listing, Listing]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     held_out: set[int] = set()
     for name in listing.classes:
         places = [place for place, each in enumerate(listing.names) if each == name]
@@ -148,7 +148,7 @@ def _split(listing: Listing, share: float, seed: int) -> tuple[Listing, Listing]
         if count >= len(places):
             expected = f"a share that leaves photos of {name!r}, of which there are {len(places)}"
             raise argument_error("valid", expected, share)
-        order = torch.randperm(len(places), generator=generator)[:count].tolist()
+        order = torch.randperm(len(places), generator=generator, device="cpu")[:count].tolist()
         held_out.update(places[each] for each in order)
 
     def part(of_held_out: bool) -> Listing:

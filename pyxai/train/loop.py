@@ -83,7 +83,7 @@ class Training:
         self.head = find_layer(network, head)
         self.reading = Reading() if reading is None else reading
         self.device = next(network.parameters()).device
-        self.generator = torch.Generator().manual_seed(plan.seed)
+        self.generator = torch.Generator(device="cpu").manual_seed(plan.seed)
         trained = [each for each in network.parameters() if each.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [each for each in trained if each.ndim > 1]},
@@ -92,7 +92,9 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             groups, lr=plan.learning_rate, weight_decay=plan.weight_decay
         )
-        self.steps_of_epoch = len(self._chunks(torch.arange(len(train))))
+        self.steps_of_epoch = len(
+            self._chunks(torch.arange(len(train), dtype=torch.int64, device="cpu"))
+        )
         self.class_weights = None
         if plan.class_weight is not None:
             counts = train.labels.bincount()
@@ -131,8 +133,10 @@ class Training:
     def _batches(self) -> tuple[list[torch.Tensor], Iterable[torch.Tensor]]:
         """The photos of each step of an epoch, and what the network or its head eats of them."""
         count, plan = len(self.train), self.plan
-        order = torch.randperm(count, generator=self.generator)
-        mirrored = torch.rand(count, generator=self.generator) < 0.5
+        order = torch.randperm(count, generator=self.generator, device="cpu")
+        mirrored = (
+            torch.rand(count, generator=self.generator, dtype=torch.float32, device="cpu") < 0.5
+        )
         mirrored &= plan.augmentation.mirror
         chunks = self._chunks(order)
         features = self.features
@@ -208,7 +212,7 @@ class Training:
     def crop_logits(self) -> torch.Tensor:
         """Of the same crop of each validation photo at every call, `[m, K]`."""
         assert self.plan.crop is not None
-        places = torch.Generator().manual_seed(self.plan.seed)
+        places = torch.Generator(device="cpu").manual_seed(self.plan.seed)
         return self._logits(random_boxes(self.held_out.sizes, self.plan.crop, places))
 
     def whole_logits(self) -> torch.Tensor | None:
@@ -222,7 +226,10 @@ class Training:
         if (height, width) != (self.plan.crop, self.plan.crop):
             try:
                 with borrowed(self.network):
-                    call(self.network, torch.zeros(1, 3, height, width, device=self.device))
+                    call(
+                        self.network,
+                        torch.zeros(1, 3, height, width, device=self.device, dtype=torch.float32),
+                    )
             except REFUSALS as error:  # networks refuse sizes in every way there is
                 if passes_through(error) or self.plan.crop is None:
                     raise

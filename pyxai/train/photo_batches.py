@@ -29,7 +29,7 @@ def random_boxes(sizes: torch.Tensor, crop: int, generator: torch.Generator) -> 
         `[n, 4]` int64, (x0, y0, x1, y1); every place is equally likely.
     """
     # Float64: in float32 a number just below 1 could be rounded up to the first place outside.
-    drawn = torch.rand(sizes.shape, generator=generator, dtype=torch.float64)
+    drawn = torch.rand(sizes.shape, generator=generator, dtype=torch.float64, device="cpu")
     corners = (drawn * (sizes - crop + 1)).long().flip(1)
     return torch.cat([corners, corners + crop], dim=1)
 
@@ -59,7 +59,7 @@ def normalised_batch(
         moves: `[n, 2, 2]`, see `random_moves`; applied after that.
     """
     x0, y0, x1, y1 = boxes[places[0]].tolist()
-    batch = torch.empty(len(places), 3, y1 - y0, x1 - x0)
+    batch = torch.empty(len(places), 3, y1 - y0, x1 - x0, dtype=torch.float32, device="cpu")
     for row, place in enumerate(places.tolist()):
         crop_windows(
             photos.pixels(place),

@@ -73,8 +73,8 @@ class PhotoSet:
             self._paths.append(path)
             labels.append(class_names.index(name))
             sizes.append(tuple(pixels.shape[1:]))
-        self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.sizes = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        self.labels = torch.tensor(labels, dtype=torch.int64, device="cpu")
+        self.sizes = torch.tensor(sizes, dtype=torch.int64, device="cpu").reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -46,7 +46,7 @@ def _mean_distances(rows: torch.Tensor, count: int) -> NDArray[np.float64]:
     """Of each row to so many others that are nearest, itself left out."""
     distances, places = nearest(rows, Matrix([rows]), count + 1, Metric("euclidean"))
     # Among many equal rows the row itself may be beyond the k + 1 found; then the last is one more.
-    itself = places == torch.arange(len(rows))[:, None]
+    itself = places == torch.arange(len(rows), dtype=torch.int64, device="cpu")[:, None]
     itself[~itself.any(dim=1), -1] = True
     means: NDArray[np.float64] = (distances.masked_fill(itself, 0).sum(dim=1) / count).numpy()
     return means

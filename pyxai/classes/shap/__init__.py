@@ -173,7 +173,7 @@ def _explained(
         classifier, inputs, background, wanted, regions=regions, **settings
     )
     maps = found.maps()[0].double().cpu().flatten()
-    sums = torch.zeros(grid[0] * grid[1], dtype=torch.float64)
+    sums = torch.zeros(grid[0] * grid[1], dtype=torch.float64, device="cpu")
     sums.index_add_(0, cells.flatten(), maps)
     return PhotoEvidence(
         name,

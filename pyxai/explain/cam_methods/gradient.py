@@ -65,10 +65,18 @@ def smoothgradcam_plus_plus(
     check_count("samples", samples)
     if evidence.linear_head is not None:
         return gradcam_plus_plus(evidence)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     moments = [torch.zeros_like(evidence.gradients) for _ in range(3)]
     for _ in range(samples):
-        noise = torch.randn((1, *evidence.inputs.shape[1:]), generator=generator) * std
+        noise = (
+            torch.randn(
+                (1, *evidence.inputs.shape[1:]),
+                generator=generator,
+                dtype=torch.float32,
+                device="cpu",
+            )
+            * std
+        )
         noisy = evidence.inputs + noise.to(evidence.inputs)
         gradients = evidence.on(noisy).gradients
         for power, moment in enumerate(moments, start=1):
@@ -174,7 +182,7 @@ def random(evidence: Evidence, *, seed: int = 0) -> torch.Tensor:
         evidence: of the images.
         seed: of the weights, which are the same for each image and target.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     channels = evidence.features.shape[1]
-    weights = torch.rand(channels, generator=generator) * 2 - 1
+    weights = torch.rand(channels, generator=generator, dtype=torch.float32, device="cpu") * 2 - 1
     return weights.to(evidence.features.device).expand(1, evidence.classes.shape[1], -1)

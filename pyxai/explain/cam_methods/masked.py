@@ -31,9 +31,9 @@ def ablationcam(evidence: Evidence) -> torch.Tensor:
     # Heads are cheap beside the memory that carries their input: a few times the images at once.
     step = 4 * evidence.images_at_once
     for row in range(len(features)):
-        for part in torch.split(torch.arange(channels), step):
+        for part in torch.split(torch.arange(channels, dtype=torch.int64, device="cpu"), step):
             ablated = features[row].expand(len(part), -1, -1, -1).clone()
-            ablated[torch.arange(len(part)), part] = 0
+            ablated[torch.arange(len(part), dtype=torch.int64, device="cpu"), part] = 0
             drops[row, :, part] = (scores[row] - evidence.scores_from(ablated, row)).mT
     return drops / size
 
@@ -76,11 +76,18 @@ def sscam(
 
     def score(row: int, masks: _Masks) -> torch.Tensor:
         # A stream of its own for each channel, so that chunks do not matter.
-        streams = [torch.Generator().manual_seed((seed << 32) + int(c)) for c in masks.channels]
-        total = torch.zeros(())
+        streams = [
+            torch.Generator(device="cpu").manual_seed((seed << 32) + int(c)) for c in masks.channels
+        ]
+        total = torch.zeros((), dtype=torch.float32, device="cpu")
         for _ in range(samples):
             size = evidence.inputs.shape[-2:]
-            noise = torch.stack([torch.randn(size, generator=stream) for stream in streams])
+            noise = torch.stack(
+                [
+                    torch.randn(size, generator=stream, dtype=torch.float32, device="cpu")
+                    for stream in streams
+                ]
+            )
             noise = noise.to(evidence.inputs.device) * std
             total = total + evidence.scores_of(masks.over(row, noise=noise), row)
         return total / samples
@@ -102,7 +109,7 @@ def iscam(evidence: Evidence, *, samples: int = 10, channels: int | None = None)
     check_count("samples", samples)
 
     def score(row: int, masks: _Masks) -> torch.Tensor:
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float32, device="cpu")
         for step in range(1, samples + 1):
             strength = step / samples
             total = total + evidence.scores_of(masks.over(row, strength=strength), row)
@@ -123,8 +130,8 @@ class _Masks:
         self.buffer = torch.empty(
             shape, dtype=self.inputs.dtype, device=self.inputs.device, memory_format=layout
         )
-        self.channels: torch.Tensor = torch.empty(0)
-        self.masks: torch.Tensor = torch.empty(0)
+        self.channels: torch.Tensor = torch.empty(0, dtype=torch.float32, device="cpu")
+        self.masks: torch.Tensor = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def choose(self, features: torch.Tensor, channels: torch.Tensor) -> None:
         chosen = features[channels]
@@ -164,10 +171,16 @@ def _scored(
         kept = channels if count is None else min(count, channels)
         rest = order[kept:]
         # Evenly spread over the rest, which is in order of strength.
-        places = torch.linspace(0, len(rest) - 1, min(_SAMPLE, len(rest))).round().long()
+        places = (
+            torch.linspace(
+                0, len(rest) - 1, min(_SAMPLE, len(rest)), dtype=torch.float32, device="cpu"
+            )
+            .round()
+            .long()
+        )
         wanted = torch.cat([order[:kept], rest[places.to(rest.device)]])
         if kept == channels:
-            wanted = torch.arange(channels, device=features.device)
+            wanted = torch.arange(channels, device=features.device, dtype=torch.int64)
         found = []
         for part in torch.split(wanted, len(masks.buffer)):
             masks.choose(features[row], part)

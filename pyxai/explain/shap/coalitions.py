@@ -26,7 +26,7 @@ class Game:
         self._model = model
         self._background = background.to(model.images)
         self._cells = cells.to(model.images.device)
-        self.evaluations = torch.zeros(len(model.images), dtype=torch.int64)
+        self.evaluations = torch.zeros(len(model.images), dtype=torch.int64, device="cpu")
 
     def play(self, shown: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """The outputs `[M, k]` float64 of coalitions.
@@ -37,7 +37,9 @@ class Game:
         """
         self.evaluations += image.cpu().bincount(minlength=len(self.evaluations))
         model, found = self._model, []
-        for some in torch.split(torch.arange(len(shown)), model.batch_size):
+        for some in torch.split(
+            torch.arange(len(shown), dtype=torch.int64, device="cpu"), model.batch_size
+        ):
             places = image[some].to(model.images.device)
             masks = shown[some].to(model.images.device, torch.float32)[:, self._cells]
             background = self._background
@@ -51,4 +53,7 @@ class Game:
         """The outputs `[N, k]` with nothing shown."""
         count = len(self._model.images)
         cells = int(self._cells.max()) + 1
-        return self.play(torch.zeros(count, cells, dtype=torch.bool), torch.arange(count))
+        return self.play(
+            torch.zeros(count, cells, dtype=torch.bool, device="cpu"),
+            torch.arange(count, dtype=torch.int64, device="cpu"),
+        )

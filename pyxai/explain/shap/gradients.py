@@ -61,21 +61,25 @@ def drawn(samples: int, backgrounds: int, seed: int) -> Draw:
     With fewer than two samples for each background, those that get one are drawn, and all samples
     lie on one way.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(backgrounds, generator=generator)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    order = torch.randperm(backgrounds, generator=generator, device="cpu")
     rounds = samples // backgrounds
     if rounds < 2:
-        again = torch.randperm(backgrounds, generator=generator)
-        steps = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
+        again = torch.randperm(backgrounds, generator=generator, device="cpu")
+        steps = (torch.arange(samples, dtype=torch.float64, device="cpu") + 0.5) / samples
         pairs = torch.full_like(steps, samples / (2 * (samples - 1)))
         pairs[0] = 0
         which = torch.cat([order, again])[:samples]
         return Draw(which, steps, torch.full_like(steps, 1 / samples), pairs)
-    begins = (torch.randperm(backgrounds, generator=generator) + 0.5).double() / backgrounds
-    counts = torch.full((backgrounds,), rounds)
+    begins = (
+        torch.randperm(backgrounds, generator=generator, device="cpu") + 0.5
+    ).double() / backgrounds
+    counts = torch.full((backgrounds,), rounds, dtype=torch.int64, device="cpu")
     counts[order[: samples % backgrounds]] += 1
-    which = torch.arange(backgrounds).repeat_interleave(counts)
-    turn = torch.arange(samples) - (counts.cumsum(0) - counts)[which]
+    which = torch.arange(backgrounds, dtype=torch.int64, device="cpu").repeat_interleave(counts)
+    turn = (
+        torch.arange(samples, dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[which]
+    )
     many = counts[which].double()
     return Draw(
         which,
@@ -111,7 +115,9 @@ def integrate(model: Explained, background: torch.Tensor, draw: Draw, correct: b
     sums = _Sums(images, targets)
     last = len(images) * samples
     for start in range(0, last, model.batch_size):
-        rows = torch.arange(start, min(start + model.batch_size, last), device=images.device)
+        rows = torch.arange(
+            start, min(start + model.batch_size, last), device=images.device, dtype=torch.int64
+        )
         image, sample = rows // samples, rows % samples
         other = background[image, which[sample]] if own else background[which[sample]]
         way = images[image] - other
@@ -216,7 +222,9 @@ def _base(model: Explained, background: torch.Tensor) -> torch.Tensor:
     if background.ndim == 4:
         return mean_outputs(model, background)[model.classes]
     flat, count = background.flatten(0, 1), background.shape[1]
-    places = torch.arange(len(background), device=flat.device).repeat_interleave(count)
+    places = torch.arange(len(background), device=flat.device, dtype=torch.int64).repeat_interleave(
+        count
+    )
     parts = zip(
         torch.split(flat, model.batch_size), torch.split(places, model.batch_size), strict=True
     )

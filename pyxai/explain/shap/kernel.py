@@ -15,8 +15,8 @@ EXACT = 12
 
 def exact(game: Game, images: int, regions: int) -> torch.Tensor:
     """Shapley values `[N, k, R]` float64, from all 2^R coalitions."""
-    numbers = torch.arange(1 << regions)
-    shown = (numbers[:, None] >> torch.arange(regions)) & 1 == 1
+    numbers = torch.arange(1 << regions, dtype=torch.int64, device="cpu")
+    shown = (numbers[:, None] >> torch.arange(regions, dtype=torch.int64, device="cpu")) & 1 == 1
     size = shown.sum(dim=1)
     # A coalition of s regions without r is weighed by s! (R - s - 1)! / R!.
     weight = torch.tensor(
@@ -25,10 +25,13 @@ def exact(game: Game, images: int, regions: int) -> torch.Tensor:
             for s in range(regions)
         ],
         dtype=torch.float64,
+        device="cpu",
     )
     found = []
     for image in range(images):
-        outputs = game.play(shown, torch.full((len(shown),), image))
+        outputs = game.play(
+            shown, torch.full((len(shown),), image, dtype=torch.int64, device="cpu")
+        )
         values = []
         for region in range(regions):
             without = numbers[~shown[:, region]]
@@ -76,7 +79,9 @@ def regression(
     inverse = torch.linalg.inv(gram)
     values, errors = [], []
     for image in range(images):
-        found = game.play(shown, torch.full((len(shown),), image))  # [S, k]
+        found = game.play(
+            shown, torch.full((len(shown),), image, dtype=torch.int64, device="cpu")
+        )  # [S, k]
         total = outputs[image] - base[image]  # [k]
         wanted = found - base[image] - design[:, -1:] * total
         solution = inverse @ (reduced.T @ wanted)  # [R - 1, k]
@@ -90,10 +95,14 @@ def regression(
 
 def _coalitions(regions: int, samples: int, seed: int) -> torch.Tensor:
     """`[samples, R]` bool, every other one the complement of the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.arange(1, regions, dtype=torch.float64)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    sizes = torch.arange(1, regions, dtype=torch.float64, device="cpu")
     weights = (regions - 1) / (sizes * (regions - sizes))
     drawn = 1 + torch.multinomial(weights, samples // 2, replacement=True, generator=generator)
-    order = torch.rand(samples // 2, regions, generator=generator).argsort(dim=1).argsort(dim=1)
+    order = (
+        torch.rand(samples // 2, regions, generator=generator, dtype=torch.float32, device="cpu")
+        .argsort(dim=1)
+        .argsort(dim=1)
+    )
     half = order < drawn[:, None]
     return torch.stack([half, ~half], dim=1).reshape(-1, regions)

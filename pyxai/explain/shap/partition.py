@@ -35,10 +35,10 @@ class _Image:
     """The rectangles of one image that wait to be split, and the values of those that are done."""
 
     def __init__(self, grid: tuple[int, int], hidden: torch.Tensor, shown: torch.Tensor) -> None:
-        self.values = torch.zeros((len(hidden), *grid), dtype=torch.float64)
+        self.values = torch.zeros((len(hidden), *grid), dtype=torch.float64, device="cpu")
         self._waiting: list[_Part] = []
         self._number = 0
-        context = torch.zeros(grid, dtype=torch.bool)
+        context = torch.zeros(grid, dtype=torch.bool, device="cpu")
         self.push((0, grid[0], 0, grid[1]), context, hidden, shown, 1.0)
 
     def push(
@@ -110,7 +110,9 @@ def owen_values(
         if not cuts:
             return torch.stack([image.finish() for image in images])
         shown = [_with(part.context, half) for _, part, *halves in cuts for half in halves]
-        owner = torch.tensor([place for place, *_ in cuts]).repeat_interleave(2)
+        owner = torch.tensor(
+            [place for place, *_ in cuts], dtype=torch.int64, device="cpu"
+        ).repeat_interleave(2)
         found = game.play(torch.stack(shown).flatten(1), owner)
         for number, (place, part, first, second) in enumerate(cuts):
             one, two = found[2 * number], found[2 * number + 1]

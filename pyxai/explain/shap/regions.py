@@ -14,8 +14,12 @@ _REGIONS = 64  # where nobody says how many
 
 def grid_of(size: tuple[int, int], rows: int, columns: int) -> torch.Tensor:
     """`[H, W]` int64: the cell of each pixel, row by row; cells are as equal as can be."""
-    down = (torch.arange(size[0]) * rows).div(size[0], rounding_mode="floor")
-    across = (torch.arange(size[1]) * columns).div(size[1], rounding_mode="floor")
+    down = (torch.arange(size[0], dtype=torch.int64, device="cpu") * rows).div(
+        size[0], rounding_mode="floor"
+    )
+    across = (torch.arange(size[1], dtype=torch.int64, device="cpu") * columns).div(
+        size[1], rounding_mode="floor"
+    )
     return down[:, None] * columns + across
 
 

@@ -64,8 +64,8 @@ def coverage(starts: tuple[int, ...], window: int, length: int, cells: int) -> t
     Returns:
         `[windows, cells]` float32; the rows add up to 1.
     """
-    edges = torch.arange(cells + 1, dtype=torch.float64) * (length / cells)
-    first = torch.tensor(starts, dtype=torch.float64)[:, None]
+    edges = torch.arange(cells + 1, dtype=torch.float64, device="cpu") * (length / cells)
+    first = torch.tensor(starts, dtype=torch.float64, device="cpu")[:, None]
     from_left = (edges - first).clamp(0, window)  # how much of the window lies before each edge
     return (from_left.diff(dim=1) / window).to(torch.float32)
 

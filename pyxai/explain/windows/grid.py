@@ -34,7 +34,11 @@ class Grid:
     @property
     def boxes(self) -> torch.Tensor:
         """`[rows * columns, 4]` int64 on the CPU: x0, y0, x1, y1, row by row."""
-        y, x = torch.meshgrid(torch.tensor(self.tops), torch.tensor(self.lefts), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.tensor(self.tops, dtype=torch.int64, device="cpu"),
+            torch.tensor(self.lefts, dtype=torch.int64, device="cpu"),
+            indexing="ij",
+        )
         y, x = y.flatten(), x.flatten()
         return torch.stack([x, y, x + self.window[1], y + self.window[0]], dim=1)
 

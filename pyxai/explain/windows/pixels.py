@@ -58,7 +58,10 @@ class Pixels:
     def whole(self, size: tuple[int, int]) -> torch.Tensor:
         """All of the photo as one window `[1, C, h, w]` of this size."""
         height, width = self.size
-        return self.cut(torch.tensor([[0, 0, width, height]]), self.buffer(1, size))
+        return self.cut(
+            torch.tensor([[0, 0, width, height]], dtype=torch.int64, device="cpu"),
+            self.buffer(1, size),
+        )
 
 
 def open_pixels(classifier: Classifier, photo: PhotoSource, *, move: bool = True) -> Pixels:

@@ -179,8 +179,12 @@ class WindowScores:
             ValueError: a sample below 2.
         """
         check_count("sample", sample, least=2)
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.boxes), generator=generator)[:sample].sort().values
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        chosen = (
+            torch.randperm(len(self.boxes), generator=generator, device="cpu")[:sample]
+            .sort()
+            .values
+        )
         ours = self.logits[chosen.to(self.logits.device)]
         theirs = ours if self.mode == "exhaustive" else self.exhaustive(self.boxes[chosen])
         return compare(ours, theirs, self.target, self.reading)

@@ -72,7 +72,7 @@ class ReAct(_Shaping):
 
     def finish(self) -> None:
         cut = float(np.percentile(self._kept.rows().numpy(), self.percentile))
-        self.state["cut"] = torch.tensor([cut])
+        self.state["cut"] = torch.tensor([cut], dtype=torch.float32, device="cpu")
         del self._kept
 
     def shape(self, rows: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:

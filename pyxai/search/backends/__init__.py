@@ -97,7 +97,7 @@ def with_exact_distances(
     Reads their rows only, and makes distances comparable between back ends to the last digit.
     """
     ids = ids.sort(dim=1).values
-    distances = torch.full(ids.shape, torch.inf, dtype=torch.float64)
+    distances = torch.full(ids.shape, torch.inf, dtype=torch.float64, device="cpu")
     for place in range(len(ids)):
         known = ids[place] >= 0
         taken = matrix.take(ids[place][known])[None]

@@ -107,7 +107,7 @@ def _set_order(faiss: Any, index: Any, order: float) -> None:
 
 
 def _sample(matrix: Matrix, metric: Metric, seed: int, count: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(matrix), generator=generator)[:count].sort().values
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    rows = torch.randperm(len(matrix), generator=generator, device="cpu")[:count].sort().values
     found = matrix.take(rows)
     return prepared(found, metric) if metric.is_angle else found

@@ -98,11 +98,11 @@ class _Finder:
     def __call__(self, queries: torch.Tensor, k: int) -> Candidates:
         check_queries(queries, self._matrix)
         ready = prepared(queries, self._metric) if self._metric.is_angle else queries.float()
-        ids = torch.full((len(queries), k), -1, dtype=torch.int64)
+        ids = torch.full((len(queries), k), -1, dtype=torch.int64, device="cpu")
         for place, vector in enumerate(ready.numpy()):
             search = self._table.search(vector, vector_column_name="vector")
             search = search.distance_type("l2").nprobes(self._probes).limit(k)
             search = search.select(["id", "_distance"])
             found = search.to_arrow()["id"].to_pylist()
-            ids[place, : len(found)] = torch.tensor(found, dtype=torch.int64)
+            ids[place, : len(found)] = torch.tensor(found, dtype=torch.int64, device="cpu")
         return with_exact_distances(queries, self._matrix, ids, self._metric, k)

@@ -35,7 +35,8 @@ def wave_lengths(size: int, decay: float, device: torch.device) -> torch.Tensor:
     Frequencies are in cycles a pixel. The mean of a picture, of frequency 0, counts as the lowest
     other frequency.
     """
-    down, across = torch.fft.fftfreq(size), torch.fft.rfftfreq(size)
+    down = torch.fft.fftfreq(size, dtype=torch.float32, device="cpu")
+    across = torch.fft.rfftfreq(size, dtype=torch.float32, device="cpu")
     frequencies = torch.hypot(down[:, None], across[None]).clamp(min=1 / size)
     return frequencies.pow(-decay).to(device)
 

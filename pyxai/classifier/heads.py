@@ -173,9 +173,9 @@ def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
     shape = (2, *features.shape[1:])
-    options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    noise = 3 * torch.randn(shape, **options)  # type: ignore[call-overload]
-    noise += 4 * torch.randn((2, shape[1], 1, 1), **options) + 2  # type: ignore[call-overload]
+    noise = 3 * torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    means = (2, shape[1], 1, 1)
+    noise += 4 * torch.randn(means, generator=generator, dtype=torch.float32, device="cpu") + 2
     if not loud:
         noise *= (
             features.detach().float().square().mean().sqrt().cpu() / noise.square().mean().sqrt()

@@ -54,8 +54,8 @@ def resolve_target(
         return ResolvedTarget(
             torch.arange(classes, device=logits.device, dtype=torch.int64)[None], single=False
         )
-    if isinstance(target, (torch.Tensor, np.ndarray)):
-        array = torch.as_tensor(target)
+    array = torch.from_numpy(target) if isinstance(target, np.ndarray) else target
+    if isinstance(array, torch.Tensor):
         if array.is_floating_point() or array.dtype == torch.bool or array.ndim > 2:
             raise argument_error("target", "integers [N] or [N or 1, k]", array)
         if array.ndim == 2 and len(array) == images == 0:  # a list would lose k

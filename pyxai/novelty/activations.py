@@ -39,7 +39,8 @@ class Activations:
         for argument, value in (("features", self.features), ("logits", self.logits)):
             if value is None:
                 continue
-            tensor = torch.as_tensor(value)
+            given = isinstance(value, torch.Tensor)
+            tensor = value if given else torch.from_numpy(np.asarray(value))
             if tensor.ndim != 2 or not tensor.is_floating_point():
                 raise argument_error(argument, "floating-point numbers [n, d]", value)
             object.__setattr__(self, argument, tensor.detach())

@@ -62,11 +62,8 @@ def principal_components(
     points = torch.zeros((n, count), dtype=torch.float64, device="cpu")
     for first, block in matrix.blocks():
         points[first : first + len(block), : axes.shape[1]] = (block.double() - mean) @ axes
-    shares = (
-        points.square().sum(dim=0) / total
-        if total > 0
-        else torch.zeros(count, dtype=torch.float32, device="cpu")
-    )
+    squares = points.square().sum(dim=0)
+    shares = squares / total if total > 0 else torch.zeros_like(squares)
     found: NDArray[np.float32] = points.float().numpy()
     return found, tuple(shares.tolist())
 

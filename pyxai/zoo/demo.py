@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -91,7 +92,8 @@ class DemoNet(nn.Module):
 def load_demo_network() -> DemoNet:
     """Returns the trained network in single precision and evaluation mode."""
     stored = load_file(WEIGHTS_FILE)
-    network = DemoNet()
+    with torch.device("cpu"):
+        network = DemoNet().to(torch.float32)
     # The file holds half precision; copying into the new network's parameters widens the values.
     network.load_state_dict(stored)
     return network.eval()

@@ -33,9 +33,9 @@ class MlpHead(nn.Sequential):
     def __init__(self, features: int, hidden: int, classes: int) -> None:
         layers: list[tuple[str, nn.Module]] = [
             ("drop1", nn.Dropout(_DROPOUT)),
-            ("hidden", nn.Sequential(nn.Linear(features, hidden), nn.ELU())),
+            ("hidden", nn.Sequential(_linear(features, hidden), nn.ELU())),
             ("drop2", nn.Dropout(_DROPOUT)),
-            ("output", nn.Linear(hidden, classes)),
+            ("output", _linear(hidden, classes)),
         ]
         super().__init__(OrderedDict(layers))
         self.features, self.width, self.classes = features, hidden, classes
@@ -105,7 +105,7 @@ class HeadSpec:
     def build(self) -> nn.Module:
         """The head with random weights of torch's generator."""
         if self.kind == "linear":
-            return nn.Linear(self.features, self.classes)
+            return _linear(self.features, self.classes)
         assert self.hidden is not None
         return MlpHead(self.features, self.hidden, self.classes)
 
@@ -140,6 +140,10 @@ def head_of(network: nn.Module) -> HeadSpec | None:
         if isinstance(module, MlpHead):
             return _spec(module, name, ())
     return None
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, dtype=torch.float32, device="cpu")
 
 
 def _spec(head: nn.Module, place: str | None, removed: tuple[str, ...]) -> HeadSpec:

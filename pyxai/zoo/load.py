@@ -82,32 +82,42 @@ def load_classifier(
     steps = None if preprocessing is None else as_preprocessing(preprocessing)
     if not isinstance(source, (str, os.PathLike)):
         raise argument_error("source", _FORMS, source)
+    with torch.device("cpu"):  # whatever the default device is
+        loaded = _loaded(source, architecture, weights, steps is None)
+    return Classifier(
+        _moved(loaded.model.eval(), device),
+        class_names=loaded.class_names if names is None else names,
+        preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
+        output=output,
+        name=Path(os.fsdecode(source)).name if loaded.name is None else loaded.name,
+    )
+
+
+def _loaded(
+    source: str | os.PathLike[str],
+    architecture: str | nn.Module | None,
+    weights: str | None,
+    with_preprocessing: bool,
+) -> Loaded:
+    """What a source holds; the arguments are those of `load_classifier`."""
     text = os.fsdecode(source)
     prefix = _PREFIX.match(text) if isinstance(source, str) else None
     if isinstance(source, str) and text == "demo":
         _refuse("architecture", architecture, text)
         if weights not in ("default", None):
             raise argument_error("weights", "'default' or None for the demo classifier", weights)
-        loaded = hubs.demo(random=weights is None)
-    elif prefix and prefix[1] in hubs.LOADERS:
+        return hubs.demo(random=weights is None)
+    if prefix and prefix[1] in hubs.LOADERS:
         _refuse("architecture", architecture, text)
         name = text[prefix.end() :]
-        loaded = hubs.LOADERS[prefix[1]](name, weights, with_preprocessing=steps is None)
-    else:
-        if prefix and not Path(text).exists():
-            known = [*hubs.LOADERS, "demo"]
-            hint = "; addresses are not downloaded" if "://" in text else closest(prefix[1], known)
-            raise ValueError(f"source: expected {_FORMS}, got {text!r}{hint}")
-        if weights != "default":
-            raise argument_error("weights", f"'default' for a file such as {text}", weights)
-        loaded = _from_file(text, architecture, steps is None)
-    return Classifier(
-        _moved(loaded.model.eval(), device),
-        class_names=loaded.class_names if names is None else names,
-        preprocessing=loaded.preprocessing if preprocessing is None else preprocessing,
-        output=output,
-        name=Path(text).name if loaded.name is None else loaded.name,
-    )
+        return hubs.LOADERS[prefix[1]](name, weights, with_preprocessing=with_preprocessing)
+    if prefix and not Path(text).exists():
+        known = [*hubs.LOADERS, "demo"]
+        hint = "; addresses are not downloaded" if "://" in text else closest(prefix[1], known)
+        raise ValueError(f"source: expected {_FORMS}, got {text!r}{hint}")
+    if weights != "default":
+        raise argument_error("weights", f"'default' for a file such as {text}", weights)
+    return _from_file(text, architecture, with_preprocessing)
 
 
 def _moved(model: nn.Module, device: torch.device | str | None) -> nn.Module:

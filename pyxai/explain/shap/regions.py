@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from pyxai._errors import argument_error
@@ -47,11 +48,12 @@ def regions_of(regions: Any, size: tuple[int, int]) -> torch.Tensor:
         rows = min(height, regions, max(1, round(math.sqrt(regions * height / width))))
         columns = min(width, max(1, round(regions / rows)))
         return grid_of(size, rows, columns)
-    labels: torch.Tensor = torch.as_tensor(regions)
+    array = regions.cpu() if isinstance(regions, torch.Tensor) else np.asarray(regions)
+    labels: torch.Tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
     if labels.is_floating_point() or labels.shape != size:
         raise argument_error("regions", f"a number, or integer labels [{height}, {width}]", labels)
     places: torch.Tensor
-    found, places = torch.unique(labels.cpu(), return_inverse=True)
+    found, places = torch.unique(labels, return_inverse=True)
     if len(found) < 2:
         raise argument_error("regions", "two different labels or more", found.tolist())
     return places

@@ -65,11 +65,7 @@ class ViM(Score):
         norms = torch.cat([_residual(part, state) for part in self._kept.parts()])
         largest = self._largest.rows().mean()
         # Known activations that fill no more than the subspace have no residual to scale.
-        scale = (
-            largest / norms.mean()
-            if float(norms.mean()) > 0
-            else torch.ones((), dtype=torch.float32, device="cpu")
-        )
+        scale = largest / norms.mean() if float(norms.mean()) > 0 else torch.ones_like(largest)
         self.state = {**state, "scale": scale.double().reshape(1)}
         del self._moments, self._kept, self._largest, self._origin
 

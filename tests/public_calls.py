@@ -372,7 +372,7 @@ def operators(subject: Prepared) -> Result:
     return {
         "maps": relative(maps),
         "rendered": ops.cam_render(maps, (8, 8)),
-        "both": ops.cam_project_render(features, weights, (8, 8)),
+        "both": ops.cam_project_render(features, weights, (8, 8))[0],
         "overlay": ops.cam_overlay(pixels, maps[:, 0].contiguous(), draw.color_table("ember")),
         "blend": relative(ops.mask_blend(features, masks, features.flip(-1).contiguous())),
         "penalty": relative(ops.mask_penalty(masks, tv_weight=1.0, l1_weight=1.0)),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import REFUSALS, passes_through
+from pyxai._precision import full_precision
 from pyxai.classes.contents import Settings
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
@@ -83,6 +84,7 @@ def _grad_cam(classifier: Classifier, settings: Settings) -> Evidence:
     counts as 0.
     """
 
+    @full_precision()
     def look(photo: Image.Image) -> WindowEvidence:
         inputs = classifier.to_input(photo)
         probabilities = classifier.probabilities(classifier(inputs).double())[0].cpu()

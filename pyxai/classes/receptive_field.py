@@ -13,6 +13,7 @@ _PROBES = 4
 _SHARE = 0.95  # of the gradient's magnitude
 
 
+@torch.inference_mode(False)
 def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, int]) -> int:
     """The side of the square around a position that nearly all of its response comes from.
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, passes_through
+from pyxai._precision import as_given, full_precision
 from pyxai.classifier import odd_models
 from pyxai.classifier.checkpoints import without_checkpoints
 
@@ -52,7 +53,7 @@ def _in_training(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no inference tensors; all of it restored at the end."""
+    """Evaluation mode, no gradients, inference tensors or autocast; restored at the end."""
     with _lock:
         loan = _loans.setdefault(model, _Loan())
         loan.calls += 1
@@ -62,7 +63,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 module.training = False
     try:
         # Inference tensors could not be differentiated later, in the head.
-        with torch.inference_mode(False), torch.no_grad(), without_checkpoints():
+        with torch.inference_mode(False), torch.no_grad(), without_checkpoints(), full_precision():
             yield
     finally:
         with _lock:
@@ -98,7 +99,8 @@ def call(model: nn.Module, images: torch.Tensor, *, ours: bool = False) -> Any:
             the model is of a kind that needs a wrap (`pyxai.classifier.odd_models`).
     """
     try:
-        return model(images if ours else images.clone())
+        with as_given():
+            return model(images if ours else images.clone())
     except REFUSALS as error:
         words = None if passes_through(error) else odd_models.in_words(model, images, error)
         if words is None:

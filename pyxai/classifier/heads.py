@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pyxai._precision import full_precision, is_exact
 from pyxai.classifier.points import find_layer
 
 _AT_ONCE = 1 << 24  # numbers of the features that are given at a time
@@ -61,6 +62,7 @@ class FoundHead:
     read: tuple[LinearHead, tuple[tuple[int, int], ...]] | None = None
 
 
+@full_precision()
 def find_head(
     network: nn.Module, rest: Rest, others: Sequence[Rest] = (), *, loud: bool = True
 ) -> FoundHead | None:
@@ -78,7 +80,7 @@ def find_head(
     logits = rest.run(probes).float()
     means = probes.float().mean(dim=(2, 3))
     largest = max(float(logits.abs().max()), 1e-30)
-    allowed = tolerance(features.dtype) * largest
+    allowed = tolerance(features) * largest
     zero, one, two, both, turned = logits
     affine = _close(one + two - zero, both, allowed) and _close(one, turned, allowed)
     if not affine or not bool(torch.isfinite(logits).all()):
@@ -86,7 +88,7 @@ def find_head(
     for other in others:
         beside = other.run(probes).float()
         # Without features of ours that drown it, what another image brings shows.
-        own = tolerance(features.dtype) * max(rest.scale, other.scale) + 1e-6
+        own = tolerance(features) * max(rest.scale, other.scale) + 1e-6
         if not _close(beside, logits, allowed) or not _close(beside[0], zero, own):
             return None
     for name, module in reversed(list(network.named_modules())):
@@ -119,6 +121,7 @@ def state_of(network: nn.Module) -> tuple[tuple[int, int], ...]:
     return tuple((each.data_ptr(), each._version) for each in tensors if not each.is_inference())
 
 
+@full_precision()
 def explains(head: LinearHead, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Of which images a head explains the logits, `[N]`; features that are not finite tell nothing.
 
@@ -132,13 +135,13 @@ def explains(head: LinearHead, features: torch.Tensor, logits: torch.Tensor) -> 
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     means = features.float().mean(dim=(2, 3))
     gaps = torch.addmm(head.bias, means, head.weight.T).sub_(logits).abs_().amax(dim=1)
-    allowed = tolerance(features.dtype) * (1e-6 + logits.abs().amax(dim=1))
+    allowed = tolerance(features) * (1e-6 + logits.abs().amax(dim=1))
     return ~(gaps > allowed)
 
 
-def tolerance(dtype: torch.dtype) -> float:
+def tolerance(features: torch.Tensor) -> float:
     """How far logits may lie from the weighted means, as a share of the largest logit."""
-    return 2e-3 if dtype in (torch.float32, torch.float64) else 5e-2
+    return 2e-3 if is_exact(features) else 5e-2
 
 
 def head_of(module: nn.Module) -> LinearHead | None:

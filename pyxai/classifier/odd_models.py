@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, describe
+from pyxai._precision import is_autocast
 
 _SEE = "docs/your_model.md shows how to wrap it"
 _VOLUMES = (nn.Conv1d, nn.Conv3d)
@@ -123,7 +124,7 @@ def _about_input(model: nn.Module, images: torch.Tensor) -> ValueError | None:
     if (
         parameter is not None
         and parameter.dtype != images.dtype
-        and not torch.is_autocast_enabled(images.device.type)
+        and not is_autocast(images.device.type)
     ):
         name = str(parameter.dtype).removeprefix("torch.")
         return argument_error("images", f"dtype {name}, the model's", images)

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyxai._precision import full_precision, is_exact
 from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import noise_like
 from pyxai.classifier.features import pooled
-from pyxai.classifier.heads import LinearHead, Rest, find_head, head_of, is_linear
+from pyxai.classifier.heads import LinearHead, Rest, find_head, head_of, is_linear, tolerance
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import find_layer
 from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork
 
-_TOLERANCE = 1e-3  # of the largest logit: half precision rounds differently in another order
+_TOLERANCE = 1e-3  # of the largest logit: other orders round differently
 _VECTORS = Layout("nchw", 1, 1)
 
 
@@ -38,6 +39,7 @@ class Readout:
     head: LinearHead
 
 
+@full_precision()
 def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None:
     """The linear layer (or 1 × 1 convolution) whose output, averaged over positions, is the logits.
 
@@ -76,8 +78,9 @@ def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> 
         return None
     if head.weight.shape != (logits.shape[1], features.shape[1]):
         return None
-    allowed = _TOLERANCE * float(logits.abs().max()) + 1e-6 if logits.numel() else 0.0
-    again = features @ head.weight.T + head.bias
+    share = _TOLERANCE if is_exact(features) else tolerance(features)
+    allowed = share * float(logits.abs().max()) + 1e-6 if logits.numel() else 0.0
+    again = features.float() @ head.weight.T + head.bias
     if not bool((again - logits).abs().max() <= allowed):
         return None
     return Readout(name, LinearHead(head.weight.clone(), head.bias.clone()))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, passes_through
+from pyxai._precision import is_exact
 from pyxai.classifier.borrow import call
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.points import Point
@@ -92,8 +93,7 @@ class RestOfNetwork:
                 call(self._network, image)  # if it is about the moment, it comes again
             return False
         expected = expected.detach().float()
-        exact = raw.dtype in (torch.float32, torch.float64)
-        allowed = (1e-3 if exact else 5e-2) * float(expected.abs().max()) + 1e-6
+        allowed = (1e-3 if is_exact(raw) else 5e-2) * float(expected.abs().max()) + 1e-6
         return found.shape[1:] == expected.shape[1:] and bool(
             (found - expected).abs().max() <= allowed
         )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, check_count, describe
+from pyxai._precision import full_precision
 from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
@@ -105,7 +106,7 @@ def cam(
     gradients = any(each.gradients for each in methods.values())
     collected = _Collected(len(inputs), out)
     # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), full_precision():
         for start in range(0, max(len(inputs), 1), step):
             rows = range(start, min(start + step, len(inputs)))
             some = part_of_target(target, slice(start, start + step), len(inputs))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error
+from pyxai._precision import as_given, full_precision
 from pyxai.classifier import (
     Classifier,
     LinearHead,
@@ -41,6 +42,7 @@ class CamModel(nn.Module):
         method: the name of the method.
     """
 
+    @full_precision()
     def __init__(
         self,
         model: nn.Module | Classifier,
@@ -108,13 +110,21 @@ class CamModel(nn.Module):
         if self._keep.point.module:  # the copy is ours, so the hook may stay
             module = find_layer(self.network, self._keep.point.module)
             module.register_forward_hook(self._keep)
-        with torch.no_grad():
+        with torch.no_grad(), as_given():
             self(images)  # what does not work shall say so here
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits `[N, K]` and the maps, float32."""
         output, raw = self._keep.run(self.network, images.clone())  # it may work in place
         logits = self._reading.logits(output, images.shape[0])
+        if torch.is_autocast_enabled(images.device.type):  # that was for the network
+            with torch.autocast(images.device.type, enabled=False):
+                return self._explained(images, logits, raw)
+        return self._explained(images, logits, raw)
+
+    def _explained(
+        self, images: torch.Tensor, logits: torch.Tensor, raw: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         features = raw if self._layout.kind == "nchw" else self._layout.features(raw)
         evidence = _ServedEvidence(self._linear_head(), logits, features, self._classes(logits))
         found = self._method.compute(evidence, **self._method.options)

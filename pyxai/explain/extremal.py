@@ -13,6 +13,7 @@ from pyxai.explain.mask_objectives import Terms
 _TEMPERATURE = 1 / 20  # of the smooth maximum
 
 
+@torch.inference_mode(False)
 def smooth_maximum(sigma: float, *, of_hidden: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     """Makes masks of bumps: each cell becomes the smooth maximum of the bumps around it.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
+from pyxai._precision import full_precision
 from pyxai.classifier import Classifier
 from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.explain.formats import best_format
@@ -90,7 +91,7 @@ def sliding_window(
     check_numbers(classifier.network)
     wanted = None if target is None else classifier.class_index(target)
     # Whatever mode the caller is in: inference tensors could not be written to later.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), full_precision():
         pixels = open_pixels(classifier, photo, move=not isinstance(classifier.model, _Function))
         grids = {
             key: make_grid(pixels.size, key, stride, resize, cover=cover) for key in _keys(window)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from pyxai._precision import full_precision
 
+
+@full_precision()
 def products(queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """All dot products, `[q, n]` float32.
 

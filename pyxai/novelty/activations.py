@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from pyxai._errors import argument_error
+from pyxai._precision import full_precision
 from pyxai.classifier import Classifier, LinearHead, typical_input_shape
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.readout import Readout, find_readout, read_layer, read_penultimate
@@ -188,6 +189,7 @@ class Source:
                 bar.update(len(found))
                 yield Activations(found.features, found.logits, batch.names)
 
+    @full_precision()
     def _checked(self, chunk: Activations) -> Activations:
         """The chunk with logits where they can be had; refused if it is not finite."""
         for what, values in (("features", chunk.features), ("logits", chunk.logits)):

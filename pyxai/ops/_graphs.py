@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from pyxai._precision import is_autocast
+
 _WARM_UPS = 3  # calls before recording: libraries choose algorithms and workspaces in the first
 _SEEN = 64  # shapes remembered that came only once
 _recording = threading.Lock()
@@ -190,7 +192,7 @@ class Replays:
     def _is_busy_with_more(self, images: torch.Tensor) -> bool:
         if torch.is_grad_enabled() and images.requires_grad:
             return True
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled(images.device.type):
+        if torch.compiler.is_compiling() or is_autocast(images.device.type):
             return True
         return images.is_cuda and torch.cuda.is_current_stream_capturing()
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
+from pyxai._precision import full_precision
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.reading import Reading
@@ -135,7 +136,8 @@ def fine_tune(
     if known is not None and sorted(known) == sorted(names):
         names = known  # the folder's classes in the order of the logits
     devices = range(torch.cuda.device_count())
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    rng = torch.random.fork_rng(devices)
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng:
         train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan, progress)
         torch.manual_seed(plan.seed)
         size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyxai._precision import as_given
 from pyxai.classifier.borrow import call
 from pyxai.classifier.points import find_layer
 from pyxai.classifier.reading import Reading
@@ -79,7 +80,8 @@ def frozen_features(
         alone = features.ndim == 2 and len(features) == len(images)
         if not alone or features.shape[1] * 4 * photos > FEATURE_BYTES:
             raise _NotAlone
-        again = module(features)
+        with as_given():
+            again = module(features).to(logits)
         if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-4, atol=1e-5):
             raise _NotAlone
         return features

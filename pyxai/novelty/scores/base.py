@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pyxai._errors import argument_error
+from pyxai._precision import full_precision
 from pyxai.classifier import LinearHead
 from pyxai.novelty.activations import Activations
 
@@ -105,6 +106,7 @@ class Score:
         """`[n]`; `state` lies on the device of the features."""
         raise NotImplementedError
 
+    @full_precision()
     def __call__(self, chunk: Activations) -> torch.Tensor:
         """Scores `[n]` float64 on the CPU, higher for more familiar images."""
         if self.needs_logits and chunk.logits is None:

@@ -11,6 +11,7 @@ import torch
 from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.borrow import borrowed
+from pyxai.classifier.forcing import WithGradients, is_about_inference
 from pyxai.classifier.layout import Layout
 
 Channels: TypeAlias = "int | str | Sequence[int | str] | torch.Tensor | None"
@@ -50,6 +51,16 @@ class Layer:
 
 
 def _output(classifier: Classifier, name: str | None, inputs: torch.Tensor) -> torch.Tensor:
+    try:
+        return _plain_output(classifier, name, inputs)
+    except RuntimeError as error:  # weights made in inference mode have no gradients by themselves
+        if not is_about_inference(error):
+            raise
+    with WithGradients(armed=True):
+        return _plain_output(classifier, name, inputs)
+
+
+def _plain_output(classifier: Classifier, name: str | None, inputs: torch.Tensor) -> torch.Tensor:
     if name is None:
         return classifier.logits(inputs)
     return anatomy.record(classifier, inputs, [name], stop=True).layers[name]

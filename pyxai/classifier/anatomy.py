@@ -22,7 +22,7 @@ from pyxai.classifier import recording
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import last_that_matters, noise_like, reached
 from pyxai.classifier.heads import FoundHead, LinearHead, Rest, find_head, read_head, state_of
-from pyxai.classifier.layout import Layout, find_layout
+from pyxai.classifier.layout import Layout, find_layout, layout_at_size
 from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.odd_models import check_numbers, quantized_hint
 from pyxai.classifier.points import Point, find_layer
@@ -264,7 +264,7 @@ class Anatomy:
         layout = None
         if output.is_floating_point():
             if known is not None:
-                layout = _at_size(known, self.size[-2:], output.shape, size)
+                layout = layout_at_size(known, self.size[-2:], output.shape, size)
             elif layer not in self.layouts:  # it did not run when the model was examined
                 layout = find_layout(output.shape, size)
         if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
@@ -435,29 +435,3 @@ def _probe(images: torch.Tensor) -> torch.Tensor:
 
 def _each(choose: Any, one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
     return choose(one[0], other[0]), choose(one[1], other[1])
-
-
-def _at_size(
-    known: Layout, examined: tuple[int, ...], shape: Sequence[int], size: tuple[int, int]
-) -> Layout | None:
-    """The layout of a layer known from the size that was examined, for an image of this size."""
-    if known.kind == "nchw":
-        return Layout("nchw", shape[2], shape[3]) if len(shape) == 4 else None
-    if known.kind == "nhwc":
-        return Layout("nhwc", shape[1], shape[2]) if len(shape) == 4 else None
-    if len(shape) != 3:
-        return None
-    tokens = shape[1 if known.batch_first else 0]
-    # The stride is that of the size examined, unless the model resizes its input by itself.
-    rows, columns = (
-        {new * old // whole, -(-new * old // whole)}
-        for old, new, whole in zip((known.height, known.width), size, examined, strict=True)
-    )
-    for height in rows:
-        for width in columns:
-            if tokens == known.prefix + height * width:
-                return replace(known, height=height, width=width)
-    if tokens == known.prefix + known.positions:
-        return known
-    found = find_layout((1, tokens, 1), size, prefix=known.prefix)
-    return None if found is None else replace(found, batch_first=known.batch_first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -218,3 +218,36 @@ def _tokens_anywhere(
                 key = (rows != columns and not whole, prefix, off)
                 found.append((key, Layout("tokens", height, width, prefix)))
     return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def layout_at_size(
+    known: Layout, examined: tuple[int, ...], shape: Sequence[int], size: tuple[int, int]
+) -> Layout | None:
+    """The layout of a layer that is known from an image of another size.
+
+    Args:
+        known: the layout for the size that was examined.
+        examined: that size, (H, W).
+        shape: of the layer's output now.
+        size: of the image now, (H, W).
+    """
+    if known.kind == "nchw":
+        return Layout("nchw", shape[2], shape[3]) if len(shape) == 4 else None
+    if known.kind == "nhwc":
+        return Layout("nhwc", shape[1], shape[2]) if len(shape) == 4 else None
+    if len(shape) != 3:
+        return None
+    tokens = shape[1 if known.batch_first else 0]
+    # The stride is that of the size examined, unless the model resizes its input by itself.
+    rows, columns = (
+        {new * old // whole, -(-new * old // whole)}
+        for old, new, whole in zip((known.height, known.width), size, examined, strict=True)
+    )
+    for height in rows:
+        for width in columns:
+            if tokens == known.prefix + height * width:
+                return replace(known, height=height, width=width)
+    if tokens == known.prefix + known.positions:
+        return known
+    found = find_layout((1, tokens, 1), size, prefix=known.prefix)
+    return None if found is None else replace(found, batch_first=known.batch_first)

@@ -137,3 +137,8 @@ def test_heads_of_another_kind(images):
         pyxai.CamModel(model, example=images[:1])
     served = pyxai.CamModel(model, method="eigencam", example=images[:1])
     assert torch.allclose(served(images)[1], pyxai.cam(model, images, method="eigencam"), atol=1e-6)
+
+
+def test_a_network_in_float64_gives_maps_in_float32():
+    logits, maps = pyxai.CamModel(SmallNet().double().eval())(torch.randn(2, 3, 32, 32).double())
+    assert (logits.dtype, maps.dtype) == (torch.float64, torch.float32)

@@ -129,6 +129,7 @@ class CamModel(nn.Module):
         evidence = _ServedEvidence(self._linear_head(), logits, features, self._classes(logits))
         found = self._method.compute(evidence, **self._method.options)
         maps = found if found.ndim == 4 else cam_project(features, found)
+        maps = maps.to(torch.float32)
         if self._size is not None or self._relu or self._minmax:
             size: Any = images.shape[-2:] if self._size == "input" else self._size
             size = maps.shape[-2:] if size is None else size

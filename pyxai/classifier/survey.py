@@ -145,6 +145,8 @@ class Survey:
         self._ended: tuple[str, int] = ("", 0)
         self._calls: Counter[str] = Counter()  # of functions since then
         self._unclear: dict[str, Layout] = {}
+        self._products: set[tuple[int, ...]] = set()  # shapes
+        self._lengths: set[int] = set()  # of sequences
         # Tensors that are alive: what they were when they were seen.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], int, Output]] = {}
 
@@ -231,7 +233,8 @@ class Survey:
         self.outputs.append(output)
         output.point, output.module = Point(name, name, self.runs[name]), module
         output.level, output.weights = name.count("."), self._weights
-        output.layout, output.image = layout, tensor.ndim == 4 and len(tensor) == 1
+        output.layout = layout
+        output.image = tensor.ndim == 4 and len(tensor) == 1 and not self._is_attention(tensor)
         if output.mark != "moved":
             self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
             self.tokens |= layout is not None and layout.kind != "nchw"
@@ -250,6 +253,8 @@ class Survey:
                 output.consumers.append(name)
         if tensor is None or known is not None or not tensor.is_floating_point():
             return
+        if name in _PRODUCTS:
+            self._products.add((*tensor.shape,))
         in_place = any(tensor is each for each in tensors_in(arguments))
         mark = "projected" if name == "linear" else "product" if name in _PRODUCTS else ""
         if "pool" in name or name in _RESAMPLING:
@@ -269,7 +274,15 @@ class Survey:
         self.tokens |= not mark and layout is not None and layout.kind == "nhwc"
         self._add(tensor, output)
 
+    def _is_attention(self, tensor: torch.Tensor) -> bool:
+        """Whether it says what each token takes from each: square as a map, but a table."""
+        rows, columns = tensor.shape[-2:]
+        same = rows == columns and (*tensor.shape,) in self._products
+        return same and rows in self._lengths
+
     def _add(self, tensor: torch.Tensor, output: Output) -> Output:
+        if tensor.ndim == 3:
+            self._lengths.update(tensor.shape[:2])
         self.outputs.append(output)
         self._known[id(tensor)] = weakref.ref(tensor), version_of(tensor), output
         return output
@@ -306,6 +319,8 @@ class Survey:
 
     def _layout(self, name: str, module: nn.Module, tensor: torch.Tensor) -> Layout | None:
         shape, batch_first = tensor.shape, True
+        if tensor.ndim >= 2 and self._is_attention(tensor):
+            return None
         if tensor.ndim == 4:
             rows, columns = shape[2:]
             self._unclear[name] = Layout("nchw", rows, columns)
@@ -328,6 +343,8 @@ class Survey:
             self._note_grid(*tensor.shape[2:])
             return Layout("nchw", *tensor.shape[2:])
         if tensor.ndim not in (3, 4) or not self._grids or name in _PRODUCTS:
+            return None
+        if self._is_attention(tensor):
             return None
         if tensor.ndim == 4:
             found = find_layout_on(tensor.shape, self._grids) if len(tensor) == 1 else None

@@ -1283,3 +1283,53 @@ class FunctionalNorm(MeanTokens):
         x = self.patch(x).flatten(2).transpose(1, 2)
         x = F.layer_norm(self.encoder(x), (16,), self.norm.weight, self.norm.bias)
         return self.fc(x.mean(dim=1))
+
+
+class AttentionBlock(nn.Module):
+    """Attention and a perceptron, each after a norm and past a shortcut."""
+
+    def __init__(self, by_hand: bool):
+        super().__init__()
+        self.by_hand = by_hand
+        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.mlp = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        images, tokens, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(images, tokens, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        if self.by_hand:
+            found = self.drop((q @ k.transpose(-2, -1) * 8**-0.5).softmax(dim=-1)) @ v
+        else:
+            found = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.proj(found.transpose(1, 2).reshape(images, tokens, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class Patches(nn.Module):
+    """Patches cut out by a function, so that no convolution tells of their grid."""
+
+    by_hand = False
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Linear(48, 16)
+        self.first = nn.Parameter(torch.zeros(1, 1, 16))
+        self.blocks = nn.Sequential(*(AttentionBlock(self.by_hand) for _ in range(2)))
+        self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        x = self.patch(F.unfold(x, 4, stride=4).transpose(1, 2))
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], dim=1)
+        return self.fc(self.norm(self.blocks(x))[:, 0])
+
+
+class AttentionByHand(Patches):
+    by_hand = True
+
+
+# In float64, as gradients of so few numbers make much of rounding.
+habit("attention by hand", lambda: Patches().double(), dtype=torch.float64)(
+    lambda: AttentionByHand().double()
+)

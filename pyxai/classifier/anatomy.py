@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, argument_error, passes_through
-from pyxai.classifier import recording
+from pyxai.classifier import recording, side_effects
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import last_that_matters, noise_like, reached
 from pyxai.classifier.heads import FoundHead, LinearHead, Rest, find_head, read_head, state_of
@@ -372,6 +372,7 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
     reading = classifier.reading
     complete, classes, guess = True, None, None
     given = probe.clone()  # it may work in place
+    side_effects.forget(network)
     with borrowed(network):
         try:
             with survey.watch():

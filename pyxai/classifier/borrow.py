@@ -21,6 +21,7 @@ from pyxai._errors import REFUSALS, passes_through
 from pyxai._precision import as_given, full_precision
 from pyxai.classifier import odd_models
 from pyxai.classifier.checkpoints import without_checkpoints
+from pyxai.classifier.side_effects import undone
 
 
 @dataclass
@@ -99,7 +100,7 @@ def call(model: nn.Module, images: torch.Tensor, *, ours: bool = False) -> Any:
             the model is of a kind that needs a wrap (`pyxai.classifier.odd_models`).
     """
     try:
-        with as_given():
+        with as_given(), undone(model):
             return model(images if ours else images.clone())
     except REFUSALS as error:
         words = None if passes_through(error) else odd_models.in_words(model, images, error)

@@ -214,7 +214,8 @@ def test_labels_that_do_not_exclude_each_other(images):
 def test_logits_between_0_and_1_stay_as_they_are(images):
     """They are no probabilities only because of their range."""
     model = lively(Ends(CLASSES, lambda scores: 0.5 + 0.1 * scores.tanh()))
-    assert torch.allclose(pyxai.Classifier(model)(images), model(images))
+    with pytest.warns(OutputWarning, match="lies between 0 and 1, and is taken for logits"):
+        assert torch.allclose(pyxai.Classifier(model)(images), model(images))
 
 
 # ---- what is no logits ----

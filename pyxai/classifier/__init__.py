@@ -180,12 +180,23 @@ class Classifier:
             self.warn(guess)
         # Only probabilities lie there; whether they do is looked up, as the model may have changed.
         between = _between_0_and_1(found)
-        self.last_reading = self.settled_reading(inputs) if between else told
+        self.last_reading = self.settled_reading(inputs, returned) if between else told
         return self.last_reading.logits(returned, len(inputs))
 
-    def settled_reading(self, inputs: torch.Tensor) -> Reading:
-        """How to read its logits, known once the model was run on one image."""
-        return anatomy.examine(self, inputs).reading
+    def settled_reading(self, inputs: torch.Tensor, returned: Any = None) -> Reading:
+        """How to read its logits, known once the model was run on one image.
+
+        Args:
+            inputs: model input.
+            returned: what the model returned for it, to be sure that it still is as it was.
+        """
+        found = anatomy.examine(self, inputs)
+        if returned is not None and not found.reading.fits(returned, len(inputs)):
+            anatomy.forget(self.network)
+            found = anatomy.examine(self, inputs)
+        if found.guess is not None:
+            self.warn(found.guess)
+        return found.reading
 
     def warn(self, message: str) -> None:
         """Warns about what is taken for logits, the first time.

@@ -25,13 +25,18 @@ from pyxai.classifier.heads import FoundHead, LinearHead, Rest, find_head, read_
 from pyxai.classifier.layout import Layout, find_layout, layout_at_size
 from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.odd_models import check_numbers, quantized_hint
-from pyxai.classifier.points import Point, find_layer
-from pyxai.classifier.reading import Reading, key_of
+from pyxai.classifier.points import Point, check_name, find_layer
+from pyxai.classifier.reading import BETWEEN, Reading, key_of
 from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork, Way, all_ways
 from pyxai.classifier.survey import Output, Survey
 
 if TYPE_CHECKING:
     from pyxai.classifier import Classifier
+
+
+class ChangedError(ValueError):
+    """A network ran otherwise than it was seen to: look again."""
+
 
 _REACHED = "on the way to the logits"
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
@@ -349,8 +354,7 @@ def record(
     """
     network = classifier.network
     for layer in layers:
-        if not isinstance(layer, str):
-            raise argument_error("layer", "the name of a layer", layer)
+        check_name(network, layer)
     anatomy = examine(classifier, images, partial=options.get("stop", False))
     points = [anatomy.point(network, layer) for layer in layers]
     if not anatomy.complete:  # it takes images of this size no further than to some layer
@@ -378,6 +382,7 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
             with survey.watch():
                 returned = call(network, given, ours=True)
             reading, classes, guess = reading.found_in(returned, len(probe), survey.made_by)
+            reading, guess = _settled(classifier, reading, returned, guess, probe)
         except REFUSALS as error:
             if not partial or passes_through(error) or not survey.outputs:
                 raise
@@ -414,6 +419,32 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
         (size[1], size[2]),
         (size[1], size[2]),
     )
+
+
+def _settled(
+    classifier: Classifier, reading: Reading, returned: Any, guess: str | None, probe: torch.Tensor
+) -> tuple[Reading, str | None]:
+    """The reading, after a look at noise where the numbers of one image may be so by chance.
+
+    Logits of a black image are biases, which may add up to 1; small logits may lie in [0, 1].
+    """
+    if not reading.lies_between(returned, len(probe)):
+        return reading, guess
+    noise = noise_like(probe)
+    try:
+        others = [call(classifier.network, each) for each in (noise, 30 * noise, -30 * noise)]
+        if reading.activation == "softmax" and not all(reading.fits(each, 1) for each in others):
+            reading = replace(reading, activation=None, by_chance=True)
+        between = all(reading.lies_between(each, 1) for each in others)
+        found = torch.cat([reading.logits(each, 1) for each in others])
+        varied = bool((found.amax(dim=0) - found.amin(dim=0)).amax() > 1e-6)
+    except REFUSALS as error:
+        if passes_through(error):
+            raise
+        return reading, guess
+    if reading.activation is None and between and varied and guess is None:
+        guess = BETWEEN
+    return reading, guess
 
 
 def _modules_of(network: nn.Module) -> Iterator[nn.Module]:

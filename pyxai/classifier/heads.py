@@ -15,6 +15,8 @@ from torch import nn
 from pyxai._precision import full_precision, is_exact
 from pyxai.classifier.points import find_layer
 
+_PEAK = 256  # times the mean, at most
+_SURE = 0.02  # of what is allowed: rounding
 _AT_ONCE = 1 << 24  # numbers of the features that are given at a time
 
 
@@ -76,14 +78,18 @@ def find_head(
             from probabilities, which are soon 0 or 1.
     """
     features = rest.features
-    probes = _probes(features, loud)
+    probes, share = _probes(features, loud)
     logits = rest.run(probes).float()
     means = probes.float().mean(dim=(2, 3))
-    largest = max(float(logits.abs().max()), 1e-30)
-    allowed = tolerance(features) * largest
-    zero, one, two, both, turned = logits
-    affine = _close(one + two - zero, both, allowed) and _close(one, turned, allowed)
-    if not affine or not bool(torch.isfinite(logits).all()):
+    if not bool(torch.isfinite(logits).all()):
+        return None
+    allowed = _allowed(logits, features)
+    zero, one, two, both, turned, *peaks = logits
+    if not _close(one + two - zero, both, allowed) or not _close(one, turned, allowed):
+        return None
+    peak = zero + share * (one - zero)
+    of_peaks = _allowed(torch.stack([zero, peak]), features)
+    if not all(_close(each, peak, of_peaks) for each in peaks):
         return None
     for other in others:
         beside = other.run(probes).float()
@@ -91,16 +97,37 @@ def find_head(
         own = tolerance(features) * max(rest.scale, other.scale) + 1e-6
         if not _close(beside, logits, allowed) or not _close(beside[0], zero, own):
             return None
-    for name, module in reversed(list(network.named_modules())):
+    return _closest_head(network, rest, logits, means, allowed)
+
+
+def _closest_head(
+    network: nn.Module,
+    rest: Rest,
+    logits: torch.Tensor,
+    means: torch.Tensor,
+    allowed: torch.Tensor,
+) -> FoundHead | None:
+    """The module whose weights make the logits, or measured weights where none does exactly.
+
+    There may be others with nearly the same weights: an average over the training, for one.
+    """
+
+    def gap(head: LinearHead) -> float:
+        return float(((means @ head.weight.T + head.bias - logits).abs() / allowed).max())
+
+    gaps: dict[str, float] = {}
+    for name, module in network.named_modules():
         head = head_of(module)
-        if head is None or head.weight.shape != (logits.shape[1], means.shape[1]):
-            continue
-        if _close(means @ head.weight.T + head.bias, logits, allowed):
-            return FoundHead(str(name))
-    head = _measured(features, rest.run)
-    if not _close(means @ head.weight.T + head.bias, logits, allowed):
-        return None
-    return FoundHead(None, (head, state_of(network)))
+        if head is not None and head.weight.shape == (logits.shape[1], means.shape[1]):
+            gaps[name] = gap(head)
+    best = min(reversed(list(gaps)), key=gaps.__getitem__, default=None)
+    if best is not None and gaps[best] <= _SURE:
+        return FoundHead(best)
+    head = _measured(rest.features, rest.run)
+    found = gap(head)
+    if best is not None and gaps[best] <= min(1.0, 4 * found):
+        return FoundHead(best)
+    return FoundHead(None, (head, state_of(network))) if found <= 1 else None
 
 
 def read_head(network: nn.Module, found: FoundHead) -> LinearHead | None:
@@ -134,9 +161,24 @@ def explains(head: LinearHead, features: torch.Tensor, logits: torch.Tensor) -> 
     if head.bias.shape[0] != logits.shape[1] or head.weight.shape[1] != features.shape[1]:
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     means = features.float().mean(dim=(2, 3))
-    gaps = torch.addmm(head.bias, means, head.weight.T).sub_(logits).abs_().amax(dim=1)
-    allowed = tolerance(features) * (1e-6 + logits.abs().amax(dim=1))
-    return ~(gaps > allowed)
+    gaps = torch.addmm(head.bias, means, head.weight.T).sub_(logits).abs_()
+    # By the size of what is added up: a logit may be near 0 where large numbers cancel.
+    sizes = torch.addmm(head.bias.abs(), means.abs(), head.weight.abs().T)
+    largest = logits.abs().amax(dim=1, keepdim=True)
+    allowed = tolerance(features) * (1e-6 + torch.minimum(sizes, largest))
+    rounding = _rounding(features) * sizes.amax(dim=1, keepdim=True)
+    return ~(gaps > allowed + rounding).any(dim=1)
+
+
+def _allowed(logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """By how much logits `[m, K]` may be off, `[K]`: outputs beside much larger ones count too."""
+    sizes = logits.abs().amax(dim=0)
+    return tolerance(features) * sizes + _rounding(features) * sizes.amax() + 1e-30
+
+
+def _rounding(features: torch.Tensor) -> float:
+    """How far sums of products may be off, as a share of the largest."""
+    return 4e-6 if is_exact(features) else 1e-2
 
 
 def tolerance(features: torch.Tensor) -> float:
@@ -168,8 +210,12 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
-    """Nothing, one, another, their sum, and the first with its positions turned: `[5, C, h, w]`.
+def _probes(features: torch.Tensor, loud: bool) -> tuple[torch.Tensor, float]:
+    """Features whose logits tell whether positions count alike and channels add up.
+
+    Returns:
+        `[7, C, h, w]`: nothing, one, another, their sum, the first with its positions turned, and
+        twice a part of its mean in a single position; and that part.
 
     From a generator of our own: the global random state belongs to the user. Both signs, another
     mean in each channel, and means that no normalisation would leave as they are.
@@ -184,7 +230,14 @@ def _probes(features: torch.Tensor, loud: bool) -> torch.Tensor:
             features.detach().float().square().mean().sqrt().cpu() / noise.square().mean().sqrt()
         )
     one, two = noise.to(features)
-    return torch.stack([torch.zeros_like(one), one, two, one + two, one.flip(-1, -2)])
+    positions = one.shape[-2] * one.shape[-1]
+    times = min(positions, _PEAK)  # half precision ends at 65504
+    peaks = one.new_zeros((2, *one.shape))
+    for peak, position in zip(peaks.flatten(2), (positions // 3, positions - 1), strict=True):
+        peak[:, position] = times * one.float().mean(dim=(1, 2)).to(one.dtype)
+    zero = torch.zeros_like(one)
+    probes = torch.stack([zero, one, two, one + two, one.flip(-1, -2), *peaks])
+    return probes, times / positions
 
 
 def _measured(features: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> LinearHead:
@@ -204,5 +257,5 @@ def _measured(features: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor
     return LinearHead(torch.cat(columns).T.contiguous(), bias)
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor, allowed: float) -> bool:
-    return bool((found - expected).abs().max() <= allowed)
+def _close(found: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor | float) -> bool:
+    return bool(((found - expected).abs() <= allowed).all())

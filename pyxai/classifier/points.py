@@ -72,6 +72,19 @@ def find_layer(model: nn.Module, name: str, others: Sequence[str] = ()) -> nn.Mo
     )
 
 
+def check_name(model: nn.Module, layer: object) -> str:
+    """A layer's name; the habit of other libraries is the module itself.
+
+    Raises:
+        ValueError: it is something else; of a module, the message has the name.
+    """
+    if isinstance(layer, str):
+        return layer
+    own = next((name for name, each in model.named_modules() if each is layer), "")
+    hint = f"; that one is called {own!r}" if own else ""
+    raise ValueError(f"layer: expected the name of a layer, got {describe(layer)}{hint}")
+
+
 def check_layer(model: nn.Module, name: str) -> None:
     """Refuses a layer that cannot exist, before the model was run.
 
@@ -184,6 +197,22 @@ def version_of(tensor: torch.Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
+def made_or_changed(
+    given: torch.Tensor | None, before: int | None, output: Any
+) -> torch.Tensor | None:
+    """The tensor that a call of a function gave, or changed in place: of a part, the whole.
+
+    Args:
+        given: its first argument.
+        before: the version of that before the call.
+        output: what it returned; `y[y < 0] = 0` returns nothing.
+    """
+    tensor = first_tensor(output)
+    if given is None or version_of(given) == before or not (tensor is None or tensor is given):
+        return tensor
+    return given._base if given._is_view() else given
+
+
 def name_of_call(function: str, consumer: str) -> str:
     """What the output of a function is called, by what takes it."""
     return f"{function}{_BEFORE}{consumer}"
@@ -227,10 +256,12 @@ class _Calls(TorchFunctionMode):
         given = first_tensor(args)
         before = None if given is None else version_of(given)
         output = func(*args, **named)
+        tensor = made_or_changed(given, before, output)
         for point in self._armed:
-            tensor = first_tensor(output)
             if point.function == name and point.call == self._counts[name] and tensor is not None:
                 self._armed = [each for each in self._armed if each is not point]
-                in_place = tensor is given and version_of(tensor) != before
+                in_place = tensor is not first_tensor(output) or (
+                    tensor is given and version_of(tensor) != before
+                )
                 return _passed_on(self._act, point, output, tensor, in_place)
         return output

@@ -25,6 +25,10 @@ _EMBEDDING = (
     "classes. Pass target as a function outputs -> scores [N], or a module that compares the "
     "embedding with those of classes (docs/your_model.md); class_names say that they are logits"
 )
+BETWEEN = (
+    "all that the model returns lies between 0 and 1, and is taken for logits. If these are "
+    "probabilities, say how to get logits of them: Classifier(model, output=torch.logit)"
+)
 _HINT = (
     "for any other output (boxes, masks, embeddings) pass target as a function outputs -> scores "
     "[N]; docs/your_model.md has examples"
@@ -44,12 +48,14 @@ class Reading:
         classes: how many there are, where class names tell.
         activation: what the model ends in, which is taken back: its outputs are probabilities.
         labels: whether these are of labels that do not exclude each other.
+        by_chance: whether logits were seen that look like probabilities.
     """
 
     output: Output | tuple[str, ...] = None
     classes: int | None = None
     activation: Activation | None = None
     labels: bool = False
+    by_chance: bool = False
 
     @property
     def key(self) -> Hashable:
@@ -92,14 +98,41 @@ class Reading:
         activation: Activation | None = None
         if not callable(self.output):
             function = made_by(found)
-            if function == "sigmoid":
-                activation = "sigmoid"
-            elif function == "softmax" or is_probabilities(found):
+            if is_probabilities(found):
                 activation = "softmax"
+            elif function in ("sigmoid", "softmax"):  # of a softmax, some of the classes
+                activation = "sigmoid"
         classes = 2 if self.classes == 2 and found.shape[1] == 1 else found.shape[1]
         labels = activation == "sigmoid" and found.shape[1] > 1
         known = replace(self, output=where, activation=activation, labels=labels)
         return known, classes, guess
+
+    def fits(self, returned: Any, images: int) -> bool:
+        """Whether what the model returned may be read so; it may have changed since it was seen."""
+        if callable(self.output):
+            return True
+        try:
+            found, _, _ = pick_logits(returned, self.output, self.classes, images)
+        except ValueError:
+            return not isinstance(self.output, tuple)  # what was told is not to be found anew
+        values = found.detach()
+        if not len(values) or not bool(torch.isfinite(values).all()):
+            return True  # tells nothing
+        if self.activation == "sigmoid":
+            return bool(((values >= 0) & (values <= 1)).all())
+        if self.activation is None:
+            return self.by_chance or not is_probabilities(values)
+        return is_probabilities(values)
+
+    def lies_between(self, returned: Any, images: int) -> bool:
+        """Whether what is read lies in [0, 1], before a sigmoid or softmax is taken back."""
+        if callable(self.output):
+            return False
+        try:
+            found, _, _ = pick_logits(returned, self.output, self.classes, images)
+        except ValueError:
+            return False
+        return len(found) > 0 and bool(((found >= 0) & (found <= 1)).all() & found.any())
 
     def doubt(self, logits: torch.Tensor) -> str | None:
         """A warning if the numbers `[N, K]` that a model returned are hardly logits, else None."""
@@ -175,9 +208,11 @@ def pick_logits(
         if found is None:
             raise _no_logits(returned, images)
         return found, None, None
+    flat = list(_flat(returned))
+    rows = [(path, value) for path, value in flat if getattr(value, "ndim", 0)]
     candidates = {
         path: found
-        for path, value in _flat(returned)
+        for path, value in rows or flat  # a number for all images is a loss
         if (found := as_logits(value, images)) is not None
     }
     paths: list[tuple[str, ...]] = []
@@ -202,11 +237,14 @@ def _one_of(
     called = [path for path in candidates if "logit" in path[-1].lower()]
     for paths in (called, [path for path in candidates if not _says_otherwise(path)]):
         some = [path for path in paths if _fits(candidates[path], classes)] or paths
-        several = [path for path in some if not is_probabilities(candidates[path])] or some
+        several = _without_probabilities({path: candidates[path] for path in some})
         if len(several) == 1:
             return several[0], None
         if several:
-            first = several[0]
+            wide = [path for path in several if candidates[path].shape[1] > 1]
+            first = (wide or several)[
+                0
+            ]  # a number beside scores of classes is about something else
             shapes = ", ".join(f"{'.'.join(path)}: {[*candidates[path].shape]}" for path in several)
             said = int(first[0]) if first[0].isdigit() else first[0]
             return first, (
@@ -215,6 +253,18 @@ def _one_of(
                 "many as there are classes"
             )
     raise _no_logits(returned, images)
+
+
+def _without_probabilities(
+    candidates: Mapping[tuple[str, ...], torch.Tensor],
+) -> list[tuple[str, ...]]:
+    """Without the probabilities of whose classes there are logits as well."""
+    widths = [each.shape[1] for each in candidates.values() if not is_probabilities(each)]
+    return [
+        path
+        for path, each in candidates.items()
+        if not is_probabilities(each) or each.shape[1] not in widths
+    ]
 
 
 def as_logits(value: Any, images: int | None) -> torch.Tensor | None:

@@ -16,7 +16,13 @@ from torch.overrides import TorchFunctionMode
 
 from pyxai.classifier.layout import Layout, find_layout, find_layout_on
 from pyxai.classifier.nested import first_tensor, tensors_in
-from pyxai.classifier.points import Point, function_name, name_of_call, version_of
+from pyxai.classifier.points import (
+    Point,
+    function_name,
+    made_or_changed,
+    name_of_call,
+    version_of,
+)
 
 _POOLING = (
     nn.AdaptiveAvgPool2d,
@@ -43,6 +49,8 @@ _MOVING = (
     *("bfloat16", "cpu", "cuda", "permute", "transpose", "movedim", "view", "view_as", "squeeze"),
     *("unsqueeze", "expand", "getitem", "narrow", "select", "roll", "flip", "channel_shuffle"),
 )
+# Of probabilities these give probabilities.
+_KEEPING = ("cat", "stack", "clamp", "clip")
 # Pooling and resampling: the layer before sees as much or more.
 _RESAMPLING = ("interpolate", "upsample")
 
@@ -147,6 +155,7 @@ class Survey:
         self._unclear: dict[str, Layout] = {}
         self._products: set[tuple[int, ...]] = set()  # shapes
         self._lengths: set[int] = set()  # of sequences
+        self._storages = {_storage(each) for each in network.parameters()} - {0}
         # Tensors that are alive: what they were when they were seen.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], int, Output]] = {}
 
@@ -239,23 +248,41 @@ class Survey:
             self.tokens |= tensor.ndim == 3 and tensor.shape[1] > 1
             self.tokens |= layout is not None and layout.kind != "nchw"
 
-    def function_called(self, name: str, arguments: Any, result: Any, given: list[Output]) -> None:
-        """The network called a function of torch; `given` are outputs among its arguments."""
+    def function_called(
+        self,
+        name: str,
+        arguments: Any,
+        result: Any,
+        tensor: torch.Tensor | None,
+        given: list[Output],
+    ) -> None:
+        """The network called a function of torch.
+
+        Args:
+            name: of the function.
+            arguments: its arguments.
+            result: what it returned.
+            tensor: what it gave or changed.
+            given: the outputs among its arguments.
+        """
         self._calls[name] += 1
         weighted = name in _WEIGHTED_FUNCTIONS or (
-            name in _PRODUCTS and any(isinstance(each, nn.Parameter) for each in arguments[0])
+            name in _PRODUCTS and any(map(self._is_weight, tensors_in(arguments)))
         )
         self._weights += weighted and not self._in_layer_with_weights()
-        tensor = first_tensor(result)
         known = None if tensor is None else self._recall(tensor)
         for output in given:
-            if output is not known and next(tensors_in(result), None) is not None:
+            if output is not known and (
+                tensor is not None or any(True for _ in tensors_in(result))
+            ):
                 output.consumers.append(name)
         if tensor is None or known is not None or not tensor.is_floating_point():
             return
         if name in _PRODUCTS:
             self._products.add((*tensor.shape,))
-        in_place = any(tensor is each for each in tensors_in(arguments))
+        in_place = tensor is not first_tensor(result) or any(
+            tensor is each for each in tensors_in(arguments)
+        )
         mark = "projected" if name == "linear" else "product" if name in _PRODUCTS else ""
         if "pool" in name or name in _RESAMPLING:
             mark = "pooled"
@@ -266,9 +293,12 @@ class Survey:
         scope = self._stack[-1][0] if self._stack else ""
         output = Output(Point(name, ended, run, False, name, self._calls[name]), (*tensor.shape,))
         output.layout, output.mark, output.weights = layout, mark, self._weights
-        output.function, output.weighted = name, weighted
+        output.function = "sigmoid" if name == "special_expit" else name
+        output.weighted = weighted
         if mark == "moved" and given:
             output.function, output.weighted = given[0].function, given[0].weighted
+        elif name in _KEEPING and len({each.function for each in given}) == 1:
+            output.function = given[0].function
         output.level = scope.count(".") + 1 if scope else 0
         output.image = tensor.ndim == 4 and layout is not None and layout.kind == "nchw"
         self.tokens |= not mark and layout is not None and layout.kind == "nhwc"
@@ -306,6 +336,10 @@ class Survey:
         if output is None and self._is_view(tensor):
             output = self._recall(tensor._base)  # type: ignore[arg-type]
         return "" if output is None else output.function
+
+    def _is_weight(self, tensor: torch.Tensor) -> bool:
+        """Whether its numbers are those of a parameter, in whatever shape."""
+        return isinstance(tensor, nn.Parameter) or _storage(tensor) in self._storages
 
     def _is_view(self, tensor: torch.Tensor) -> bool:
         """Whether its numbers are those of an earlier tensor, in another shape or in part."""
@@ -401,6 +435,17 @@ class _Functions(TorchFunctionMode):
         named = kwargs or {}
         arguments = (args, list(named.values()))
         given = list(self._survey.seen_in(arguments))  # before it works in place
+        first = first_tensor(args)
+        before = None if first is None else version_of(first)
         result = func(*args, **named)
-        self._survey.function_called(function_name(func), arguments, result, given)
+        tensor = made_or_changed(first, before, result)
+        self._survey.function_called(function_name(func), arguments, result, tensor, given)
         return result
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Where its numbers lie, 0 if that cannot be told."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # it has none of its own: sparse, wrapped
+        return 0

@@ -12,9 +12,10 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count, describe
 from pyxai._precision import full_precision
-from pyxai.classifier import Classifier, Target, as_classifier
+from pyxai.classifier import Classifier, Target, anatomy, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
+from pyxai.classifier.points import check_name
 from pyxai.explain.cam_engine import CamEvidence, gather_groups
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
@@ -93,39 +94,71 @@ def cam(
     inputs = classifier.to_input(images)
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
+    if report is not None and not isinstance(report, dict):
+        raise argument_error("report", "None, or a dictionary to be filled", report)
     methods, many_methods = _methods(method)
     style = _Style(output_size(size, inputs), normalize, relu, report is not None)
     style.check(methods)
-    layers, many_layers = _layers(layer, methods, classifier, inputs, target)
-    per_layer = many_layers and not all(each.fuses for each in methods.values())
+    per_layer = _several(layer) and not all(each.fuses for each in methods.values())
     if out is not None and (many_methods or per_layer):
         raise argument_error("out", "None for lists of methods or layers", out)
     step = images_at_once(inputs)
     if batch_size is not None:
         step = check_count("batch_size", batch_size, or_none=True)
-    gradients = any(each.gradients for each in methods.values())
-    collected = _Collected(len(inputs), out)
-    # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
-    with torch.inference_mode(False), torch.no_grad(), full_precision():
-        for start in range(0, max(len(inputs), 1), step):
-            rows = range(start, min(start + step, len(inputs)))
-            some = part_of_target(target, slice(start, start + step), len(inputs))
-            groups = gather_groups(
-                classifier,
-                inputs[start : start + step],
-                some,
-                layers=layers,
-                gradients=gradients,
-                rows=rows,
-            )
-            for places, evidence in groups:
-                for label, each in methods.items():
-                    collected.add(label, each, evidence, style, [rows[at] for at in places])
+    call = _Call(classifier, inputs, target, methods, layer, style, step, out)
+    try:
+        collected = call.run()
+    except anatomy.ChangedError:
+        anatomy.forget(classifier.network)  # what is known of it holds no more
+        collected = call.run()
     collected.warn_of_blank_maps()
     if report is not None:
         report.update(collected.reports())
-    maps = collected.nested(many_methods, many_layers)
+    maps = collected.nested(many_methods, _several(layer))
     return (maps, collected.logits(target)) if return_logits else maps
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is explained, of what, by what."""
+
+    classifier: Classifier
+    inputs: torch.Tensor
+    target: Target
+    methods: dict[str, CamMethod]
+    layer: str | Sequence[str] | None
+    style: _Style
+    step: int  # images of one pass
+    out: torch.Tensor | None
+
+    def run(self) -> _Collected:
+        """Explains all images, some at a time.
+
+        Raises:
+            ChangedError: what is known of the network does not hold for them.
+        """
+        inputs, step = self.inputs, self.step
+        layers = _layers(self.layer, self.methods, self.classifier, inputs, self.target)
+        gradients = any(each.gradients for each in self.methods.values())
+        collected = _Collected(len(inputs), self.out)
+        # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
+        with torch.inference_mode(False), torch.no_grad(), full_precision():
+            for start in range(0, max(len(inputs), 1), step):
+                rows = range(start, min(start + step, len(inputs)))
+                some = part_of_target(self.target, slice(start, start + step), len(inputs))
+                groups = gather_groups(
+                    self.classifier,
+                    inputs[start : start + step],
+                    some,
+                    layers=layers,
+                    gradients=gradients,
+                    rows=rows,
+                )
+                for places, evidence in groups:
+                    where = [rows[at] for at in places]
+                    for label, each in self.methods.items():
+                        collected.add(label, each, evidence, self.style, where)
+        return collected
 
 
 @dataclass(frozen=True)
@@ -333,16 +366,23 @@ def _layers(
     classifier: Classifier,
     inputs: torch.Tensor,
     target: Target,
-) -> tuple[list[str], bool]:
-    """The layers to look at, and whether a list was asked for."""
-    many = layer is not None and not isinstance(layer, str)
-    if layer is not None and not layer:
+) -> list[str]:
+    """The layers to look at."""
+    names = [] if layer is None else [layer] if isinstance(layer, (str, nn.Module)) else layer
+    if layer is not None and (not isinstance(names, Sequence) or not names):
         raise argument_error("layer", "the name of a layer, or a list of at least one", layer)
+    for each in names:
+        check_name(classifier.network, each)
     if not any(each.layer for each in methods.values()):
-        return [], False
+        return []
     if layer is None:
-        return [classifier.last_spatial_layer(inputs, target)], False
-    return list(dict.fromkeys(_listed(layer))), many
+        return [classifier.last_spatial_layer(inputs, target)]
+    return list(dict.fromkeys(names))
+
+
+def _several(layer: str | Sequence[str] | None) -> bool:
+    """Whether a list of layers was asked for."""
+    return layer is not None and not isinstance(layer, str)
 
 
 def _listed(one_or_more: Any) -> list[Any]:

@@ -179,6 +179,8 @@ def run_forward(
     function = target if callable(target) else None
     with borrowed(network):
         recording = record(network, inputs, list(points.values()), differentiate=differentiate)
+        if function is None and not found.reading.fits(recording.output, len(inputs)):
+            raise anatomy.ChangedError(f"model: what {classifier.name} returns has changed")
         layouts = {name: found.layout(inputs, name, raw) for name, raw in recording.layers.items()}
         with torch.enable_grad():
             graph = graph_of(function, found.reading, recording.output, len(inputs))

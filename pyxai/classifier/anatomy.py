@@ -33,11 +33,6 @@ from pyxai.classifier.survey import Output, Survey
 if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
-
-class ChangedError(ValueError):
-    """A network ran otherwise than it was seen to: look again."""
-
-
 _REACHED = "on the way to the logits"
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
@@ -133,7 +128,8 @@ class Anatomy:
         if not candidates:
             raise ValueError(f"layer: {self._why_not}")
 
-        output, certain = last_that_matters(network, probe, candidates, self._score)
+        image = images[:1] if tuple(images.shape[1:]) == self.size and len(images) else None
+        output, certain = last_that_matters(network, probe, candidates, self._score, image)
         if certain:
             before = candidates[: candidates.index(output)]
             output = self._before_class_maps(classifier, probe, output, before)
@@ -242,9 +238,9 @@ class Anatomy:
         self, network: nn.Module, point: Point, image: torch.Tensor, ways: list[Way]
     ) -> Rest | None:
         """What follows a layer, in a pass of one image; None if it gives no features or logits."""
-        found = recording.record(network, image, [point])
-        raw = found.layers[point.name]
         try:
+            found = recording.record(network, image, [point])
+            raw = found.layers[point.name]
             layout = self.layout(image, point.name, raw)
             logits = self.reading.logits(found.output, 1)
         except ValueError:

@@ -35,11 +35,13 @@ def last_that_matters(
     probe: torch.Tensor,
     outputs: Sequence[Output],
     score: Callable[[Any], torch.Tensor],
+    image: torch.Tensor | None = None,
 ) -> tuple[Output, bool]:
     """The last of some outputs that the score depends on.
 
     It must depend on some position of a map, and on more than half of the patches of tokens: the
-    last block before a class token is read passes that token alone.
+    last block before a class token is read passes that token alone. Weights of positions do not
+    count, such as a softmax over these: they say where, and not what.
 
     Args:
         network: the network.
@@ -47,12 +49,16 @@ def last_that_matters(
             for all that follow.
         outputs: with positions, in order of execution; at least one.
         score: what the network returned -> a tensor.
+        image: the image in whose pass the outputs arose; it is run where noise takes another way.
 
     Returns:
         The output, and whether that will hold: not for a head of zeros, which nothing depends on
         before it is trained. Where nothing can be told, the last output.
     """
     noise = noise_like(probe)
+    if image is not None and not _runs(network, noise, outputs[-1]):
+        noise = image  # another branch
+    outputs = _wide(outputs)
     shares: dict[Output, float] = {}
     # Nearly always it is the last one; alone, it costs the gradients of the head.
     starts = {len(outputs) - 1, max(0, len(outputs) - _TAIL), 0}
@@ -66,6 +72,35 @@ def last_that_matters(
         return _reached(outputs, shares), any(shares.values())
     changed = _last_that_changes(network, noise, outputs[-_TRIED:], score)
     return (outputs[-1], True) if changed is None else (changed, True)
+
+
+def _runs(network: nn.Module, image: torch.Tensor, output: Output) -> bool:
+    """Whether an output arises in the pass of an image."""
+    seen = []
+    with borrowed(network), at_points(network, [output.point], lambda *_: seen.append(1)):
+        try:
+            call(network, image)
+        except REFUSALS as error:
+            if passes_through(error):
+                raise
+    return bool(seen)
+
+
+def _wide(outputs: Sequence[Output]) -> Sequence[Output]:
+    """Those of several channels, if there are any: one channel is a weight of positions."""
+    some = []
+    for output in outputs:
+        nchw = output.layout is not None and output.layout.kind == "nchw"
+        if output.shape[1 if nchw else -1] > 1:
+            some.append(output)
+    return some or outputs
+
+
+def _cancels(gradient: torch.Tensor) -> bool:
+    """Whether gradients `[1, C, h, w]` add up to nothing over positions, as before a softmax."""
+    values = gradient.float().flatten(2)
+    sizes = values.abs().sum(dim=2)
+    return values.shape[2] > 1 and bool((values.sum(dim=2).abs() <= 1e-4 * sizes).all())
 
 
 def _least(output: Output) -> float:
@@ -88,8 +123,9 @@ def _shares(
     shares = {}
     for output, gradient in reached(network, noise, outputs, score).items():
         if output.layout is not None:
-            there = output.layout.features(gradient).ne(0).any(dim=1)
-            shares[output] = float(there.to(torch.float32).mean())
+            each = output.layout.features(gradient)
+            there = each.ne(0).any(dim=1)
+            shares[output] = 0.0 if _cancels(each) else float(there.to(torch.float32).mean())
     return shares
 
 

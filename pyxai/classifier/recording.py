@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
 from pyxai.classifier.borrow import call
 from pyxai.classifier.forcing import WithGradients, is_about_inference
 from pyxai.classifier.nested import tensors_in
 from pyxai.classifier.points import Point, at_points
+
+
+class ChangedError(ValueError):
+    """A network ran otherwise than it was seen to: look again."""
 
 
 class _Stopped(BaseException):
@@ -73,8 +76,10 @@ def record(
         output, found = replays(network, ("record", *points, stop), run, images)
     for point in points:
         if point.name not in found and not absent:
-            got = f"{point.name} (it did not run)"
-            raise argument_error("layer", "a layer that runs when the model is called", got)
+            raise ChangedError(
+                "layer: expected a layer that runs when the model is called, got "
+                f"'{point.name} (it did not run)'; name one that runs for all of the images"
+            )
     return Recording(output, found)
 
 

@@ -16,6 +16,7 @@ from pyxai.classifier import Classifier, Target, anatomy, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
 from pyxai.classifier.points import check_name
+from pyxai.classifier.recording import ChangedError
 from pyxai.explain.cam_engine import CamEvidence, gather_groups
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
@@ -108,7 +109,7 @@ def cam(
     call = _Call(classifier, inputs, target, methods, layer, style, step, out)
     try:
         collected = call.run()
-    except anatomy.ChangedError:
+    except ChangedError:
         anatomy.forget(classifier.network)  # what is known of it holds no more
         collected = call.run()
     collected.warn_of_blank_maps()

@@ -18,7 +18,7 @@ from pyxai.classifier.layout import Layout
 from pyxai.classifier.odd_models import quantized_hint
 from pyxai.classifier.points import Point
 from pyxai.classifier.reading import Reading
-from pyxai.classifier.recording import record
+from pyxai.classifier.recording import ChangedError, record
 
 
 @dataclass(eq=False)
@@ -180,7 +180,7 @@ def run_forward(
     with borrowed(network):
         recording = record(network, inputs, list(points.values()), differentiate=differentiate)
         if function is None and not found.reading.fits(recording.output, len(inputs)):
-            raise anatomy.ChangedError(f"model: what {classifier.name} returns has changed")
+            raise ChangedError(f"model: what {classifier.name} returns has changed")
         layouts = {name: found.layout(inputs, name, raw) for name, raw in recording.layers.items()}
         with torch.enable_grad():
             graph = graph_of(function, found.reading, recording.output, len(inputs))

@@ -225,6 +225,7 @@ class Source:
             self._head = None if readout is None else readout.head
             if readout is None:
                 self._layer_read = classifier.last_spatial_layer(inputs)
+                self._head = _head_after(classifier, inputs, self._layer_read)
         elif readout is not None:
             probe = inputs[:2]
             features, _ = read_layer(classifier, probe, self.layer)
@@ -232,6 +233,22 @@ class Source:
             if features.shape == entering.shape and torch.allclose(features, entering, rtol=1e-4):
                 self._head = readout.head
         self._examined = True
+
+
+def _head_after(classifier: Classifier, inputs: torch.Tensor, layer: str) -> LinearHead | None:
+    """What makes the logits of a layer's means without a linear layer: a function, with weights."""
+    head = classifier.linear_head(inputs, layer)
+    if head is None or not len(inputs):
+        return None
+    features, logits = read_layer(classifier, inputs[:2], layer)
+    if features.shape[1] != head.weight.shape[1]:
+        return None
+    again = features @ head.weight.T + head.bias
+    allowed = 1e-3 * float(logits.abs().max()) + 1e-6
+    # Maps whose means are the logits are no features.
+    trivial = features.shape == logits.shape and bool((features - logits).abs().max() <= allowed)
+    fits = again.shape == logits.shape and bool((again - logits).abs().max() <= allowed)
+    return head if fits and not trivial else None
 
 
 def _sorted_out(images: Any) -> tuple[Iterator[Activations] | None, Any]:

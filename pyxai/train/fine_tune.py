@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,9 +63,10 @@ def fine_tune(
     Args:
         model: a classifier whose logits come from a linear layer, or from a 1 × 1 convolution and
             pooling; or a network that returns features `[N, F]` or maps `[N, F, h, w]`, which gets
-            a head behind these. A head that is there is replaced by a new one unless it fits: of
-            the kind asked for, as many classes as the folder, and the same names if the classifier
-            has names.
+            a head behind these (with a warning where they may be logits). A linear layer whose
+            weights the network reads instead of calling it counts as a head. A head that is there
+            is replaced by a new one unless it fits: of the kind asked for, as many classes as the
+            folder, and the same names if the classifier has names.
         folder: one sub-folder of photos for each class; `train` and `valid` with these; or a CSV
             file with the columns path (relative to the file), label and perhaps split (train or
             valid).
@@ -224,6 +226,8 @@ def _prepared(
         expected = f"a size that the network takes ({said})"
         argument = "crop" if plan.crop else "folder"
         raise argument_error(argument, expected, size) from error
+    if anatomy.doubt:
+        warnings.warn(anatomy.doubt, stacklevel=3)
     modules = chosen_modules(network, plan.unfreeze, anatomy)
     network, place = with_head(network, anatomy, plan.head, plan.hidden, classes, keep=keep)
     unfreeze_layers(network, modules, place)

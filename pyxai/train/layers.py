@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from pyxai._errors import argument_error
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.nested import first_tensor
-from pyxai.classifier.points import find_layer
+from pyxai.classifier.points import find_layer, version_of
 from pyxai.classifier.reading import Reading
-from pyxai.classifier.survey import watching
+from pyxai.classifier.survey import WITH_WEIGHTS, watching
+from pyxai.train.functional_head import (
+    LastProduct,
+    Product,
+    find_functional_head,
+    is_of,
+    may_be_head,
+    names_of,
+)
 from pyxai.zoo.head import HeadKind, HeadSpec, MlpHead, put_head, vectors
 
 Unfreeze: TypeAlias = str | int | Sequence[str]
@@ -34,6 +43,9 @@ class Anatomy:
         features: how many enter the head, or leave a network without one.
         classes: how many logits the head gives, 0 without.
         convolutional: whether the head is a convolution whose maps are pooled afterwards.
+        called: whether the head is called; else the network reads its weights.
+        biased: whether its bias is added.
+        doubt: a warning where what is taken for features may be logits, else "".
     """
 
     layers: tuple[str, ...]
@@ -41,40 +53,76 @@ class Anatomy:
     features: int
     classes: int
     convolutional: bool = False
+    called: bool = True
+    biased: bool = True
+    doubt: str = ""
 
 
 def anatomy_of(
     network: nn.Module, size: tuple[int, ...], reading: Reading | None = None
 ) -> Anatomy:
-    """Runs a network once on noise of a size (height, width), and says what it is made of.
+    """Runs a network on noise of a size (height, width), and says what it is made of.
 
     The head is the last layer with weights that runs, if it is linear and gives what the network
     returns, or a 1 × 1 convolution with a bias whose maps (or their positive part) have what the
-    network returns as their means.
+    network returns as their means. Or it is what holds the weights of the last product, if a linear
+    layer can take its place; see `pyxai.train.functional_head`.
     Any other network that returns vectors or maps has none.
 
     Raises:
         ValueError: it returns neither vectors nor maps, or changes what its last linear layer gives
             into as many other numbers.
     """
-    names: list[str] = []
+    reading, names = reading or Reading(), list[str]()
     last: list[tuple[str, nn.Module, torch.Tensor | None]] = []
+    vector_layers: list[tuple[str, nn.Module, torch.Tensor, int]] = []
+    inside: list[Product | None] = [None]  # the last product when that layer ended
 
     def watch(name: str, module: nn.Module, output: Any) -> None:
-        if next(module.parameters(recurse=False), None) is not None:
+        own = next(module.parameters(recurse=False), None) is not None
+        if ".parametrizations." in f".{name}.":
+            return  # these make weights
+        if own or parametrize.is_parametrized(module):
             last[:] = [(name, module, first_tensor(output))]
+            vector = first_tensor(output)
+            if isinstance(module, nn.Linear) and vector is not None and vector.ndim == 2:
+                vector_layers.append((name, module, vector, version_of(vector)))
             if name not in names:
                 names.append(name)
+            if seen.found is not None and not is_of(seen.found, module):
+                seen.found = None
+            inside[:] = [seen.found]
 
     generator = torch.Generator(device="cpu").manual_seed(0)
     images = torch.randn(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu").to(
         next(network.parameters()).device
     )
-    with borrowed(network), watching(network, watch):
-        output = _main_output(call(network, images), reading or Reading())
-    features, layers = vectors(output), tuple(names)
+    seen = LastProduct(network)
+    with borrowed(network), watching(network, watch), seen:
+        output = _main_output(call(network, images), reading)
+    product, found = seen.found, None
+    for name, module, vector, version in vector_layers:  # after the head, a decoder may run
+        if vector is output and version_of(vector) == version:
+            found = _layer_head(network, tuple(names), (name, module, vector), output)
+    if found is None and last and product is inside[0]:
+        found = _layer_head(network, tuple(names), last[0], output)
+        if isinstance(last[0][1], WITH_WEIGHTS):
+            product = None  # a layer of torch that gives features
+    if found is not None:
+        return found
+    without = Anatomy(tuple(names), None, vectors(output).shape[1], 0)
+    return _other_head(network, images, without, product, reading)
+
+
+def _layer_head(
+    network: nn.Module,
+    layers: tuple[str, ...],
+    last: tuple[str, nn.Module, torch.Tensor | None],
+    output: Any,
+) -> Anatomy | None:
+    """The head, if that is the last layer, given what the network returned."""
+    (name, module, given), features = last, vectors(output)
     count = features.shape[1]
-    name, module, given = last[0] if last else ("", None, None)
     if isinstance(module, nn.Linear) and given is not None and given.numel() == count:
         if not torch.allclose(given.reshape(1, count), features):
             expected = f"a network that returns what its last layer {name!r} gives"
@@ -93,7 +141,39 @@ def anatomy_of(
         and any(torch.allclose(each.mean((2, 3)), features) for each in (given, given.relu()))
     ):
         return Anatomy(layers, name, module.in_channels, count, convolutional=True)
-    return Anatomy(layers, None, count, 0)
+    return None
+
+
+def _other_head(
+    network: nn.Module,
+    images: torch.Tensor,
+    without: Anatomy,
+    product: Product | None,
+    reading: Reading,
+) -> Anatomy:
+    """A head that is no layer of torch; else the anatomy without a head, perhaps with a doubt."""
+    layers, count = without.layers, without.features
+    if product is not None:
+        some = replace(reading, classes=None)
+        found = find_functional_head(
+            network, images, product, count, lambda said: vectors(_main_output(said, some))
+        )
+        if found is not None:
+            layers = layers if found.place in layers else (*layers, found.place)
+            head = Anatomy(layers, found.place, found.features, count)
+            return replace(head, called=found.called, biased=found.biased)
+    last = None
+    if product is not None and may_be_head(network, product, count):
+        last = f"{product.function} with {names_of(network, product)}"
+    if last is None and reading.classes != count:
+        return without  # features, as far as one can tell
+    doubt = (
+        f"model: no head was found that can be replaced ({last or 'no linear layer'} comes last), "
+        f"so a new one is trained behind the {count} numbers that the network returns. That is "
+        "right if these are features; if they are logits, have them made by a layer: "
+        "self.fc = nn.Linear(features, classes) and self.fc(x) at the end of forward"
+    )
+    return replace(without, doubt=doubt)
 
 
 def _main_output(output: Any, reading: Reading) -> Any:
@@ -119,6 +199,9 @@ def with_head(
 
     Returns:
         The network, perhaps with a module around it, and the name of its head.
+
+    Raises:
+        ValueError: an "mlp" for a network that does not call its head.
     """
     place, removed = anatomy.head, tuple[str, ...]()
     if place is not None:
@@ -129,9 +212,15 @@ def with_head(
             return network, place
         if anatomy.convolutional:
             removed, place = (place,), None
+    if kind == "mlp" and not anatomy.called:
+        got = f"'mlp' for one that reads the weights of {place!r}; call it: self.{place}(x)"
+        raise ValueError(f"head: expected 'linear', or a network that calls its head, got {got}")
     wide = hidden if kind == "mlp" else None
     spec = HeadSpec(kind, place, anatomy.features, classes, wide, removed)
-    return put_head(network, spec), "head" if place is None else place
+    network = put_head(network, spec)
+    if not anatomy.biased:  # a bias that the network does not read is none
+        nn.init.zeros_(network.get_parameter(f"{place}.bias"))
+    return network, "head" if place is None else place
 
 
 def chosen_modules(

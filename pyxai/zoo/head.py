@@ -41,6 +41,10 @@ class MlpHead(nn.Sequential):
         self.features, self.width, self.classes = features, hidden, classes
 
 
+class PlainHead(nn.Linear):
+    """A linear head where the architecture has something else: a cosine, a normed weight."""
+
+
 class WithHead(nn.Module):
     """A network without a head of its own, and one that follows it.
 
@@ -102,10 +106,10 @@ class HeadSpec:
         if self.kind not in ("linear", "mlp"):
             raise argument_error("head", "'linear' or 'mlp'", self.kind)
 
-    def build(self) -> nn.Module:
-        """The head with random weights of torch's generator."""
+    def build(self, *, plain: bool = True) -> nn.Module:
+        """The head with random weights of torch's generator; linear: a `PlainHead`, or `plain`."""
         if self.kind == "linear":
-            return _linear(self.features, self.classes)
+            return _linear(self.features, self.classes, nn.Linear if plain else PlainHead)
         assert self.hidden is not None
         return MlpHead(self.features, self.hidden, self.classes)
 
@@ -120,7 +124,8 @@ def put_head(network: nn.Module, spec: HeadSpec) -> nn.Module:
         ValueError: the network has no module of a name in `spec`.
     """
     like = next(network.parameters())
-    head = spec.build().to(like.device, like.dtype)
+    plain = spec.place is None or _is_plain(find_layer(network, spec.place))
+    head = spec.build(plain=plain).to(like.device, like.dtype)
     if spec.place is None:
         for name in spec.removed:
             _replace(network, name, nn.Identity())
@@ -137,13 +142,21 @@ def head_of(network: nn.Module) -> HeadSpec | None:
         )
         return _spec(network.head, None, removed)
     for name, module in network.named_modules():
-        if isinstance(module, MlpHead):
+        if isinstance(module, (MlpHead, PlainHead)):
             return _spec(module, name, ())
     return None
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, dtype=torch.float32, device="cpu")
+def _linear(inputs: int, outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+    return kind(inputs, outputs, dtype=torch.float32, device="cpu")
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether weights of a new linear layer mean the same in this one."""
+    own = isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    return (
+        own and not isinstance(module, PlainHead) and {*module.state_dict()} == {"weight", "bias"}
+    )
 
 
 def _spec(head: nn.Module, place: str | None, removed: tuple[str, ...]) -> HeadSpec:

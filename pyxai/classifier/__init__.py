@@ -236,7 +236,12 @@ class Classifier:
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         inputs = self.to_input(images)
         with borrowed(self.network):
-            return anatomy.record(self, inputs, names, stop=True).layers
+            found = anatomy.record(self, inputs, names, stop=True).layers
+        for name, output in found.items():
+            rows = output.shape[0] if output.ndim else 0
+            if rows % max(len(inputs), 1) and len(inputs) not in output.shape[:2]:
+                raise anatomy.wrong_rows(name, rows, len(inputs))
+        return found
 
     def last_spatial_layer(self, images: Images, target: Target = None) -> str:
         """The layer that maps are made from by default: the last one with spatial positions.

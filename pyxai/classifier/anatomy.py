@@ -268,7 +268,10 @@ class Anatomy:
                 layout = layout_at_size(known, self.size[-2:], output.shape, size)
             elif layer not in self.layouts:  # it did not run when the model was examined
                 layout = find_layout(output.shape, size)
-        if layout is None or output.shape[0 if layout.batch_first else 1] != len(images):
+        rows = None if layout is None else output.shape[0 if layout.batch_first else 1]
+        if rows is not None and rows not in (len(images), 0):
+            raise wrong_rows(layer, rows, len(images))
+        if layout is None or rows != len(images):
             expected = "a layer whose output is [N, C, h, w], [N, h, w, C] or tokens [N, T, C]"
             runs = [name for name in self.points if name.startswith(f"{layer}#")]
             if runs:
@@ -414,6 +417,15 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
         why_not,
         (size[1], size[2]),
         (size[1], size[2]),
+    )
+
+
+def wrong_rows(layer: str, rows: int, images: int) -> ValueError:
+    """The error for a layer that did not run on each image once."""
+    return ValueError(
+        f"layer: expected one that runs on all images of a batch, got {layer!r}, which ran on "
+        f"{rows} for {images} (the network takes images one by one, chooses some, or makes more of "
+        "them); pass single images, or batch_size=1 where that is offered"
     )
 
 

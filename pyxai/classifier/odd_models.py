@@ -114,7 +114,14 @@ def in_words(model: nn.Module, images: torch.Tensor, error: Exception) -> ValueE
             "it with dynamic_shapes, or pass batch_size=1 where that is offered"
         )
     if isinstance(error, RuntimeError):
-        return _about_input(model, images)
+        found = _about_input(model, images)
+        if found is None and "shapes cannot be multiplied" in said:
+            return ValueError(
+                f"images: expected the size that {type(model).__name__} was made for, got "
+                f"{[*images.shape]} ({said.splitlines()[0][:120]}); photos come to that size by "
+                "Classifier(model, preprocessing=pyxai.Preprocessing(resize=(height, width)))"
+            )
+        return found
     return None
 
 

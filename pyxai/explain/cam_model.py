@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from pyxai._errors import argument_error
+from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai._precision import as_given, full_precision
 from pyxai.classifier import (
     Classifier,
@@ -22,7 +22,14 @@ from pyxai.classifier import (
     typical_input_shape,
 )
 from pyxai.classifier.nested import first_tensor
-from pyxai.classifier.points import Point, find_layer, function_name
+from pyxai.classifier.points import (
+    Point,
+    check_name,
+    find_layer,
+    function_name,
+    made_or_changed,
+    version_of,
+)
 from pyxai.explain.cam import output_size
 from pyxai.explain.cam_engine import gather, linear_gradients
 from pyxai.explain.cam_methods import AUTO, CamMethod, cam_method
@@ -77,12 +84,15 @@ class CamModel(nn.Module):
         super().__init__()
         classifier = as_classifier(model)
         self.class_names = classifier.class_names
-        original = classifier.network
+        original, guessed = classifier.network, False
+        if layer is not None:
+            check_name(original, layer)
         if example is None:
             shape = typical_input_shape(original, classifier.preprocessing)
+            guessed = True
             example = torch.zeros(1, *shape, dtype=classifier.dtype, device="cpu")
         images = example.to(classifier.device)
-        found = anatomy.examine(classifier, images)
+        found = _examined(classifier, images, guessed)
         self.layer = found.layer(classifier, images) if layer is None else layer
         (evidence,) = gather(classifier, images[:1], None, layers=[self.layer], gradients=False)
         head = evidence.linear_head  # which explains the example
@@ -148,6 +158,19 @@ class CamModel(nn.Module):
         return torch.full((1, 1), self._class, dtype=torch.long, device=logits.device)
 
 
+def _examined(classifier: Classifier, images: torch.Tensor, guessed: bool) -> anatomy.Anatomy:
+    """What the network is made of; of a size that nobody told it may not run at all."""
+    try:
+        return anatomy.examine(classifier, images)
+    except REFUSALS as error:
+        if passes_through(error) or not guessed:
+            raise
+        raise ValueError(
+            f"example: expected an input of the size that the network takes, as it does not run on "
+            f"one of {[*images.shape]} ({str(error).splitlines()[0][:120]}); pass example=images"
+        ) from error
+
+
 def _thread() -> int:
     """Which thread runs; compiled code sees one, as what it keeps does not outlive the call."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
@@ -172,7 +195,7 @@ class _Pass(TorchFunctionMode):
         if self.point.function is not None:
             self.armed, self.calls = self.runs == self.point.run, 0
         elif self.point.last or self.runs == self.point.run:
-            self._keep(output)
+            self._keep(first_tensor(output))
 
     def __torch_function__(
         self,
@@ -181,16 +204,19 @@ class _Pass(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if self.armed and function_name(func) == self.point.function:
-            self.calls += 1
-            if self.calls == self.point.call:
-                self.armed = False
-                self._keep(output)
+        named = kwargs or {}
+        if not self.armed or function_name(func) != self.point.function:
+            return func(*args, **named)
+        given = first_tensor(args)
+        before = None if given is None else version_of(given)
+        output = func(*args, **named)
+        self.calls += 1
+        if self.calls == self.point.call:
+            self.armed = False
+            self._keep(made_or_changed(given, before, output))
         return output
 
-    def _keep(self, output: Any) -> None:
-        tensor = first_tensor(output)
+    def _keep(self, tensor: torch.Tensor | None) -> None:
         assert tensor is not None
         self.kept = tensor.clone()  # an operation in place may follow
 

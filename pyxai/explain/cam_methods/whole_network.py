@@ -83,6 +83,12 @@ def fullgrad(evidence: Evidence) -> torch.Tensor:
                 part = bias * gradient
                 if part.ndim == 3 and len(part) != len(images):  # the sequence first
                     part = part.transpose(0, 1)
+                if len(part) != len(images):
+                    raise ValueError(
+                        "method: expected a network that runs on all images of a batch for "
+                        f"'fullgrad', got a layer that ran on {len(part)} for {len(images)}; pass "
+                        "single images, or batch_size=1"
+                    )
                 channels_last = part.ndim == 4 and bias.ndim == 1
                 parts.append(part.movedim(-1, 1) if channels_last else part)
         explained = sum(part.float().flatten(1).sum(dim=1) for part in parts)

@@ -209,6 +209,12 @@ class Anatomy:
             head = None if known.found is None else read_head(network, known.found)
         return head
 
+    def forget_heads(self, layers: Sequence[str]) -> None:
+        """What follows these layers is looked at anew; weights may change without a trace."""
+        with self._lock:
+            for layer in layers:
+                self._heads.pop(layer, None)
+
     def _find_head(self, classifier: Classifier, images: torch.Tensor, layer: str) -> _KnownHead:
         """Looks for a linear head on noise, bright and dark: not on the images of this call.
 

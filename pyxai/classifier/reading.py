@@ -163,8 +163,28 @@ def key_of(value: Any) -> Hashable:
     if not callable(value):
         return known
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        return weakref.WeakMethod(value)
-    return weakref.ref(value)
+        return _Same(value.__self__), _Same(value.__func__)
+    return _Same(value)
+
+
+class _Same:
+    """Equal for the same object alone, which may have no hash of its own."""
+
+    def __init__(self, value: Any) -> None:
+        self._id = id(value)
+        self._value: Callable[[], Any]
+        try:
+            self._value = weakref.ref(value)
+        except TypeError:  # then it has to be kept
+            self._value = lambda: value
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same):
+            return NotImplemented
+        return self is other or (self._value() is not None and self._value() is other._value())
 
 
 def logits_of(returned: Any, images: int | None = None) -> torch.Tensor:

@@ -323,6 +323,11 @@ def gather_groups(
     evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
     everything = list(range(len(inputs)))
     explained = _explained(evidence, heads)
+    if everything and not bool(explained.any()):  # what was found may hold no more
+        anatomy.examine(classifier, inputs).forget_heads(layers)
+        heads = _heads(classifier, inputs, target, layers)
+        evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
+        explained = _explained(evidence, heads)
     if bool(explained.all()):
         return [(everything, evidence)]
     groups = []

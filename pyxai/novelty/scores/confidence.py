@@ -66,6 +66,12 @@ class Energy(Score):
 
     def score(self, chunk: Activations, state: dict[str, torch.Tensor]) -> torch.Tensor:
         assert chunk.logits is not None
+        if len(chunk.logits) > 1 and bool((energy(chunk.logits).abs() <= 1e-4).all()):
+            raise ValueError(
+                "method: expected one that fits the logits, got 'energy' for a network that ends "
+                "in a softmax: log Σ exp of its logits is 0 for every image; use 'msp', 'gen' or "
+                "a method of the activations such as 'knn'"
+            )
         return energy(chunk.logits, self.temperature)
 
 

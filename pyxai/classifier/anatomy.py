@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
 _REACHED = "on the way to the logits"
+_LOUD = 1000  # times noise: logits do not stay between 0 and 1 then
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
 
@@ -446,7 +447,7 @@ def _settled(
         return reading, guess
     noise = noise_like(probe)
     try:
-        others = [call(classifier.network, each) for each in (noise, 30 * noise, -30 * noise)]
+        others = [call(classifier.network, each) for each in (noise, _LOUD * noise, -_LOUD * noise)]
         if reading.activation == "softmax" and not all(reading.fits(each, 1) for each in others):
             reading = replace(reading, activation=None, by_chance=True)
         between = all(reading.lies_between(each, 1) for each in others)

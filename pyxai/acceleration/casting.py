@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -41,7 +43,7 @@ def _to_float32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Applies a function to each floating tensor in tuples, lists, dicts and `.logits`.
+    """Applies a function to each floating tensor in containers, dataclasses and `.logits`.
 
     Returns:
         A new container of the same type; the one given stays as it is.
@@ -56,11 +58,28 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) ->
         for name, each in value.items():
             result[name] = map_tensors(each, function)
         return result
+    if isinstance(value, type):
+        return value
+    if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace):
+        return _map_fields(value, function)
     if isinstance(getattr(value, "logits", None), torch.Tensor):
         result = copy.copy(value)
         result.logits = map_tensors(value.logits, function)
         return result
     return value
+
+
+def _map_fields(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    result = copy.copy(value)
+    names = [*vars(value)] if isinstance(value, SimpleNamespace) else []
+    if dataclasses.is_dataclass(value):
+        names = [each.name for each in dataclasses.fields(value)]
+    for name in names:
+        each = getattr(value, name, None)
+        mapped = map_tensors(each, function)
+        if mapped is not each:
+            object.__setattr__(result, name, mapped)  # so that frozen ones take it
+    return result
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

@@ -55,6 +55,8 @@ class Plan:
             return False
         if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
             return False
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            return False  # the forward may turn it off for a part, which a graph does not tell
         for path in self.watched:
             child: Any = module
             for name in path:

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import passes_through
+from pyxai.acceleration.keeping import NOT_STATE, Belongings, holds_same, rebuilt
 
 
 class TraceError(Exception):
@@ -28,28 +30,31 @@ def trace(module: nn.Module, kind: type[nn.Module]) -> fx.Graph:
         kind: the class whose forward is meant, usually `type(module)`.
 
     Raises:
-        TraceError: the forward depends on data, keeps something in the module, or takes a
-            number of arguments that is not known.
+        TraceError: the forward depends on data, keeps something in the module, computes with
+            tensors that are neither parameters nor buffers, or takes a number of arguments that
+            is not known.
     """
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.graph = fx.Graph()
     tracer.root = module
     tracer.tensor_attrs = {}
+    shadows: list[_Shadow] = []
+    belongings = Belongings(module)
     try:
-        shadow = _stand_in(module, kind, tracer)
-        before = dict(shadow.__dict__)
+        shadow = _stand_in(module, kind, tracer, shadows)
         # Optional arguments keep their defaults: `if labels is not None` would be frozen as true
         # for the stand-in of an argument.
         inputs = [tracer.create_proxy("placeholder", name, (), {}) for name in _required(kind)]
-        with torch.no_grad():
+        with torch.no_grad(), _Untouched():
             output = kind.forward(shadow, *inputs)
         tracer.create_node("output", "output", (tracer.create_arg(output),), {}, type_expr=None)
     except Exception as error:  # whatever a forward may raise on inputs that are no tensors
         if passes_through(error):
             raise
         raise TraceError(str(error)) from error
-    after = shadow.__dict__
-    if before.keys() != after.keys() or any(before[key] is not after[key] for key in before):
+    finally:
+        changed = belongings.put_back()
+    if changed or any(each.was_changed() for each in shadows):
         raise TraceError("forward keeps something in the module")
     return tracer.graph
 
@@ -57,6 +62,67 @@ def trace(module: nn.Module, kind: type[nn.Module]) -> fx.Graph:
 def arguments_of(graph: fx.Graph) -> int:
     """How many arguments the graph takes."""
     return sum(node.op == "placeholder" for node in graph.nodes)
+
+
+class _Tracer(fx.Tracer):
+    """Refuses tensors and objects that torch.fx would keep as new attributes of the module.
+
+    They are made once, here: they would neither follow the module to another device, nor change
+    with the weights that they were computed of.
+    """
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor):
+            # A stand-in of the root shares them, so they are found by identity.
+            own = (*self.root.parameters(), *self.root.buffers())
+            if not any(a is each for each in own):
+                raise TraceError("computes with a tensor that is neither parameter nor buffer")
+        return super().create_arg(a)
+
+    def get_fresh_qualname(self, prefix: str) -> str:
+        raise TraceError(f"computes with an object of its own ({prefix.strip('_')})")
+
+
+class _Untouched(TorchFunctionMode):
+    """Stops before a tensor of the module is changed: only what is done to stand-ins is noted."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        named = kwargs or {}
+        if func is torch._C._set_grad_enabled:
+            raise TraceError("forward says what is differentiated")  # a graph does not
+        name = getattr(func, "__name__", "")
+        in_place = (name.endswith("_") and not name.endswith("__")) or (
+            name in ("__setitem__", "__set__") or name.startswith("__i") or "out" in named
+        )
+        if in_place and name not in _NO_CHANGE and args and isinstance(args[0], torch.Tensor):
+            raise TraceError(f"forward changes a tensor of the module ({name})")
+        return func(*args, **named)
+
+
+_NO_CHANGE = ("__index__", "__int__", "__invert__", "requires_grad_")
+
+
+class _Shadow:
+    """A stand-in, and what it was given."""
+
+    def __init__(self, stand_in: Any, module: nn.Module) -> None:
+        own = {
+            name: rebuilt(value) if name not in NOT_STATE else value
+            for name, value in module.__dict__.items()
+        }
+        for name in ("_parameters", "_buffers"):  # which assigning to a buffer changes
+            own[name] = dict(own[name])
+        stand_in.__dict__.update(own)
+        self._stand_in = stand_in
+        # Once more: the first one is what the forward may change.
+        self._before = {name: rebuilt(value) for name, value in own.items() if name != "_modules"}
+
+    def was_changed(self) -> bool:
+        """Whether the forward left anything in it, or took anything out."""
+        now = {k: v for k, v in self._stand_in.__dict__.items() if k != "_modules"}
+        return not holds_same(self._before, now)
 
 
 def _required(kind: type[nn.Module]) -> list[str]:
@@ -71,15 +137,22 @@ def _required(kind: type[nn.Module]) -> list[str]:
     return names
 
 
-def _stand_in(module: nn.Module, kind: type[nn.Module], tracer: fx.Tracer, path: str = "") -> Any:
+def _stand_in(
+    module: nn.Module,
+    kind: type[nn.Module],
+    tracer: fx.Tracer,
+    shadows: list[_Shadow],
+    path: str = "",
+) -> Any:
     """The module with the same attributes, but with children that note their calls."""
     stand_in = object.__new__(kind)
-    stand_in.__dict__.update(module.__dict__)
+    shadows.append(_Shadow(stand_in, module))
     children = {}
     for name, child in module._modules.items():
         if child is not None:
             inner = f"{path}.{name}" if path else name
-            children[name] = _stand_in(child, _noting(type(child), tracer, inner), tracer, inner)
+            noting = _noting(type(child), tracer, inner)
+            children[name] = _stand_in(child, noting, tracer, shadows, inner)
         else:
             children[name] = None
     stand_in.__dict__["_modules"] = children

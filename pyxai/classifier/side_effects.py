@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ def _exchange(modules: list[nn.Module]) -> list[_Kept]:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, buffer in module._buffers.items():
-            if buffer is not None and not buffer.is_inference():
-                with torch.inference_mode(False), torch.no_grad():
-                    copy = buffer.clone()
-                module._buffers[name] = copy
-                kept.append(_Kept(module, name, buffer, copy))
+            if buffer is None or is_lazy(buffer) or buffer.is_inference():
+                continue
+            with torch.inference_mode(False), torch.no_grad():
+                copy = buffer.clone()
+            module._buffers[name] = copy
+            kept.append(_Kept(module, name, buffer, copy))
     return kept
 
 

@@ -447,5 +447,5 @@ def _storage(tensor: torch.Tensor) -> int:
     """Where its numbers lie, 0 if that cannot be told."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # it has none of its own: sparse, wrapped
+    except (RuntimeError, ValueError):  # it has none of its own: sparse, wrapped, not made yet
         return 0

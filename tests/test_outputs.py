@@ -250,3 +250,82 @@ def test_names_that_a_network_carries_may_be_outdated(images):
     model.fc = nn.Linear(24, 3)
     assert pyxai.cam(classifier, images).shape == (2, SIZE, SIZE)
     assert classifier.class_names is None
+
+
+# ---- what a model returns changes, or tells little ----
+
+
+class Switched(Net):
+    """Probabilities, or logits, by a flag."""
+
+    ends = True
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits.softmax(1) if self.ends else logits
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_flag_that_changes_what_is_returned_is_noticed(images, first):
+    net = lively(Switched())
+    for net.ends in (first, not first):
+        fresh = Switched().eval()
+        fresh.load_state_dict(net.state_dict())
+        fresh.ends = net.ends
+        found = pyxai.cam(net, images, 1, return_logits=True)
+        expected = pyxai.cam(fresh, images, 1, return_logits=True)
+        assert all(map(torch.equal, found, expected))
+        clf, other = pyxai.Classifier(net), pyxai.Classifier(fresh)
+        shares = clf.probabilities(clf(images))
+        assert torch.equal(shares, other.probabilities(other(images)))
+        assert torch.allclose(shares, Net.forward(net, images).softmax(1), atol=1e-6)
+
+
+def test_biases_that_add_up_to_1_are_logits_for_a_black_image():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()
+    nn.init.constant_(net[4].bias, 0.2)
+    black, images = torch.zeros(1, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    for some in (black, images, black, images[:0], images):
+        assert torch.equal(pyxai.Classifier(net)(some), net(some).detach())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a blank map of the black image
+            logits = pyxai.cam(net, some, 0, return_logits=True)[1]
+        assert torch.equal(logits, net(some).detach())
+
+
+def test_probabilities_by_hand_are_doubted(images):
+    net = lively(Ends(CLASSES, lambda scores: 1 / (1 + torch.exp(-scores))))
+    with pytest.warns(OutputWarning, match=r"output=torch.logit"):
+        pyxai.cam(net, images)
+    clf = pyxai.Classifier(net, output=torch.logit)
+    assert torch.allclose(clf(images), torch.logit(net(images)))
+
+
+def test_one_of_two_softmax_outputs_is_a_probability(images):
+    net = lively(Ends(2, lambda scores: scores.softmax(1)[:, 1]))
+    clf = pyxai.Classifier(net)
+    assert torch.allclose(clf.probabilities(clf(images))[:, 0], net(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("confidence_first", [True, False])
+def test_a_confidence_beside_probabilities_is_not_explained(images, confidence_first):
+    def end(scores):
+        shares = scores.softmax(1)
+        sure = shares.amax(1)
+        return (sure, shares) if confidence_first else {"probs": shares, "conf": sure}
+
+    net = lively(Ends(CLASSES, end))
+    with pytest.warns(OutputWarning, match="several outputs that could be logits"):
+        assert pyxai.Classifier(net)(images).shape == (len(images), CLASSES)
+
+
+def test_a_loss_beside_logits_is_not_explained(images):
+    net = lively(Ends(CLASSES, lambda scores: (scores.square().mean(), scores)))
+    for some in (images, images[:1]):
+        assert pyxai.Classifier(net)(some).shape == (len(some), CLASSES)

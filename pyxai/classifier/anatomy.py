@@ -156,7 +156,9 @@ class Anatomy:
         """The tensors that the logits depend on, in order; all where that cannot be told."""
         if _REACHED not in self.memo:
             noise = noise_like(images.new_zeros((1, *self.size)))
-            found = reached(classifier.network, noise, self.outputs, self._score, forced=True)
+            # Views are left alone: what works on them in place is meant to reach the whole.
+            some = [each for each in self.outputs if each.mark != "moved" or each.module]
+            found = reached(classifier.network, noise, some, self._score, forced=True)
             names = {output.point.name for output in found}
             self.memo[_REACHED] = names or {output.point.name for output in self.outputs}
         return [each for each in self.outputs if each.point.name in self.memo[_REACHED]]

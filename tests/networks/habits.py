@@ -464,6 +464,43 @@ class Bare(Net):
         return F.linear(x.mean((2, 3)), self.fc.weight, self.fc.bias)
 
 
+@habit("a head as a matrix product")
+class HeadAsProduct(FunctionalReLU):
+    def head(self, x):
+        return x.mean((2, 3)) @ self.fc.weight.t() + self.fc.bias
+
+
+@habit("negative values set to 0 by a mask")
+class MaskedReLU(FunctionalReLU):
+    def body(self, x):
+        x = self.c3(F.relu(self.c2(F.relu(self.c1(x)))))
+        x[x < 0] = 0
+        return x
+
+
+@habit("a ReLU in place on another view")
+class ReLUOnView(FunctionalReLU):
+    def body(self, x):
+        x = self.c3(F.relu(self.c2(F.relu(self.c1(x)))))
+        x.permute(0, 2, 3, 1).relu_()
+        return x
+
+
+@habit("writes into a buffer")
+class Writes(FunctionalReLU):
+    """Counts, and keeps a mean of what it is given, that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(self.widths[0]))
+
+    def forward(self, x):
+        self.calls += 1
+        self.mean.lerp_(x.detach().mean((0, 2, 3)).to(self.mean), 0.1)
+        return super().forward(x)
+
+
 @habit("forward called by hand")
 class ForwardByHand(Net):
     def body(self, x):
@@ -906,6 +943,13 @@ class Labels(Net):
 class FunctionalLabels(FunctionalReLU):
     def forward(self, x):
         return torch.sigmoid(super().forward(x))
+
+
+@habit("a sigmoid for each label, put together", Labels)
+class LabelByLabel(FunctionalReLU):
+    def forward(self, x):
+        scores = super().forward(x)
+        return torch.cat([scores[:, k : k + 1].sigmoid() for k in range(CLASSES)], dim=1)
 
 
 class Regression(Net):

@@ -369,3 +369,118 @@ def test_a_name_for_what_is_pooled(images):
     assert "relu before c2" in names
     with pytest.raises(ValueError, match=r"layer: .*got 'relu before pool'.*'relu before mean'"):
         pyxai.cam(model, images, layer="relu before pool")
+
+
+class AttentionPooling(Net):
+    """Means of the features, weighted by a softmax over positions."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.score, self.fc = nn.Conv2d(24, heads, 1), nn.Linear(24 * heads, 4)
+
+    def forward(self, x):
+        features = self.body(x)
+        weights = self.score(features).flatten(2).softmax(-1)
+        return self.fc(torch.bmm(features.flatten(2), weights.transpose(1, 2)).flatten(1))
+
+
+class Gate(Net):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Conv2d(24, 1, 1)
+
+    def forward(self, x):
+        features = self.body(x)
+        return self.fc(torch.einsum("nchw,nohw->nc", features, self.score(features).sigmoid()))
+
+
+@pytest.mark.parametrize("make", [lambda: AttentionPooling(1), lambda: AttentionPooling(3), Gate])
+def test_weights_of_positions_are_not_what_is_explained(make):
+    net = lively(make())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert pyxai.Classifier(net).last_spatial_layer(images) == "r3"
+    found = pyxai.cam(net, images, 1, size=None, normalize=None)
+    features = net.body(images).detach().requires_grad_()
+    net.body = lambda x: features
+    (gradient,) = torch.autograd.grad(net(images)[:, 1].sum(), features)
+    expected = (gradient.mean((2, 3), keepdim=True) * features).sum(1).relu().detach()
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+class Experts(Net):
+    """Each image goes through one of two branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 24, 3, 2, 1), nn.ReLU()) for _ in range(2)
+        )
+
+    def forward(self, x):
+        chosen, x = x.mean((1, 2, 3)) > 0, self.r1(self.c1(x))
+        out = x.new_zeros(len(x), 4)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == bool(number)).nonzero()[:, 0]
+            if len(rows):
+                out[rows] = self.fc(expert(x[rows]).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_default_layer_does_not_depend_on_what_was_asked_before(order):
+    net = lively(Experts())
+    dark = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 1
+    for number in order:
+        report = {}
+        pyxai.cam(net, dark + 2 * number, 1, report=report)
+        assert list(report["cam"]) == [f"experts.{number}"]
+    with pytest.raises(ValueError, match="which ran on 1 for 2"):
+        pyxai.cam(net, torch.cat([dark, dark + 2]), 1)
+
+
+def test_outputs_beside_much_larger_ones_are_not_taken_for_linear():
+    net = lively(Net())
+    plain, images = net.head, torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    net.head = lambda x: torch.cat([3e4 * plain(x), (20 * plain(x)).sin()], dim=1)
+    found = pyxai.cam(net, images, 5, method="gradcam", size=None, normalize=None)
+    expected = pyxai.cam(net, images, lambda outputs: outputs[:, 5], size=None, normalize=None)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_positions_that_count_differently_are_no_average(dtype):
+    net = lively(Net())
+    weights = torch.rand(64, generator=torch.Generator().manual_seed(1)) + 0.5
+    net.head = lambda x: net.fc(x.flatten(2) @ (weights / weights.sum()).to(x))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    report = {}
+    pyxai.cam(net.to(dtype), images.to(dtype), 1, report=report)
+    assert list(report) == ["gradcam"]
+
+
+def test_weights_that_change_without_a_trace():
+    """A measured head is looked for anew once it explains nothing."""
+    net = lively(Net())
+    net.scale = 1.0
+    net.head = lambda x: torch.nn.functional.linear(x.mean((2, 3)), net.fc.weight) * net.scale
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    before = pyxai.cam(net, images, 1, method="cam", size=None, normalize=None)
+    net.scale = 3.0
+    after = pyxai.cam(net, images, 1, method="cam", size=None, normalize=None)
+    assert torch.allclose(after, 3 * before, atol=1e-5)
+    net.scale = 1.0
+    net.fc.weight.data.mul_(2)
+    after = pyxai.cam(net, images, 1, method="cam", size=None, normalize=None)
+    assert torch.allclose(after, 2 * before, atol=1e-5)
+
+
+def test_the_closest_weights_are_the_head():
+    net = lively(Net())
+    net.average = nn.Linear(24, 4)
+    net.average.load_state_dict(net.fc.state_dict())
+    with torch.no_grad():
+        net.average.weight.mul_(1.001)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    report = {}
+    pyxai.cam(net, images, 1, method="cam", report=report)
+    assert float(report["cam"]["r3"]["gap"].max()) < 1e-5

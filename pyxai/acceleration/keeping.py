@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 # The attributes that torch itself keeps in each module, and those that acceleration does.
 NOT_STATE = frozenset(nn.Module().__dict__) | {"_packed", "_backward", "_plan", "_replays"}
@@ -119,7 +119,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     Only what has changed is touched.
     """
     tensors = (*model.parameters(), *model.buffers())
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if any(isinstance(each, (UninitializedParameter, UninitializedBuffer)) for each in tensors):
         yield  # the first call decides how large they are; that is no trial
         return
     modules = [*model.modules()]

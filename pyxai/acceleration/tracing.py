@@ -104,6 +104,9 @@ class _Untouched(TorchFunctionMode):
 _NO_CHANGE = ("__index__", "__int__", "__invert__", "requires_grad_")
 
 
+_TENSORS = ("_parameters", "_buffers")
+
+
 class _Shadow:
     """A stand-in, and what it was given."""
 
@@ -112,12 +115,16 @@ class _Shadow:
             name: rebuilt(value) if name not in NOT_STATE else value
             for name, value in module.__dict__.items()
         }
-        for name in ("_parameters", "_buffers"):  # which assigning to a buffer changes
+        for name in _TENSORS:  # which assigning to a buffer changes
             own[name] = dict(own[name])
         stand_in.__dict__.update(own)
         self._stand_in = stand_in
         # Once more: the first one is what the forward may change.
-        self._before = {name: rebuilt(value) for name, value in own.items() if name != "_modules"}
+        self._before = {
+            name: rebuilt(value) if name not in NOT_STATE or name in _TENSORS else value
+            for name, value in own.items()
+            if name != "_modules"
+        }
 
     def was_changed(self) -> bool:
         """Whether the forward left anything in it, or took anything out."""

@@ -18,7 +18,8 @@ from pyxai.classifier.heads import LinearHead
 from pyxai.classifier.names import ClassNames
 from pyxai.classifier.odd_models import check_embeds, check_model, check_numbers
 from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
-from pyxai.classifier.reading import Output, OutputWarning, Reading, pick_logits
+from pyxai.classifier.reading import OutputWarning, Reading
+from pyxai.classifier.returned import Output, pick_logits
 from pyxai.images import Images, Preprocessing, PreprocessingLike, is_model_input, to_batch
 
 __all__ = [

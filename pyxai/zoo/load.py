@@ -12,7 +12,7 @@ from torch import nn
 from pyxai._errors import argument_error, closest
 from pyxai.classifier import Classifier
 from pyxai.classifier.names import ClassNames, as_class_names
-from pyxai.classifier.reading import Output
+from pyxai.classifier.returned import Output
 from pyxai.images import PreprocessingLike, as_preprocessing
 from pyxai.zoo import files, hubs
 from pyxai.zoo.hubs import Loaded

@@ -144,7 +144,10 @@ def _about_input(model: nn.Module, images: torch.Tensor) -> ValueError | None:
             f"begins with a {type(first).__name__} ({what}); {_SEE}"
         )
     if first is not None and images.ndim == 4 and images.shape[1] != first.in_channels:
-        return argument_error("images", f"a tensor [N, {first.in_channels}, H, W]", images)
+        error = argument_error("images", f"a tensor [N, {first.in_channels}, H, W]", images)
+        if images.shape[1] != 3:
+            return error
+        return ValueError(f"{error}; photos have three channels, so make such tensors of them")
     return None
 
 

@@ -323,3 +323,27 @@ def test_published_numbers():
     # Without the first channel the score falls from 75 - 21 to 0, without the second it rises.
     drops = METHODS["ablationcam"].compute(evidence)[0, 0]
     assert torch.allclose(drops, torch.tensor([1, -21 / 54]))
+
+
+@pytest.mark.parametrize("method", ["eigencam", "kpcacam", "eigengradcam"])
+def test_signs_after_a_fresh_layer_norm_do_not_depend_on_the_batch(method):
+    """There the features add up to 0 at every position, but for rounding."""
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.norm, self.fc = (
+                nn.Conv2d(3, 16, 4, 4),
+                nn.LayerNorm(16),
+                nn.Linear(16, 5),
+            )
+
+        def forward(self, x):
+            return self.fc(self.norm(self.patch(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    net, images = Norm().eval(), torch.randn(8, 3, 32, 32)
+    together = pyxai.cam(net, images, 0, method=method)
+    alone = torch.cat([pyxai.cam(net, one[None], 0, method=method) for one in images])
+    nearly = pyxai.cam(net, images * (1 + 1e-6), 0, method=method)
+    assert torch.allclose(together, alone, atol=1e-3)
+    assert torch.allclose(together, nearly, atol=1e-3)

@@ -367,7 +367,7 @@ def test_a_unit_that_nothing_excites_is_reported():
     ("layer", "channels", "settings", "message"),
     [
         ("stage9", [0], {}, r"^layer: expected the name of a submodule.*'stage9'; closest: 'stage"),
-        (3, [0], {}, r"^layer: expected the name of a layer, or None for the logits, got 3"),
+        (3, [0], {}, r"^layer: expected the name of a layer, got 3"),
         ("stage2", [16], {}, r"^channels: expected indices from 0 to 15, .*'stage2', got 16"),
         ("stage2", [-1], {}, r"^channels: expected indices from 0 to 15, .* got -1"),
         ("stage2", ["a"], {}, r"^channels: expected indices of .*'a'; for a class, pass layer="),

@@ -214,8 +214,7 @@ def test_labels_that_do_not_exclude_each_other(images):
 def test_logits_between_0_and_1_stay_as_they_are(images):
     """They are no probabilities only because of their range."""
     model = lively(Ends(CLASSES, lambda scores: 0.5 + 0.1 * scores.tanh()))
-    with pytest.warns(OutputWarning, match="lies between 0 and 1, and is taken for logits"):
-        assert torch.allclose(pyxai.Classifier(model)(images), model(images))
+    assert torch.allclose(pyxai.Classifier(model)(images), model(images))
 
 
 # ---- what is no logits ----
@@ -260,25 +259,32 @@ class Switched(Net):
 
     ends = True
 
+    def __init__(self, end, classes):
+        super().__init__()
+        self.fc, self.end = nn.Linear(24, classes), end
+
     def forward(self, x):
         logits = super().forward(x)
-        return logits.softmax(1) if self.ends else logits
+        return self.end(logits) if self.ends else logits
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_flag_that_changes_what_is_returned_is_noticed(images, first):
-    net = lively(Switched())
+@pytest.mark.parametrize(
+    ("end", "classes"), [(lambda z: z.softmax(1), 5), (torch.sigmoid, 1), (torch.sigmoid, 5)]
+)
+def test_a_flag_that_changes_what_is_returned_is_noticed(images, first, end, classes):
+    net = lively(Switched(end, classes))
     for net.ends in (first, not first):
-        fresh = Switched().eval()
+        fresh = Switched(end, classes).eval()
         fresh.load_state_dict(net.state_dict())
         fresh.ends = net.ends
-        found = pyxai.cam(net, images, 1, return_logits=True)
-        expected = pyxai.cam(fresh, images, 1, return_logits=True)
+        found = pyxai.cam(net, images, 0, return_logits=True)
+        expected = pyxai.cam(fresh, images, 0, return_logits=True)
         assert all(map(torch.equal, found, expected))
         clf, other = pyxai.Classifier(net), pyxai.Classifier(fresh)
         shares = clf.probabilities(clf(images))
         assert torch.equal(shares, other.probabilities(other(images)))
-        assert torch.allclose(shares, Net.forward(net, images).softmax(1), atol=1e-6)
+        assert torch.allclose(shares, end(Net.forward(net, images)), atol=1e-6) or not net.ends
 
 
 def test_biases_that_add_up_to_1_are_logits_for_a_black_image():
@@ -329,3 +335,25 @@ def test_a_loss_beside_logits_is_not_explained(images):
     net = lively(Ends(CLASSES, lambda scores: (scores.square().mean(), scores)))
     for some in (images, images[:1]):
         assert pyxai.Classifier(net)(some).shape == (len(some), CLASSES)
+
+
+def test_a_sigmoid_stays_one_where_two_labels_add_up_to_1(images):
+    net = lively(Ends(2, torch.sigmoid))
+    net.fc.bias.data.zero_()
+    mixed = torch.cat([torch.zeros_like(images[:1]), images])  # a black image first: 0.5 and 0.5
+    for some in (mixed, mixed.flip(0)):
+        fresh = lively(Ends(2, torch.sigmoid))
+        fresh.load_state_dict(net.state_dict())
+        clf = pyxai.Classifier(fresh)
+        assert torch.allclose(clf.probabilities(clf(some)), fresh(some), atol=1e-6)
+        assert torch.allclose(clf(some), torch.logit(fresh(some)), atol=1e-4)
+
+
+def test_a_regression_between_0_and_1_is_no_probability(images):
+    """What a linear layer gives are logits, wherever they lie."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    net = nn.Sequential(net, nn.LayerNorm(8), nn.Linear(8, 1)).eval()
+    with torch.no_grad():
+        net[2].weight.mul_(0.1)
+        net[2].bias.fill_(0.5)
+    assert torch.equal(pyxai.Classifier(net)(images), net(images))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from networks.habits import Net, lively
@@ -93,3 +95,70 @@ def test_a_network_that_writes_is_explained_as_it_is_at_that_moment():
     mean = net.mean.lerp(IMAGES[:1].mean((0, 2, 3)), 0.1)
     seen = IMAGES[:1] - mean.view(1, 3, 1, 1)
     assert torch.allclose(found, pyxai.cam(twin, seen, 1, method="gradcam", size=None), atol=1e-4)
+
+
+class Reader(nn.Module):
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.fc = nn.Linear(24, 4)
+
+    def forward(self, x):
+        return self.fc(x - self.mean)
+
+
+class Shares(Net):
+    """Another module reads the buffer that this one writes: the same one, or a view of it."""
+
+    def __init__(self, view=False):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(24))
+        self.reader = Reader(self.mean[:] if view else self.mean)
+
+    def head(self, x):
+        x = x.mean((2, 3))
+        if len(x):
+            self.mean.copy_(x.detach().mean(0))
+        return self.reader(x)
+
+
+class Lists(Net):
+    """Writes into a buffer that it also has in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(24))
+        self.all = [self.mean]
+
+    def head(self, x):
+        x = x.mean((2, 3))
+        if len(x):
+            self.all[0].mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
+        return self.fc(x - self.mean)
+
+
+class WritesBatches(Net):
+    """Writes only for more than one image."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(24))
+
+    def head(self, x):
+        if len(x) > 1:
+            self.mean.add_(x.detach().mean((0, 2, 3)))
+        return super().head(x)
+
+
+@pytest.mark.parametrize(
+    "make", [Shares, lambda: Shares(view=True), Lists, WritesBatches], ids=range(4)
+)
+def test_buffers_that_are_reached_in_other_ways(make):
+    net = lively(make())
+    before = net.mean.clone()
+    with torch.no_grad():
+        expected = copy.deepcopy(net)(IMAGES)
+    for _ in range(2):
+        _, logits = pyxai.cam(net, IMAGES, 0, method="gradcam", return_logits=True)
+        assert torch.allclose(logits, expected, atol=1e-5)
+        assert torch.equal(net.mean, before)

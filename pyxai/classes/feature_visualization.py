@@ -17,7 +17,7 @@ from pyxai.classes.movements import make_movements
 from pyxai.classes.units import Channels, Layer, find_units, look_at_layer
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed
-from pyxai.classifier.points import check_layer
+from pyxai.classifier.points import check_layer, check_name
 from pyxai.explain.formats import best_format
 from pyxai.images import Images
 
@@ -162,8 +162,7 @@ def caricatures(
     """
     classifier = as_classifier(model)
     _check(None, 0.0, steps, learning_rate, decay, seed, batch_size)
-    if not isinstance(layer, str):
-        raise argument_error("layer", "the name of a layer", layer)
+    check_name(classifier.network, layer)
     with borrowed(classifier.network):
         looking = _looking(classifier, layer, size, robustness, network_size)
         photos = _photos(classifier, images, size)
@@ -234,9 +233,7 @@ def _looking(
     if not (_is_number(robustness) and robustness >= 0):
         raise argument_error("robustness", "a number of at least 0", robustness)
     if layer is not None:
-        if not isinstance(layer, str):
-            raise argument_error("layer", "the name of a layer, or None for the logits", layer)
-        check_layer(classifier.network, layer)
+        check_layer(classifier.network, check_name(classifier.network, layer))
     channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
     if channels != 3:
         expected = "a network of RGB pictures [N, 3, H, W]"
@@ -262,7 +259,7 @@ def _looking(
             expected = f"at most {side}, the side of the network's input"
             raise argument_error("size", expected, size)
         return Looking(classifier, found, movements, side, layout)
-    if isinstance(problem, ValueError):
+    if isinstance(problem, ValueError) and problem.__cause__ is None:  # not the network's own
         raise problem
     tried = " or ".join(f"{side} × {side}" for side in dict.fromkeys(sides))
     raise ValueError(

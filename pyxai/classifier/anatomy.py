@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
 _REACHED = "on the way to the logits"
+# Of what a sigmoid or softmax is written by hand; a linear layer at the end makes logits.
+_ENDS_BY_HAND = ("exp", "div", "truediv", "rtruediv", "rdiv", "reciprocal", "mul", "rmul", "pow")
 _LOUD = 1000  # times noise: logits do not stay between 0 and 1 then
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
@@ -277,8 +279,11 @@ class Anatomy:
                 layout = layout_at_size(known, self.size[-2:], output.shape, size)
             elif layer not in self.layouts:  # it did not run when the model was examined
                 layout = find_layout(output.shape, size)
-        rows = None if layout is None else output.shape[0 if layout.batch_first else 1]
-        if rows is not None and rows not in (len(images), 0):
+        rows = output.shape[0] if output.ndim else 0
+        if layout is not None and not layout.batch_first:
+            rows = output.shape[1]
+        some = rows % max(len(images), 1) and len(images) not in output.shape[:2]
+        if rows != len(images) and (layout is not None or some):
             raise wrong_rows(layer, rows, len(images))
         if layout is None or rows != len(images):
             expected = "a layer whose output is [N, C, h, w], [N, h, w, C] or tokens [N, T, C]"
@@ -390,7 +395,8 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
             with survey.watch():
                 returned = call(network, given, ours=True)
             reading, classes, guess = reading.found_in(returned, len(probe), survey.made_by)
-            reading, guess = _settled(classifier, reading, returned, guess, probe)
+            made_by = reading.made_by(returned, len(probe), survey.made_by)
+            reading, guess = _settled(classifier, reading, returned, guess, probe, made_by)
         except REFUSALS as error:
             if not partial or passes_through(error) or not survey.outputs:
                 raise
@@ -439,13 +445,20 @@ def wrong_rows(layer: str, rows: int, images: int) -> ValueError:
 
 
 def _settled(
-    classifier: Classifier, reading: Reading, returned: Any, guess: str | None, probe: torch.Tensor
+    classifier: Classifier,
+    reading: Reading,
+    returned: Any,
+    guess: str | None,
+    probe: torch.Tensor,
+    made_by: str,
 ) -> tuple[Reading, str | None]:
     """The reading, after a look at noise where the numbers of one image may be so by chance.
 
     Logits of a black image are biases, which may add up to 1; small logits may lie in [0, 1].
     """
-    if not reading.lies_between(returned, len(probe)):
+    if reading.activation is None:
+        reading = replace(reading, by_chance=reading.lies_between(returned, len(probe)))
+    if not reading.lies_between(returned, len(probe)) or made_by in ("sigmoid", "softmax"):
         return reading, guess
     noise = noise_like(probe)
     try:
@@ -459,7 +472,8 @@ def _settled(
         if passes_through(error):
             raise
         return reading, guess
-    if reading.activation is None and between and varied and guess is None:
+    by_hand = made_by in _ENDS_BY_HAND
+    if reading.activation is None and by_hand and between and varied and guess is None:
         guess = BETWEEN
     return reading, guess
 

@@ -13,6 +13,7 @@ from torch import nn
 from pyxai._errors import REFUSALS, passes_through
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.forcing import WithGradients, is_about_inference
+from pyxai.classifier.layout import Layout
 from pyxai.classifier.points import Point, at_points
 from pyxai.classifier.survey import Output
 
@@ -217,8 +218,17 @@ def _last_that_changes(
         before = score(call(network, noise))
         for output in reversed(outputs):
 
-            def change(point: Point, tensor: torch.Tensor) -> torch.Tensor:
-                return tensor.flip(-1) * 2 + 1
+            def change(
+                point: Point, tensor: torch.Tensor, layout: Layout | None = output.layout
+            ) -> torch.Tensor:
+                # Class tokens stay: they matter to the last layer, and the patches need not.
+                changed = tensor.flip(-1) * 2 + 1
+                if layout is not None and layout.prefix:
+                    axis = 1 if layout.batch_first else 0
+                    kept = tensor.narrow(axis, 0, layout.prefix)
+                    rest = tensor.shape[axis] - layout.prefix
+                    changed = torch.cat([kept, changed.narrow(axis, layout.prefix, rest)], axis)
+                return changed
 
             try:
                 with at_points(network, [output.point], change):

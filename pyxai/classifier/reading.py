@@ -15,6 +15,7 @@ from pyxai.classifier.returned import (
     before_activation,
     is_embedding,
     is_probabilities,
+    lie_between,
     pick_logits,
 )
 
@@ -42,7 +43,7 @@ class Reading:
         classes: how many there are, where class names tell.
         activation: what the model ends in, which is taken back: its outputs are probabilities.
         labels: whether these are of labels that do not exclude each other.
-        by_chance: whether logits were seen that look like probabilities.
+        by_chance: whether logits were seen that lie between 0 and 1.
     """
 
     output: Output | tuple[str, ...] = None
@@ -92,7 +93,7 @@ class Reading:
         activation: Activation | None = None
         if not callable(self.output):
             function = made_by(found)
-            if is_probabilities(found):
+            if function != "sigmoid" and is_probabilities(found):
                 activation = "softmax"
             elif function in ("sigmoid", "softmax"):  # of a softmax, some of the classes
                 activation = "sigmoid"
@@ -110,12 +111,12 @@ class Reading:
         except ValueError:
             return not isinstance(self.output, tuple)  # what was told is not to be found anew
         values = found.detach()
+        if self.activation is None:
+            return self.by_chance or not lie_between(values)
         if not len(values) or not bool(torch.isfinite(values).all()):
             return True  # tells nothing
         if self.activation == "sigmoid":
             return bool(((values >= 0) & (values <= 1)).all())
-        if self.activation is None:
-            return self.by_chance or not is_probabilities(values)
         return is_probabilities(values)
 
     def lies_between(self, returned: Any, images: int) -> bool:
@@ -126,7 +127,16 @@ class Reading:
             found, _, _ = pick_logits(returned, self.output, self.classes, images)
         except ValueError:
             return False
-        return len(found) > 0 and bool(((found >= 0) & (found <= 1)).all() & found.any())
+        return lie_between(found.detach())
+
+    def made_by(self, returned: Any, images: int, made_by: Callable[[torch.Tensor], str]) -> str:
+        """The function that made the logits, "" if that is not known."""
+        if callable(self.output):
+            return ""
+        try:
+            return made_by(pick_logits(returned, self.output, self.classes, images)[0])
+        except ValueError:
+            return ""
 
     def doubt(self, logits: torch.Tensor) -> str | None:
         """A warning if the numbers `[N, K]` that a model returned are hardly logits, else None."""

@@ -96,9 +96,9 @@ def _one_of(
             shapes = ", ".join(f"{'.'.join(path)}: {[*candidates[path].shape]}" for path in several)
             said = int(first[0]) if first[0].isdigit() else first[0]
             return first, (
-                f"the model returns several outputs that could be logits ({shapes}); the first is "
-                f"taken. Say which: Classifier(model, output={said!r}), or give class_names, as "
-                "many as there are classes"
+                f"the model returns several outputs that could be logits ({shapes}); "
+                f"{'.'.join(first)} is taken. Say which: Classifier(model, output={said!r}), or "
+                "give class_names, as many as there are classes"
             )
     raise _no_logits(returned, images)
 
@@ -132,12 +132,21 @@ def as_logits(value: Any, images: int | None) -> torch.Tensor | None:
 
 def is_probabilities(logits: torch.Tensor) -> bool:
     """Whether numbers `[N, K]` are probabilities of classes that exclude each other."""
-    values = logits.detach().float()
-    if values.shape[1] < 2 or not len(values):
+    values = logits.detach()
+    if values.shape[1] < 2 or not len(values) or float(values.min()) < 0:
         return False
+    values = values.float()
     tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 2e-2
     sums = values.sum(dim=1)
-    return bool((values >= 0).all() & ((sums - 1).abs() <= tolerance).all())
+    return bool(((sums - 1).abs() <= tolerance).all())
+
+
+def lie_between(values: torch.Tensor) -> bool:
+    """Whether numbers `[N, K]` lie between 0 and 1, and are not all 0."""
+    if not values.numel() or float(values.min()) < 0:
+        return False
+    largest = float(values.max())
+    return 0 < largest <= 1
 
 
 def is_embedding(logits: torch.Tensor) -> bool:

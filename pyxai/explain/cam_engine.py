@@ -21,7 +21,7 @@ from pyxai.classifier.heads import explains
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.outputs import rows_of_target
 from pyxai.classifier.points import Point
-from pyxai.classifier.recording import record
+from pyxai.classifier.recording import ChangedError, record
 from pyxai.classifier.rest import RestOfNetwork
 from pyxai.explain.cam_forward import Forward, run_forward, sums_of
 from pyxai.explain.cam_methods import CamMethod
@@ -105,7 +105,7 @@ class CamEvidence:
         """
         if self.linear_head is None:
             concerned = self.forward.named(range(len(self.inputs)))
-            raise ValueError(
+            raise ChangedError(  # perhaps; it is looked at once more
                 "method: expected one that fits this network and target, got 'cam' (or 'softmax'), "
                 "which needs class targets and a head of global average pooling and linear layers "
                 f"after {self.layer!r}, and that is not what makes the logits of {concerned}; use "

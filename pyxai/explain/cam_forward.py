@@ -120,9 +120,7 @@ class Forward:
         found: list[list[torch.Tensor]] = [[] for _ in layers]
         outputs = [self.raw[name] for name in layers]
         for score in sums_of(scores):
-            each: Sequence[torch.Tensor | None] = torch.autograd.grad(
-                score, outputs, retain_graph=True, allow_unused=True
-            )
+            each = _gradients(score, outputs)
             for name, gradient, kept in zip(layers, each, found, strict=True):
                 if gradient is None:
                     expected = f"one that the scores depend on{quantized_hint(self.network)}"
@@ -147,6 +145,21 @@ class Forward:
             found = self.gradients_of(scores, names or [layer])
             self._gradients.update(zip(names, found, strict=True))
         return self._gradients[layer]
+
+
+def _gradients(
+    score: torch.Tensor, outputs: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor | None]:
+    try:
+        return torch.autograd.grad(score, outputs, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise ValueError(
+            "method: expected one without gradients, such as 'ablationcam' or 'eigencam', as the "
+            "network has none: it changes in place what its gradients need "
+            f"({str(error).partition(':')[0]})"
+        ) from error
 
 
 def run_forward(
@@ -180,7 +193,11 @@ def run_forward(
     with borrowed(network):
         recording = record(network, inputs, list(points.values()), differentiate=differentiate)
         if function is None and not found.reading.fits(recording.output, len(inputs)):
-            raise ChangedError(f"model: what {classifier.name} returns has changed")
+            raise ChangedError(
+                f"model: expected one kind of outputs, got from {classifier.name} what looks like "
+                "probabilities for some images and not for others; say how to read them: "
+                "Classifier(model, output=...)"
+            )
         layouts = {name: found.layout(inputs, name, raw) for name, raw in recording.layers.items()}
         with torch.enable_grad():
             graph = graph_of(function, found.reading, recording.output, len(inputs))

@@ -93,7 +93,12 @@ class CamModel(nn.Module):
             example = torch.zeros(1, *shape, dtype=classifier.dtype, device="cpu")
         images = example.to(classifier.device)
         found = _examined(classifier, images, guessed)
-        self.layer = found.layer(classifier, images) if layer is None else layer
+        try:
+            self.layer = found.layer(classifier, images) if layer is None else layer
+        except ValueError as error:
+            if guessed:
+                raise _of_another_size(images, error) from error
+            raise
         (evidence,) = gather(classifier, images[:1], None, layers=[self.layer], gradients=False)
         head = evidence.linear_head  # which explains the example
         chosen = method if isinstance(method, CamMethod) else cam_method(method)
@@ -165,10 +170,14 @@ def _examined(classifier: Classifier, images: torch.Tensor, guessed: bool) -> an
     except REFUSALS as error:
         if passes_through(error) or not guessed:
             raise
-        raise ValueError(
-            f"example: expected an input of the size that the network takes, as it does not run on "
-            f"one of {[*images.shape]} ({str(error).splitlines()[0][:120]}); pass example=images"
-        ) from error
+        raise _of_another_size(images, error) from error
+
+
+def _of_another_size(images: torch.Tensor, error: Exception) -> ValueError:
+    return ValueError(
+        "example: expected an input of the size that the network takes, as one of "
+        f"{[*images.shape]} will not do ({str(error).splitlines()[0][:160]}); pass example=images"
+    )
 
 
 def _thread() -> int:

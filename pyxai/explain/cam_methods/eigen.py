@@ -92,6 +92,11 @@ def _oriented(component: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """Maps `[N, h, w]` float32 of components `[N, P]`, turned to correlate with the features."""
     total = features.sum(dim=1).flatten(1).to(component.dtype)
     centred = total - total.mean(dim=1, keepdim=True)
-    sign = torch.where((component * centred).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+    along = (component * centred).sum(dim=1, keepdim=True)
+    sizes = features.abs().sum(dim=1).flatten(1).to(component.dtype).norm(dim=1, keepdim=True)
+    sizes = sizes * component.norm(dim=1, keepdim=True)
+    # After a fresh layer norm the sums are all 0 but for rounding: then the largest value is.
+    peak = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
+    sign = torch.where(torch.where(along.abs() > 1e-4 * sizes, along, peak) < 0, -1.0, 1.0)
     maps = (component * sign).reshape(len(features), *features.shape[-2:])
     return maps.to(torch.float32)

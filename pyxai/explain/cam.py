@@ -201,10 +201,11 @@ class _Style:
             maps = found if found.ndim == 4 else cam_project(evidence.activations, found)
             pictures = self._render(maps, relu=relu, minmax=minmax, out=out)
         evidence.check(maps)
-        blank = _is_blank(maps, relu).expand(len(evidence.inputs), -1)
+        blank = _is_blank(maps, relu)
         if bool(blank.any()):
-            evidence.report["blank"] = blank
-        evidence.constant = _is_blank(maps, False) if minmax else None
+            evidence.report["blank"] = blank.expand(len(evidence.inputs), -1)
+        if minmax:
+            evidence.constant = _is_blank(maps, False) if relu else blank
         gap = evidence.gap(method, maps) if self.reported else None
         if gap is not None:
             evidence.report["gap"] = gap

@@ -395,7 +395,8 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
             with survey.watch():
                 returned = call(network, given, ours=True)
             reading, classes, guess = reading.found_in(returned, len(probe), survey.made_by)
-            made_by = reading.made_by(returned, len(probe), survey.made_by)
+            numbers = reading.numbers(returned, len(probe))
+            made_by = "" if numbers is None else survey.made_by(numbers)
             reading, guess = _settled(classifier, reading, returned, guess, probe, made_by)
         except REFUSALS as error:
             if not partial or passes_through(error) or not survey.outputs:

@@ -104,13 +104,9 @@ class Reading:
 
     def fits(self, returned: Any, images: int) -> bool:
         """Whether what the model returned may be read so; it may have changed since it was seen."""
-        if callable(self.output):
-            return True
-        try:
-            found, _, _ = pick_logits(returned, self.output, self.classes, images)
-        except ValueError:
-            return not isinstance(self.output, tuple)  # what was told is not to be found anew
-        values = found.detach()
+        values = self.numbers(returned, images)
+        if values is None:  # what was told is not to be found anew
+            return not isinstance(self.output, tuple)
         if self.activation is None:
             return self.by_chance or not lie_between(values)
         if not len(values) or not bool(torch.isfinite(values).all()):
@@ -121,22 +117,20 @@ class Reading:
 
     def lies_between(self, returned: Any, images: int) -> bool:
         """Whether what is read lies in [0, 1], before a sigmoid or softmax is taken back."""
-        if callable(self.output):
-            return False
-        try:
-            found, _, _ = pick_logits(returned, self.output, self.classes, images)
-        except ValueError:
-            return False
-        return lie_between(found.detach())
+        values = self.numbers(returned, images)
+        return values is not None and lie_between(values.detach())
 
-    def made_by(self, returned: Any, images: int, made_by: Callable[[torch.Tensor], str]) -> str:
-        """The function that made the logits, "" if that is not known."""
+    def numbers(self, returned: Any, images: int) -> torch.Tensor | None:
+        """What is read, before anything is taken back; None if there is nothing, or for functions.
+
+        A function says how to read it, so there is nothing to find out.
+        """
         if callable(self.output):
-            return ""
+            return None
         try:
-            return made_by(pick_logits(returned, self.output, self.classes, images)[0])
+            return pick_logits(returned, self.output, self.classes, images)[0]
         except ValueError:
-            return ""
+            return None
 
     def doubt(self, logits: torch.Tensor) -> str | None:
         """A warning if the numbers `[N, K]` that a model returned are hardly logits, else None."""

@@ -107,6 +107,7 @@ class Reading:
         values = self.numbers(returned, images)
         if values is None:  # what was told is not to be found anew
             return not isinstance(self.output, tuple)
+        values = values.detach()
         if self.activation is None:
             return self.by_chance or not lie_between(values)
         if not len(values) or not bool(torch.isfinite(values).all()):

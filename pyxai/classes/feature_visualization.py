@@ -259,7 +259,7 @@ def _looking(
             expected = f"at most {side}, the side of the network's input"
             raise argument_error("size", expected, size)
         return Looking(classifier, found, movements, side, layout)
-    if isinstance(problem, ValueError) and problem.__cause__ is None:  # not the network's own
+    if isinstance(problem, ValueError) and not isinstance(problem, RuntimeError):
         raise problem
     tried = " or ".join(f"{side} × {side}" for side in dict.fromkeys(sides))
     raise ValueError(

@@ -20,6 +20,13 @@ _FIXED_BATCH = ("shape[0] to be equal to", "size()[0] ==", "Guard failed: x.shap
 _NO_TENSOR = ("too many indices for tensor of dimension 4", "'Tensor' object has no attribute")
 
 
+class WrongSizeError(ValueError, RuntimeError):
+    """Images of a size that a network does not take.
+
+    Also what the network raised, a `RuntimeError`, for those who try sizes.
+    """
+
+
 def check_model(model: object, or_else: str = "") -> nn.Module:
     """The model, if it is one that may be called with images.
 
@@ -116,7 +123,7 @@ def in_words(model: nn.Module, images: torch.Tensor, error: Exception) -> ValueE
     if isinstance(error, RuntimeError):
         found = _about_input(model, images)
         if found is None and "shapes cannot be multiplied" in said:
-            return ValueError(
+            return WrongSizeError(
                 f"images: expected the size that {type(model).__name__} was made for, got "
                 f"{[*images.shape]} ({said.splitlines()[0][:120]}); photos come to that size by "
                 "Classifier(model, preprocessing=pyxai.Preprocessing(resize=(height, width)))"

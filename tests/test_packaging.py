@@ -25,6 +25,7 @@ CHECKOUT = Path(__file__).parents[1]
 # Imports go down only; on one floor there are none. Each row stands above those before it.
 FLOORS = [
     ["_errors", "_files", "_measure", "_precision", "_text"],
+    ["_outputs"],
     ["ops", "images", "neighbours"],
     ["classifier", "draw"],
     ["acceleration", "zoo", "explain", "novelty", "search", "evaluate"],

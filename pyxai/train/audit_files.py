@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pyxai._outputs import OutputFolder
 from pyxai.draw.page import page, text
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
@@ -43,26 +43,30 @@ class Audit(AuditResult):
         """Writes findings.csv, photos.csv, audit.json, sheets and one page, index.html.
 
         Args:
-            directory: made if need be. Files of these names are replaced.
+            directory: made if need be. What an earlier audit has written there is replaced; all
+                else in it stays as it is.
 
         Returns:
             The path of the page, which needs neither a server nor a script.
+
+        Raises:
+            ValueError: something of these names is there that no audit has written.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = OutputFolder(directory, "directory")
         fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
-        _write_csv(folder / "findings.csv", fields, _finding_rows(self))
-        _write_csv(folder / "photos.csv", ("path", "label", *self.measures), _photo_rows(self))
+        for name in ("findings.csv", "photos.csv", "audit.json", "sheets/any", "pictures/any"):
+            folder.check(name)
+        index = folder.file("index.html")
+        _write_csv(folder.file("findings.csv"), fields, _finding_rows(self))
+        columns = ("path", "label", *self.measures)
+        _write_csv(folder.file("photos.csv"), columns, _photo_rows(self))
         record = json.dumps(self.report(), indent=2) + "\n"
-        (folder / "audit.json").write_text(record, encoding="utf-8")
-        for name in ("sheets", "pictures"):
-            shutil.rmtree(folder / name, ignore_errors=True)  # of an earlier audit
+        folder.file("audit.json").write_text(record, encoding="utf-8")
         for issue, listed in self.findings.items():
             if listed and issue not in WITHOUT_PICTURE:
-                (folder / "sheets").mkdir(exist_ok=True)
-                self.sheet(issue).save(folder / "sheets" / f"{issue}.jpg", quality=90)
-        index = folder / "index.html"
+                self.sheet(issue).save(folder.file(f"sheets/{issue}.jpg"), quality=90)
         index.write_text(_audit_page(self, folder), encoding="utf-8")
+        folder.finish()
         return index
 
 
@@ -87,7 +91,7 @@ def _photo_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
         yield path, found.labels[place] or "", *numbers
 
 
-def _audit_page(found: AuditResult, directory: Path) -> str:
+def _audit_page(found: AuditResult, directory: OutputFolder) -> str:
     """The page, whose thumbnails are written on the way."""
     thumbnails = _Thumbnails(directory)
     listed = [issue for issue in ISSUES if found.findings.get(issue)]
@@ -167,7 +171,7 @@ def _figure(found: AuditResult, finding: Finding, thumbnails: _Thumbnails) -> st
 class _Thumbnails:
     """Small copies of the photos on the page, each made once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: OutputFolder) -> None:
         self._directory = directory
         self._made: dict[str, tuple[str, int, int] | None] = {}
 
@@ -184,14 +188,13 @@ class _Thumbnails:
             return None
         photo.thumbnail((_SIDE, _SIDE))
         name = f"pictures/{len(self._made):05d}.jpg"
-        (self._directory / "pictures").mkdir(exist_ok=True)
-        photo.save(self._directory / name, quality=88)
+        photo.save(self._directory.file(name), quality=88)
         return name, *photo.size
 
     def original(self, path: str) -> str:
         """Where the photo itself lies, as seen from the page."""
         try:
-            there = os.path.relpath(path, self._directory)
+            there = os.path.relpath(path, self._directory.path)
         except ValueError:  # another drive
             there = str(Path(path).absolute())
         return escape(quote(os.fsencode(there.replace(os.sep, "/"))))

@@ -1,0 +1,106 @@
+"""Folders that results are written to: nothing of the user's is changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from train_photos import photo
+
+import pyxai
+from pyxai._outputs import OutputFolder
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def write(folder, *names):
+    out = OutputFolder(folder)
+    for name in names:
+        out.file(name).write_text(name)
+    out.finish()
+
+
+def test_files_of_others_stay(tmp_path):
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "mine.jpg").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match=r"^out: expected a folder .* whose 'notes\.txt' was not"):
+        write(tmp_path, "notes.txt")
+    with pytest.raises(ValueError, match="whose 'sheets' was not written by pyxai"):
+        write(tmp_path, "sheets/a.jpg")
+    found = tree(tmp_path)
+    found.pop(".pyxai-files.json", None)
+    assert found == before
+
+
+def test_a_second_run_replaces_what_the_first_has_written(tmp_path):
+    write(tmp_path, "index.html", "pictures/0.jpg", "pictures/1.jpg", "old/a.txt")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "pictures" / "mine.jpg").write_text("mine")
+    write(tmp_path, "index.html", "pictures/0.jpg")
+    assert set(tree(tmp_path)) == {
+        ".pyxai-files.json",
+        "index.html",
+        "pictures/0.jpg",
+        "pictures/mine.jpg",
+        "notes.txt",
+    }
+    assert not (tmp_path / "old").exists()
+
+
+def test_what_was_put_in_the_place_of_a_file_of_ours_stays(tmp_path):
+    write(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "a.jpg").write_text("mine")
+    (tmp_path / "b.jpg").write_text("mine")
+    with pytest.raises(ValueError, match=r"whose 'a\.jpg' was not written"):
+        write(tmp_path, "a.jpg")
+    write(tmp_path, "c.jpg")
+    assert tree(tmp_path)["b.jpg"] == b"mine"
+
+
+def test_a_run_that_was_killed_is_replaced(tmp_path):
+    out = OutputFolder(tmp_path)
+    out.file("a.jpg").write_text("half")
+    write(tmp_path, "b.jpg")
+    assert set(tree(tmp_path)) == {".pyxai-files.json", "b.jpg"}
+
+
+def test_links_and_lists_that_lead_elsewhere(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.txt").write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "sheets").symlink_to(outside)
+    (folder / "a.txt").symlink_to(outside / "mine.txt")
+    (folder / ".pyxai-files.json").write_text(
+        '{"files": {"../outside/mine.txt": "", "sheets/mine.txt": "", "a.txt": ""}}'
+    )
+    for name in ("sheets/x.jpg", "a.txt"):
+        with pytest.raises(ValueError, match="was not written by pyxai"):
+            write(folder, name)
+    write(folder, "b.txt")
+    assert (outside / "mine.txt").read_text() == "mine"
+
+
+def test_an_audit_beside_a_folder_called_pictures(tmp_path):
+    """`pyxai audit pictures -o .` once removed the photos."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(3):
+            drawn = photo((200, 30, 30), (40, 36), np.random.default_rng(number))
+            drawn.save(tmp_path / "pictures" / name / f"{number}.png")
+    before = tree(tmp_path)
+    found = pyxai.audit(None, tmp_path / "pictures", progress=False)
+    with pytest.raises(ValueError, match=r"^directory: expected a folder .* whose 'pictures' was"):
+        found.save(tmp_path)
+    assert tree(tmp_path) == before
+    found.save(tmp_path / "audit")
+    found.save(tmp_path / "audit")
+    assert (tmp_path / "audit" / "index.html").is_file()

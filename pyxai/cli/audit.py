@@ -11,6 +11,7 @@ import typer
 import pyxai
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
+from pyxai.train.audit_files import output_folder
 from pyxai.zoo import load_classifier
 
 
@@ -34,6 +35,7 @@ def audit(
 
     With --model none the pictures alone are looked at. Nothing is changed, moved or deleted.
     """
+    output_folder(output, "--output")  # or an audit of hours ends in a refusal
     classifier = None
     if model != "none":
         classifier = load_classifier(model, architecture=architecture, device=device)

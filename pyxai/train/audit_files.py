@@ -52,10 +52,8 @@ class Audit(AuditResult):
         Raises:
             ValueError: something of these names is there that no audit has written.
         """
-        folder = OutputFolder(directory, "directory")
+        folder = output_folder(directory)
         fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
-        for name in ("findings.csv", "photos.csv", "audit.json", "sheets/any", "pictures/any"):
-            folder.check(name)
         index = folder.file("index.html")
         _write_csv(folder.file("findings.csv"), fields, _finding_rows(self))
         columns = ("path", "label", *self.measures)
@@ -68,6 +66,19 @@ class Audit(AuditResult):
         index.write_text(_audit_page(self, folder), encoding="utf-8")
         folder.finish()
         return index
+
+
+def output_folder(directory: str | Path, argument: str = "directory") -> OutputFolder:
+    """The folder for an audit.
+
+    Raises:
+        ValueError: something of its names is there that no audit has written.
+    """
+    folder = OutputFolder(directory, argument)
+    names = ("index.html", "findings.csv", "photos.csv", "audit.json", "sheets/0", "pictures/0")
+    for name in names:
+        folder.check(name)
+    return folder
 
 
 def _write_csv(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

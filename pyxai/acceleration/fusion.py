@@ -65,15 +65,15 @@ class Plan:
                 return False
         return True
 
-    def run(self, module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-        """The output of the shorter forward."""
-        if self._run is None:  # after unpickling; several threads may do it, to the same end
+    def run(self, module: nn.Module, arguments: tuple[Any, ...], own: Callable[..., Any]) -> Any:
+        """The output of the shorter forward; of the module's own where there is none just now."""
+        run = self._run
+        if run is None:  # after unpickling; several threads may do it, to the same end
             found = shorten(module, _base_of(type(module)))
-            if found is None:
-                raise RuntimeError(f"{type(module).__name__} was changed: accelerate it again")
-            self._run = found._run
-        assert self._run is not None
-        return self._run(module, *arguments)
+            if found is None or found._run is None:  # changed, or another thread looks at it
+                return own(*arguments)
+            run = self._run = found._run
+        return run(module, *arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_run": None}
@@ -100,7 +100,7 @@ class Shortened:
             return _check(plan, module, arguments, own.forward)
         if not plan.fits(module, arguments):
             return own.forward(*arguments)
-        return plan.run(module, arguments)
+        return plan.run(module, arguments, own.forward)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class has no name that pickle could look up; it is made again from the one below.
@@ -133,7 +133,8 @@ def _check(
     kinds = tuple(map(type, arguments))
     expected = own(*map_tensors(arguments, torch.clone))
     try:
-        pairs = zip(tensors_in(expected), tensors_in(plan.run(module, arguments)), strict=True)
+        found = plan.run(module, arguments, own)
+        pairs = zip(tensors_in(expected), tensors_in(found), strict=True)
         close = all(_is_close(a, b) for a, b in pairs)
     except REFUSALS as error:  # as the module does not fit, it stays as it was
         if passes_through(error):

@@ -165,7 +165,8 @@ class _Run:
             found.responses[step, rows] = responses
             found.alive[rows] |= alive
             spectrum.grad = gradients
-            adam.step()
+            with torch.device("cpu"):  # torch 2.11 counts steps on the default device
+                adam.step()
             if step % _CHECK_EVERY == 0 or step == what.steps - 1:
                 self._check(found.responses[: step + 1, rows])
         found.pictures[rows] = fourier.render(spectrum.detach(), self.waves)

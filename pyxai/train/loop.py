@@ -206,7 +206,8 @@ class Training:
         loss = functional.cross_entropy(logits, labels, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with torch.device("cpu"):  # torch 2.11 counts steps on the default device
+            self.optimizer.step()
         return float(loss.detach()), int((logits.argmax(1) == labels).sum())
 
     def crop_logits(self) -> torch.Tensor:

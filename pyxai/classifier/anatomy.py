@@ -26,17 +26,15 @@ from pyxai.classifier.layout import Layout, find_layout, layout_at_size
 from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.odd_models import check_numbers, quantized_hint
 from pyxai.classifier.points import Point, check_name, find_layer
-from pyxai.classifier.reading import BETWEEN, Reading, key_of
+from pyxai.classifier.reading import Reading, key_of
 from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork, Way, all_ways
+from pyxai.classifier.settling import settled
 from pyxai.classifier.survey import Output, Survey
 
 if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
 _REACHED = "on the way to the logits"
-# Of what a sigmoid or softmax is written by hand; a linear layer at the end makes logits.
-_ENDS_BY_HAND = ("exp", "div", "truediv", "rtruediv", "rdiv", "reciprocal", "mul", "rmul", "pow")
-_LOUD = 1000  # times noise: logits do not stay between 0 and 1 then
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
 
@@ -397,7 +395,7 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
             reading, classes, guess = reading.found_in(returned, len(probe), survey.made_by)
             numbers = reading.numbers(returned, len(probe))
             made_by = "" if numbers is None else survey.made_by(numbers)
-            reading, guess = _settled(classifier, reading, returned, guess, probe, made_by)
+            reading, guess = settled(classifier.network, reading, returned, guess, probe, made_by)
         except REFUSALS as error:
             if not partial or passes_through(error) or not survey.outputs:
                 raise
@@ -443,40 +441,6 @@ def wrong_rows(layer: str, rows: int, images: int) -> ValueError:
         f"{rows} for {images} (the network takes images one by one, chooses some, or makes more of "
         "them); pass single images, or batch_size=1 where that is offered"
     )
-
-
-def _settled(
-    classifier: Classifier,
-    reading: Reading,
-    returned: Any,
-    guess: str | None,
-    probe: torch.Tensor,
-    made_by: str,
-) -> tuple[Reading, str | None]:
-    """The reading, after a look at noise where the numbers of one image may be so by chance.
-
-    Logits of a black image are biases, which may add up to 1; small logits may lie in [0, 1].
-    """
-    if reading.activation is None:
-        reading = replace(reading, by_chance=reading.lies_between(returned, len(probe)))
-    if not reading.lies_between(returned, len(probe)) or made_by in ("sigmoid", "softmax"):
-        return reading, guess
-    noise = noise_like(probe)
-    try:
-        others = [call(classifier.network, each) for each in (noise, _LOUD * noise, -_LOUD * noise)]
-        if reading.activation == "softmax" and not all(reading.fits(each, 1) for each in others):
-            reading = replace(reading, activation=None, by_chance=True)
-        between = all(reading.lies_between(each, 1) for each in others)
-        found = torch.cat([reading.logits(each, 1) for each in others])
-        varied = bool((found.amax(dim=0) - found.amin(dim=0)).amax() > 1e-6)
-    except REFUSALS as error:
-        if passes_through(error):
-            raise
-        return reading, guess
-    by_hand = made_by in _ENDS_BY_HAND
-    if reading.activation is None and by_hand and between and varied and guess is None:
-        guess = BETWEEN
-    return reading, guess
 
 
 def _modules_of(network: nn.Module) -> Iterator[nn.Module]:

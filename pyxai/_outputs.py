@@ -2,83 +2,115 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyxai._files import write_json
+from pyxai._files import replacing
+from pyxai._sealed import file_digest
 
-_MANIFEST = ".pyxai-files.json"
+MANIFEST = ".pyxai-files.jsonl"
+"""The file that lists, line by line, what was written into a folder."""
 
 
 class OutputFolder:
     """A folder with a list of the files that were written into it, kept beside them.
 
-    Only what the list of an earlier run names is replaced or removed. Whoever has photos or notes
-    in the same folder finds them there afterwards.
+    Only what the list names, and nobody changed since, is replaced or removed. Whoever has photos
+    or notes in the same folder finds them there afterwards. Readers of photos pass over what the
+    list names (`written_in`).
     """
 
-    def __init__(self, directory: str | Path, argument: str = "out") -> None:
-        """Makes the folder if need be.
+    def __init__(
+        self, directory: str | os.PathLike[str], argument: str = "directory", *, whole: bool = False
+    ) -> None:
+        """Opens the folder; it is made when the first file is written.
 
         Args:
             directory: the folder; it may hold anything.
             argument: what it is called in errors.
+            whole: whether it is to hold nothing but ours; readers of photos then pass over all of
+                it.
 
         Raises:
-            ValueError: it is a file.
+            ValueError: it is a file; or `whole`, and it holds what is not ours.
         """
         self.path = Path(directory)
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{argument}: expected a folder, got the file {str(directory)!r}")
-        self.path.mkdir(parents=True, exist_ok=True)
         self._argument = argument
-        self._before = self._read()
-        self._written: dict[str, str] = {}
+        self._whole = whole
+        if self.path.exists() and not self.path.is_dir():
+            expected = f"{argument}: expected a folder, got the file {str(directory)!r}"
+            raise ValueError(expected)
+        self._known = _read(self.path)
+        self._written: set[str] = set()
+        if whole and not self._known.whole and self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(
+                f"{argument}: expected a new or empty folder, or one that pyxai has made, got "
+                f"{str(self.path)!r}, which holds other files"
+            )
 
-    def file(self, name: str) -> Path:
-        """Where to write a file of ours; folders on the way are made.
+    def check(self, *names: str) -> None:
+        """Refuses names that `writing` would refuse, before any work is done.
 
         Args:
-            name: below the folder, with "/".
+            *names: of files below the folder, with "/".
 
         Raises:
-            ValueError: there is something of this name that is not ours, a link, or a folder on the
-                way that holds what others put there.
+            ValueError: there is something of one of these names that is not ours or a link; or a
+                folder on its way is a link or a file, or others filled it.
+        """
+        for name in names:
+            path = self.path / name
+            foreign = next((each for each in self._way(name) if self._is_foreign(each)), None)
+            if foreign is None and _exists(path) and not self._is_ours(name):
+                foreign = path
+            if foreign is not None:
+                raise ValueError(
+                    f"{self._argument}: expected a folder where {name!r} may be written, got "
+                    f"{str(self.path)!r}, whose {foreign.relative_to(self.path).as_posix()!r} was "
+                    "not written by pyxai; choose another folder"
+                )
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A file to write to, which becomes the one of this name unless an error comes first.
+
+        Args:
+            name: below the folder, with "/"; folders on the way are made.
+
+        Raises:
+            ValueError: see `check`.
         """
         self.check(name)
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name not in self._written:
-            self._written[name] = ""
-            self._save({**self._before, **self._written})  # first: a kill leaves no orphan
-        return path
+        with replacing(path) as partial:
+            yield partial
+            # The list first: a process killed in between leaves no file that is nobody's.
+            self._note(name, file_digest(partial))
+        self._written.add(name)
 
-    def check(self, name: str) -> None:
-        """Refuses a name that `file` would refuse, before anything is written."""
-        path = self.path / name
-        foreign = next((each for each in self._way(name) if self._is_foreign(each)), None)
-        if foreign is None and (path.is_symlink() or path.exists()) and not self._is_ours(name):
-            foreign = path
-        if foreign is not None:
-            raise ValueError(
-                f"{self._argument}: expected a folder where {name!r} may be written, got "
-                f"{str(self.path)!r}, whose {foreign.relative_to(self.path).as_posix()!r} was not "
-                "written by pyxai; choose another folder"
-            )
+    def remove(self, name: str) -> None:
+        """Removes a file of ours, and folders that are empty then; leaves what is not ours."""
+        if name in self._known.files and self._is_ours(name):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in reversed(self._way(name)):
+            with suppress(OSError):  # not empty, or a link
+                folder.rmdir()
+        self._note(name, None)
 
     def finish(self) -> None:
         """Removes what an earlier run has written and this one has not; all else stays."""
-        for name in sorted(set(self._before) - set(self._written)):
-            path = self.path / name
-            if self._is_ours(name) and path.is_file():
-                path.unlink()
-            for folder in reversed(self._way(name)):
-                if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-                    folder.rmdir()
-        self._before = {}
-        self._written = {name: _hash(self.path / name) for name in self._written}
-        self._save(self._written)
+        for name in sorted(self._known.files.keys() - self._written):
+            self.remove(name)
+        self._known.lines = 0
+        if not (self.path / MANIFEST).exists():
+            return
+        with replacing(self.path / MANIFEST) as partial:
+            lines = [_line(name, each) for name, all_ in self._known.files.items() for each in all_]
+            partial.write_text(self._first() + "".join(lines), encoding="ascii")
 
     def _way(self, name: str) -> list[Path]:
         """The folders between this one and a file."""
@@ -86,39 +118,98 @@ class OutputFolder:
         return [self.path.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
 
     def _is_foreign(self, folder: Path) -> bool:
-        """Whether a folder on the way is a link or a file, or others have put something there."""
+        """Whether a folder on the way is a link or a file, or others alone filled it."""
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             return True
+        if not folder.is_dir():
+            return False
         start = folder.relative_to(self.path).as_posix() + "/"
-        ours = any(each.startswith(start) for each in (*self._before, *self._written))
-        return folder.is_dir() and not ours and any(folder.iterdir())
+        ours = any(each.startswith(start) for each in self._known.files)
+        return not ours and any(folder.iterdir())
 
     def _is_ours(self, name: str) -> bool:
         """Whether we wrote the file of this name, and nobody wrote over it."""
-        if name in self._written:
-            return True
-        path, known = self.path / name, self._before.get(name)
-        if known is None or any(each.is_symlink() for each in (path, *self._way(name))):
+        path = self.path / name
+        linked = any(each.is_symlink() for each in (path, *self._way(name)))
+        return not linked and self._known.wrote(name, path)
+
+    def _first(self) -> str:
+        return json.dumps({"whole": True}) + "\n" if self._whole or self._known.whole else ""
+
+    def _note(self, name: str, digest: str | None) -> None:
+        """Adds a line to the list: one write, so that several processes may share it."""
+        path = self.path / MANIFEST
+        start = self._known.cut_off * "\n" + ("" if self._known.lines else self._first())
+        self._known.cut_off = False
+        line = start + _line(name, digest)
+        with path.open("ab") as file:
+            file.write(line.encode("ascii"))
+        self._known.take(name, digest)
+
+
+class Written:
+    """What a list says: digests of the files that were written, the last two of each."""
+
+    def __init__(self) -> None:
+        self.whole = False
+        self.files: dict[str, tuple[str, ...]] = {}
+        self.lines = 0
+        self.cut_off = False  # the last line, by a kill
+
+    def take(self, name: str, digest: str | None) -> None:
+        """Takes note of a line."""
+        self.lines += 1
+        if digest is None:
+            self.files.pop(name, None)
+        else:  # with the one before: the new file may not have taken its place yet
+            before = [each for each in self.files.get(name, ()) if each != digest]
+            self.files[name] = (*before[-1:], digest)
+
+    def wrote(self, name: str, path: Path) -> bool:
+        """Whether the file is as it was written; reads it."""
+        digests = self.files.get(name)
+        if digests is None:
             return False
-        return known == "" or not path.exists() or known == _hash(path)
-
-    def _read(self) -> dict[str, str]:
         try:
-            files = json.loads((self.path / _MANIFEST).read_text(encoding="utf-8"))["files"]
-            return {str(name): str(known) for name, known in files.items() if _is_below(name)}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return {}
-
-    def _save(self, files: dict[str, str]) -> None:
-        write_json(self.path / _MANIFEST, {"files": dict(sorted(files.items()))})
+            return file_digest(path) in digests
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
 
 
-def _hash(path: Path) -> str:
-    """Of a file's content, "" of one that is not there."""
+def written_in(directory: str | os.PathLike[str]) -> Written | None:
+    """What pyxai has written into a folder; None if it has no list."""
+    path = Path(directory)
+    return _read(path) if (path / MANIFEST).is_file() else None
+
+
+def _read(directory: Path) -> Written:
+    found = Written()
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        data = (directory / MANIFEST).read_bytes()
     except OSError:
-        return ""
+        return found
+    found.cut_off = bool(data) and not data.endswith(b"\n")
+    for line in data.splitlines():
+        with suppress(ValueError, LookupError, TypeError):  # cut off by a kill, or damaged
+            record = json.loads(line)
+            if "whole" in record:
+                found.whole = record["whole"] is True
+                found.lines += 1
+                continue
+            name, digest = str(record["file"]), record["digest"]
+            if _is_below(name) and (digest is None or isinstance(digest, str)):
+                found.take(name, digest)
+    return found
+
+
+def _line(name: str, digest: str | None) -> str:
+    return json.dumps({"file": name, "digest": digest}) + "\n"
+
+
+def _exists(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
 
 
 def _is_below(name: str) -> bool:

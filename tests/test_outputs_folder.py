@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from train_photos import photo
 
 import pyxai
-from pyxai._outputs import OutputFolder
+from pyxai._outputs import OutputFolder, written_in
+from pyxai._sealed import file_digest
 
 
 def tree(folder):
@@ -21,8 +24,15 @@ def tree(folder):
 def write(folder, *names):
     out = OutputFolder(folder)
     for name in names:
-        out.file(name).write_text(name)
+        with out.writing(name) as path:
+            path.write_text(name)
     out.finish()
+
+
+def stop_writing(out, name):
+    with out.writing(name) as path:
+        path.write_text("half")
+        raise KeyboardInterrupt
 
 
 def test_files_of_others_stay(tmp_path):
@@ -30,12 +40,12 @@ def test_files_of_others_stay(tmp_path):
     (tmp_path / "sheets" / "mine.jpg").write_text("mine")
     (tmp_path / "notes.txt").write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(ValueError, match=r"^out: expected a folder .* whose 'notes\.txt' was not"):
+    with pytest.raises(ValueError, match=r"^directory: .* whose 'notes\.txt' was not"):
         write(tmp_path, "notes.txt")
     with pytest.raises(ValueError, match="whose 'sheets' was not written by pyxai"):
         write(tmp_path, "sheets/a.jpg")
     found = tree(tmp_path)
-    found.pop(".pyxai-files.json", None)
+    found.pop(".pyxai-files.jsonl", None)
     assert found == before
 
 
@@ -45,7 +55,7 @@ def test_a_second_run_replaces_what_the_first_has_written(tmp_path):
     (tmp_path / "pictures" / "mine.jpg").write_text("mine")
     write(tmp_path, "index.html", "pictures/0.jpg")
     assert set(tree(tmp_path)) == {
-        ".pyxai-files.json",
+        ".pyxai-files.jsonl",
         "index.html",
         "pictures/0.jpg",
         "pictures/mine.jpg",
@@ -66,9 +76,15 @@ def test_what_was_put_in_the_place_of_a_file_of_ours_stays(tmp_path):
 
 def test_a_run_that_was_killed_is_replaced(tmp_path):
     out = OutputFolder(tmp_path)
-    out.file("a.jpg").write_text("half")
+    with out.writing("a.jpg") as path:
+        path.write_text("whole")
+    with (tmp_path / ".pyxai-files.jsonl").open("a") as file:
+        file.write('{"file": "b.j')  # cut off
+    with pytest.raises(KeyboardInterrupt):
+        stop_writing(out, "a.jpg")
+    assert tree(tmp_path)["a.jpg"] == b"whole"
     write(tmp_path, "b.jpg")
-    assert set(tree(tmp_path)) == {".pyxai-files.json", "b.jpg"}
+    assert set(tree(tmp_path)) == {".pyxai-files.jsonl", "b.jpg"}
 
 
 def test_links_and_lists_that_lead_elsewhere(tmp_path):
@@ -79,9 +95,10 @@ def test_links_and_lists_that_lead_elsewhere(tmp_path):
     folder.mkdir()
     (folder / "sheets").symlink_to(outside)
     (folder / "a.txt").symlink_to(outside / "mine.txt")
-    (folder / ".pyxai-files.json").write_text(
-        '{"files": {"../outside/mine.txt": "", "sheets/mine.txt": "", "a.txt": ""}}'
-    )
+    digest = file_digest(outside / "mine.txt")
+    listed = ("../outside/mine.txt", "sheets/mine.txt", "a.txt", str(outside / "mine.txt"))
+    lines = [json.dumps({"file": name, "digest": digest}) for name in listed]
+    (folder / ".pyxai-files.jsonl").write_text("\n".join(lines))
     for name in ("sheets/x.jpg", "a.txt"):
         with pytest.raises(ValueError, match="was not written by pyxai"):
             write(folder, name)
@@ -104,3 +121,33 @@ def test_an_audit_beside_a_folder_called_pictures(tmp_path):
     found.save(tmp_path / "audit")
     found.save(tmp_path / "audit")
     assert (tmp_path / "audit" / "index.html").is_file()
+
+
+def test_several_writers_share_a_folder(tmp_path):
+    """`pyxai explain a.jpg -o out & pyxai explain b.jpg -o out`."""
+    first, second = OutputFolder(tmp_path), OutputFolder(tmp_path)
+    for out, name in ((first, "a.png"), (second, "b.png"), (first, "c.png")):
+        with out.writing(name) as path:
+            path.write_text(name)
+    found = written_in(tmp_path)
+    assert set(found.files) == {"a.png", "b.png", "c.png"}
+    assert all(found.wrote(name, tmp_path / name) for name in found.files)
+    write(tmp_path, "a.png", "b.png", "c.png")
+
+
+def test_a_whole_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"^out: expected a new or empty folder"):
+        OutputFolder(tmp_path, "out", whole=True)
+    for _ in range(2):
+        out = OutputFolder(tmp_path / "new", "out", whole=True)
+        with out.writing("a/b.txt") as path:
+            path.write_text("ours")
+        out.finish()
+        assert written_in(tmp_path / "new").whole
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"^out: expected a folder, got the file"):
+        OutputFolder(tmp_path / "file", "out")
+    assert not (tmp_path / "other").exists()
+    OutputFolder(tmp_path / "other")  # made when something is written
+    assert not (tmp_path / "other").exists()

@@ -24,7 +24,9 @@ CHECKOUT = Path(__file__).parents[1]
 
 # Imports go down only; on one floor there are none. Each row stands above those before it.
 FLOORS = [
-    ["_errors", "_files", "_measure", "_precision", "_text"],
+    ["_errors", "_locks", "_measure", "_precision", "_text"],
+    ["_files"],
+    ["_sealed"],
     ["_outputs"],
     ["ops", "images", "neighbours"],
     ["classifier", "draw"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pyxai._files import write_json, write_table, write_text
 from pyxai._outputs import OutputFolder
 from pyxai.draw.page import page, text
 from pyxai.images import ImageError, open_photo
@@ -54,18 +53,22 @@ class Audit(AuditResult):
         """
         folder = output_folder(directory)
         fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
-        index = folder.file("index.html")
-        _write_csv(folder.file("findings.csv"), fields, _finding_rows(self))
         columns = ("path", "label", *self.measures)
-        _write_csv(folder.file("photos.csv"), columns, _photo_rows(self))
-        record = json.dumps(self.report(), indent=2) + "\n"
-        folder.file("audit.json").write_text(record, encoding="utf-8")
+        with folder.writing("findings.csv") as path:
+            write_table(path, fields, _finding_rows(self))
+        with folder.writing("photos.csv") as path:
+            write_table(path, columns, _photo_rows(self))
+        with folder.writing("audit.json") as path:
+            write_json(path, self.report(), indent=2)
         for issue, listed in self.findings.items():
             if listed and issue not in WITHOUT_PICTURE:
-                self.sheet(issue).save(folder.file(f"sheets/{issue}.jpg"), quality=90)
-        index.write_text(_audit_page(self, folder), encoding="utf-8")
+                with folder.writing(f"sheets/{issue}.jpg") as path:
+                    self.sheet(issue).save(path, quality=90)
+        page = _audit_page(self, folder)
+        with folder.writing("index.html") as path:
+            write_text(path, page)
         folder.finish()
-        return index
+        return folder.path / "index.html"
 
 
 def output_folder(directory: str | Path, argument: str = "directory") -> OutputFolder:
@@ -76,16 +79,8 @@ def output_folder(directory: str | Path, argument: str = "directory") -> OutputF
     """
     folder = OutputFolder(directory, argument)
     names = ("index.html", "findings.csv", "photos.csv", "audit.json", "sheets/0", "pictures/0")
-    for name in names:
-        folder.check(name)
+    folder.check(*names)
     return folder
-
-
-def _write_csv(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(fields)
-        writer.writerows(rows)
 
 
 def _finding_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
@@ -199,7 +194,8 @@ class _Thumbnails:
             return None
         photo.thumbnail((_SIDE, _SIDE))
         name = f"pictures/{len(self._made):05d}.jpg"
-        photo.save(self._directory.file(name), quality=88)
+        with self._directory.writing(name) as file:
+            photo.save(file, quality=88)
         return name, *photo.size
 
     def original(self, path: str) -> str:

@@ -17,11 +17,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps, features
 
+from pyxai._outputs import OutputFolder
 from pyxai.images import (
     BACKGROUND,
     ImageError,
     ImageErrors,
+    PhotoWarning,
     Preprocessing,
+    class_folders,
     find_photos,
     is_model_input,
     iterate_photos,
@@ -519,11 +522,49 @@ def test_links(folder):
     (folder / "a" / "self").symlink_to(folder / "a" / "self")
     (folder / "z").symlink_to(folder / "a", target_is_directory=True)
     (folder / "broken.jpg").symlink_to(folder / "nowhere.jpg")
-    names = [path.name for path in find_photos(folder)]
-    assert sorted(names) == sorted([*(Path(name).name for name in FOUND), "broken.jpg"])
-    outcomes = dict(iterate_photos(folder))
+    (folder / "d.jpg").symlink_to(folder / FOUND[0])
+    (folder / "only").mkdir()
+    (folder / "only" / "link").symlink_to(folder / "a")
+    said = r"links to folders are not followed: .*loop, .*link, .*z; name"
+    with pytest.warns(PhotoWarning, match=said):
+        names = [str(path.relative_to(folder)) for path in find_photos(folder)]
+    assert sorted(names) == sorted([*FOUND, "broken.jpg", "d.jpg"])
+    with pytest.warns(PhotoWarning, match=said):
+        outcomes = dict(iterate_photos(folder))
     errors = [name for name, outcome in outcomes.items() if isinstance(outcome, ImageError)]
     assert errors == [str(folder / "broken.jpg")]
+    with pytest.warns(PhotoWarning):  # one that is named is followed
+        assert [path.name for path in find_photos(folder / "z")] == ["1.jpeg", "2.jpg"]
+    with pytest.raises(ImageError, match=r"found none.*; links to .* not followed: .*link"):
+        find_photos(folder / "only")
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_what_pyxai_has_written_is_no_photo(folder, slash, monkeypatch):
+    """The second `pyxai explain .` would explain the pictures of the first."""
+    out = OutputFolder(folder)
+    for name in ("a.overlay.png", "new/1.overlay.png", "sheets/x.jpg"):
+        with out.writing(name) as path:
+            Image.fromarray(noise()).save(path)
+    assert find_photos(f"{folder}{slash}") == [folder / name for name in FOUND]
+    (folder / "new" / "1.overlay.png").write_bytes(b"somebody's own")
+    assert folder / "new" / "1.overlay.png" in find_photos(f"{folder}{slash}")
+    whole = OutputFolder(folder / "gallery", whole=True)
+    with whole.writing("crops/1.jpg") as path:
+        Image.fromarray(noise()).save(path)
+    (folder / "gallery" / "other.jpg").write_bytes(b"")
+    monkeypatch.chdir(folder)
+    (folder / "new" / "1.overlay.png").unlink()
+    assert find_photos(".") == [Path(name) for name in FOUND]
+    own = OutputFolder(folder / "own")
+    with own.writing("1.jpg") as path:
+        Image.fromarray(noise()).save(path)
+    with pytest.raises(ImageError, match="found none but what pyxai has written there"):
+        find_photos(folder / "own")
+    assert [each.name for each in class_folders(folder)] == ["a", "c.jpg"]
+    (folder / "link").symlink_to(folder / "a")
+    with pytest.warns(PhotoWarning, match="links to folders are not followed: .*link; name"):
+        assert [each.name for each in class_folders(folder)] == ["a", "c.jpg"]
 
 
 def test_folders_without_photos(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
@@ -21,6 +23,7 @@ from pyxai.cli.shap import shap
 from pyxai.cli.train import train
 from pyxai.cli.undesirable import undesirable
 from pyxai.cli.windows import windows
+from pyxai.images import PhotoWarning
 from pyxai.ops import CudaUnavailableError
 
 app = typer.Typer(
@@ -47,12 +50,31 @@ app.command()(windows)
 
 def main() -> None:
     """Runs the command line; what a user can mend is one line and exit code 2, no traceback."""
+    warnings.showwarning = _show
     try:
         app()
     except (ValueError, OSError, MissingExtraError, CudaUnavailableError) as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+_python_shows = warnings.showwarning
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Of ours, the words without the line of the source."""
+    if issubclass(category, PhotoWarning):
+        sys.stderr.write(f"pyxai: {message}\n")
+    else:
+        _python_shows(message, category, filename, lineno, file, line)
 
 
 def _fail(message: str) -> int:

@@ -7,11 +7,17 @@ the photo and the reason.
 """
 
 from pyxai.images.batch import Images, is_model_input, to_batch
-from pyxai.images.errors import ImageError, ImageErrors
+from pyxai.images.errors import ImageError, ImageErrors, PhotoWarning
 from pyxai.images.preprocessing import Interpolation, Preprocessing
 from pyxai.images.reading import BACKGROUND, FORMATS, MAX_PIXELS, PhotoSource, open_photo
 from pyxai.images.recipes import PreprocessingLike, as_preprocessing
-from pyxai.images.sources import SUFFIXES, PhotoSources, find_photos, iterate_photos
+from pyxai.images.sources import (
+    SUFFIXES,
+    PhotoSources,
+    class_folders,
+    find_photos,
+    iterate_photos,
+)
 
 __all__ = [
     "BACKGROUND",
@@ -24,9 +30,11 @@ __all__ = [
     "Interpolation",
     "PhotoSource",
     "PhotoSources",
+    "PhotoWarning",
     "Preprocessing",
     "PreprocessingLike",
     "as_preprocessing",
+    "class_folders",
     "find_photos",
     "is_model_input",
     "iterate_photos",

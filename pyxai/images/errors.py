@@ -46,6 +46,10 @@ class ImageErrors(ImageError):
         self.args = (self.failures, self.total)  # what pickle hands to __init__
 
 
+class PhotoWarning(UserWarning):
+    """Something about photos that does not stop a call, and that one should know."""
+
+
 def printable(name: str) -> str:
     """A name that fits in one line of any terminal: odd characters escaped, long names cut."""
     if not name or not name.isprintable():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 from pyxai._errors import describe
-from pyxai.images.errors import ImageError
+from pyxai._outputs import Written, written_in
+from pyxai.images.errors import ImageError, PhotoWarning, printable
 from pyxai.images.reading import PhotoSource, open_photo
 
 PhotoSources: TypeAlias = PhotoSource | Iterable[PhotoSource]
@@ -38,8 +40,12 @@ def find_photos(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 
     Returns:
         Paths that begin with the source as given, sorted by name, folder by folder. Files and
-        folders whose name begins with a dot are skipped. Links to folders are followed, each real
-        folder once, so links that form a loop do no harm.
+        folders whose name begins with a dot are skipped, and so is what pyxai has written (the
+        list in a folder of results says what that is). Links to folders are not followed, but for
+        the source itself; links to photos are photos.
+
+    Warns:
+        PhotoWarning: There are links to folders.
 
     Raises:
         ImageError: A path does not exist, a folder cannot be listed or holds no photo.
@@ -134,42 +140,119 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _walk(folder: str) -> Iterator[str | ImageError]:
-    """The photo files below a folder in the order of their names, and the folders that fail."""
+def class_folders(root: str | os.PathLike[str]) -> list[Path]:
+    """The folders right below one, by name, that hold photos of others.
+
+    Hidden ones, links, and folders with nothing but what pyxai has written are left out.
+
+    Warns:
+        PhotoWarning: There are links to folders.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    of_root = written_in(root)
+    found, links = [], []
+    for path, kind in reversed(_entries(os.fsdecode(root))):
+        if kind == _LINK:
+            links.append(path)
+        if kind != _FOLDER:
+            continue
+        name, own = Path(path).name, written_in(path)
+        is_used = of_root is not None and any(each.startswith(f"{name}/") for each in of_root.files)
+        lists: _Lists = () if of_root is None else ((of_root, f"{name}/"),)
+        if (own is None or not own.whole) and (
+            not (is_used or own is not None) or _has_photos(path, lists)
+        ):
+            found.append(Path(path))
+    if links:
+        _warn_of(links, os.fsdecode(root))
+    return found
+
+
+def _has_photos(folder: str, lists: _Lists) -> bool:
+    return any(not isinstance(each, ImageError) for each in _walk(folder, lists, quiet=True))
+
+
+_PHOTO, _FOLDER, _LINK = range(3)
+_Lists: TypeAlias = "tuple[tuple[Written, str], ...]"
+_Entry: TypeAlias = "tuple[str, int, _Lists]"
+"""A path, what it is, and the lists of the folders above, each with the way from there."""
+
+
+def _walk(folder: str, above: _Lists = (), *, quiet: bool = False) -> Iterator[str | ImageError]:
+    """The photo files below a folder in the order of their names, and the folders that fail.
+
+    Links to folders are not followed, which is said once, in a warning; what pyxai has written is
+    passed over, as the lists in the folders say, and those above it.
+    """
     found_any = False
-    seen: set[tuple[int, int]] = set()
-    stack = [(folder, True)]
+    links: list[str] = []
+    ours = 0
+    stack: list[_Entry] = [(folder, _FOLDER, above)]
     while stack:
-        path, is_folder = stack.pop()
-        if not is_folder:
+        path, kind, lists = stack.pop()
+        name = os.path.basename(path)  # noqa: PTH119
+        if kind == _LINK:
+            links.append(path)
+        elif kind == _PHOTO:
+            if any(written.wrote(way + name, Path(path)) for written, way in lists):
+                ours += 1
+                continue
             found_any = True
             yield path
-            continue
-        try:
-            status = Path(path).stat()
-            if (status.st_dev, status.st_ino) in seen:
+        else:
+            is_root = path == folder
+            own = written_in(path)
+            if own is not None and own.whole and not is_root:
+                ours += 1
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            stack += _entries(path)
-        except OSError as error:
-            found_any = True
-            yield ImageError(path, f"the folder cannot be listed: {error.strerror}")
+            below = lists if is_root else tuple((each, f"{way}{name}/") for each, way in lists)
+            below += () if own is None else ((own, ""),)
+            try:
+                stack += ((*each, below) for each in _entries(path))
+            except OSError as error:
+                found_any = True
+                yield ImageError(path, f"the folder cannot be listed: {error.strerror}")
     if not found_any:
         found = "found none; files are told by their suffix, such as .jpg and .png"
+        if ours:
+            found = "found none but what pyxai has written there"
+        if links:
+            found += f"; links to folders are not followed: {_some(links)}"
         yield ImageError(folder, f"expected a folder with photos, {found}")
+    elif links and not quiet:
+        _warn_of(links, folder)
 
 
-def _entries(folder: str) -> list[tuple[str, bool]]:
-    """Photo files and folders in it, with whether each is a folder, last name first."""
+def _warn_of(links: Sequence[str], folder: str) -> None:
+    warnings.warn(
+        f"{printable(folder)}: links to folders are not followed: {_some(links)}; name these "
+        "folders beside it if they are meant",
+        PhotoWarning,
+        stacklevel=4,
+    )
+
+
+def _some(links: Sequence[str]) -> str:
+    """The first of several links."""
+    more = f" and {len(links) - 3} more" if len(links) > 3 else ""
+    return ", ".join(map(printable, links[:3])) + more
+
+
+def _entries(folder: str) -> list[tuple[str, int]]:
+    """Photo files, folders and links to folders in it, last name first."""
     entries = []
     with os.scandir(folder) as listing:
         for entry in listing:
             if entry.name.startswith("."):
                 continue
+            kind = _PHOTO
             try:
-                is_folder = entry.is_dir()
+                if entry.is_dir():
+                    kind = _LINK if entry.is_symlink() else _FOLDER
             except OSError:  # a link that leads nowhere: an error when it is opened
-                is_folder = False
-            if is_folder or os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
-                entries.append((entry.path, is_folder))
+                pass
+            if kind != _PHOTO or os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
+                entries.append((entry.path, kind))
     return sorted(entries, reverse=True)

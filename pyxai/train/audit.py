@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
+from pyxai._outputs import written_in
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.images import SUFFIXES, ImageError, find_photos
 from pyxai.train.audit_files import Audit
@@ -244,13 +245,19 @@ def _is_split(root: Path) -> bool:
 
 
 def _other_files(root: Path) -> list[str]:
-    """Files that are not taken for photos, by suffix; hidden ones are skipped, as everywhere."""
+    """Files that are not taken for photos, by suffix; what is skipped elsewhere is skipped here."""
     found = []
     for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        written = written_in(here)
+        if written is not None and written.whole and here != root:
+            folders.clear()
+            continue
         folders[:] = sorted(each for each in folders if not each.startswith("."))
-        found += [
-            str(Path(folder) / name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() not in SUFFIXES
-        ]
+        for name in sorted(names):
+            path = here / name
+            if name.startswith(".") or path.suffix.lower() in SUFFIXES:
+                continue
+            if written is None or not written.wrote(name, path):
+                found.append(str(path))
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.images import find_photos
+from pyxai.images import class_folders, find_photos
 
 SHARE = 0.2
 """Part of each class that is held out for validation where none is given."""
@@ -42,7 +42,7 @@ def list_photos(folder: Folder, *, argument: str = "folder", classes: int = 2) -
     if not root.is_dir():
         expected = "a folder with a sub-folder for each class, or a CSV file"
         raise argument_error(argument, expected, str(root))
-    folders = sorted(each for each in root.iterdir() if each.is_dir() and each.name[0] != ".")
+    folders = class_folders(root)
     if len(folders) < classes:
         many = "two or more classes" if classes > 1 else "its classes"
         expected = f"a sub-folder for each of {many} in {root}"

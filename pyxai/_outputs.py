@@ -92,6 +92,27 @@ class OutputFolder:
             self._note(name, file_digest(partial))
         self._written.add(name)
 
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes a file; see `writing`."""
+        with self.writing(name) as path:
+            path.write_bytes(data)
+
+    def is_free(self, name: str) -> bool:
+        """Whether `writing` would take this name."""
+        try:
+            self.check(name)
+        except ValueError:
+            return False
+        return True
+
+    def wrote(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a file, wherever it is said to be, is one of ours in this folder."""
+        try:
+            name = Path(path).resolve().relative_to(self.path.resolve()).as_posix()
+        except (OSError, ValueError):
+            return False
+        return name in self._known.files and self._is_ours(name)
+
     def remove(self, name: str) -> None:
         """Removes a file of ours, and folders that are empty then; leaves what is not ours."""
         if name in self._known.files and self._is_ours(name):

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 from gallery_photos import COLORS, CROP, NAMES, color_classifier, facts, folder_of_photos, photo
+from killing import each_kill
 from PIL import Image
 from sklearn.cluster import DBSCAN
 
 from pyxai import ClassGallery, Classifier, Preprocessing
+from pyxai._locks import BusyError, locked
+from pyxai._sealed import read_record, write_record
 from pyxai.classes import checkpoint as checkpoint_module
 from pyxai.classes.storage import folder_names
 from pyxai.classifier.fingerprint import fingerprint
@@ -77,10 +80,8 @@ def test_a_loaded_gallery_is_saved_without_loss(gallery, tmp_path):
 def test_crops_of_a_larger_gallery_do_not_stay(gallery, folder, tmp_path):
     gallery.save(tmp_path / "saved")
     new(per_class=2).fit(folder).save(tmp_path / "saved")
-    assert {path.name for path in (tmp_path / "saved/crops/red").iterdir()} == {
-        "000.jpg",
-        "001.jpg",
-    }
+    left = sorted(path.name for path in (tmp_path / "saved/crops/red").iterdir())
+    assert [name[:4] for name in left] == ["000-", "001-"]
     assert len(ClassGallery.load(tmp_path / "saved")["red"]) == 2
 
 
@@ -135,7 +136,7 @@ def test_folder_names(names, folders):
         lambda folder: edit(folder, lambda record: record["classes"].pop()),
         lambda folder: edit(folder, lambda record: record["classes"][0]["crops"].pop()),
         lambda folder: edit(folder, lambda record: record["classes"][0]["crops"][0].pop("box")),
-        lambda folder: (folder / "features.safetensors").write_bytes(b"\x80\x04pickle"),
+        lambda folder: next(folder.glob("features-*")).write_bytes(b"\x80\x04pickle"),
     ],
 )
 def test_damaged_galleries(gallery, tmp_path, damage):
@@ -146,9 +147,75 @@ def test_damaged_galleries(gallery, tmp_path, damage):
 
 
 def edit(folder, change):
-    record = json.loads((folder / "gallery.json").read_text())
+    record = read_record(folder / "gallery.json")
     change(record)
-    (folder / "gallery.json").write_text(json.dumps(record))
+    write_record(folder / "gallery.json", record)
+
+
+def test_a_changed_byte_anywhere_is_found(gallery, tmp_path):
+    folder = gallery.save(tmp_path / "saved")
+    listed = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    assert len(listed) == 2 + sum(len(gallery[name]) for name in gallery)
+    for path in listed:
+        whole = path.read_bytes()
+        place = len(whole) // 2
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+            [crop.picture() for name in NAMES for crop in ClassGallery.load(folder)[name]]
+        path.write_bytes(whole)
+
+
+def contents(gallery):
+    pictures = [crop.picture().tobytes() for name in gallery for crop in gallery[name]]
+    return facts(gallery), [gallery.features(name).tolist() for name in gallery], pictures
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_saving_over_an_older_gallery_is_all_or_nothing(folder, tmp_path, monkeypatch, page):
+    gallery, other = new(per_class=4).fit(folder), new(per_class=2).fit(folder)
+    older = contents(ClassGallery.load(gallery.save(tmp_path / "older")))
+    newer = contents(ClassGallery.load(other.save(tmp_path / "newer")))
+    place = tmp_path / "saved"
+    seen = set()
+
+    def save():
+        other.page(place) if page else other.save(place)
+
+    gallery.page(place)
+    for _ in each_kill(save, monkeypatch):
+        found = contents(ClassGallery.load(place))
+        assert found in (older, newer)
+        seen.add(found == newer)
+        images = Page(place / "index.html").images if (place / "index.html").exists() else []
+        assert all((place / source).exists() for source in images)
+        gallery.page(place)
+    assert seen == {False, True}
+    save()
+    crops = sum(len(other[name]) for name in other)
+    left = [path for path in place.rglob("*") if path.is_file() and path.name[0] != "."]
+    assert len(left) == crops + 2 + page
+
+
+def test_other_files_stay(gallery, tmp_path):
+    (tmp_path / "crops" / "red").mkdir(parents=True)
+    mine = tmp_path / "crops" / "red" / "000.jpg"
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="whose 'crops' was not written by pyxai"):
+        gallery.save(tmp_path)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "gallery.json").exists()
+    gallery.page(tmp_path / "saved")
+    (tmp_path / "saved" / "crops" / "red" / "mine.txt").write_text("mine")
+    gallery.save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "crops" / "red" / "mine.txt").read_text() == "mine"
+
+
+def test_two_runs_on_one_checkpoint(folder, tmp_path):
+    place = tmp_path / "run"
+    said = rf"^checkpoint: .* busy, by process {os.getpid()} since"
+    with locked(place, "checkpoint"), pytest.raises(BusyError, match=said):
+        new().fit(folder, checkpoint=place)
+    new().fit(folder, checkpoint=place)
 
 
 def test_no_gallery_there(tmp_path):

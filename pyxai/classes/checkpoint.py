@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from pyxai._files import write_json
+from pyxai._sealed import DamagedError, load_tensors, read_record, save_tensors, write_record
 from pyxai.classes.contents import Tally
 from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memory
 from pyxai.classes.storage import box_of
@@ -52,7 +51,8 @@ class Checkpoint:
             "weights": fingerprint(classifier.network),
         }
         self._new: list[str] = []
-        self._names = 0  # lines of names.txt that count
+        self._names = 0  # lines of the file of names that count
+        self._seen = hashlib.blake2b(digest_size=16)  # of these lines
         self._done = np.zeros(0, np.uint64)
         self._saved = time.monotonic()
         self._serial = 0
@@ -80,18 +80,21 @@ class Checkpoint:
         """Writes all that is known."""
         if not self._new and self._serial:
             return
-        with self._names_file.open("a", encoding="ascii") as file:
-            file.writelines(f"{json.dumps(name)}\n" for name in self._new)
+        lines = "".join(f"{json.dumps(name)}\n" for name in self._new).encode("ascii")
+        with self._names_file.open("ab") as file:
+            file.write(lines)
+        self._seen.update(lines)
         self._names += len(self._new)
         self._new.clear()
         self._serial += 1
         selection, arrays = self._selection, self._arrays_file()
         pools = {index: list(pool) for index, pool in selection.pools.items()}
-        save_file(_arrays(pools), arrays)
+        save_tensors(arrays, _arrays(pools))
         record = {
             "identity": self._identity,
             "serial": self._serial,
             "names": self._names,
+            "names_digest": self._seen.hexdigest(),
             "class_count": selection.class_count,
             "tally": asdict(selection.tally),
             "pools": {
@@ -99,9 +102,9 @@ class Checkpoint:
                 for index, pool in pools.items()
             },
         }
-        write_json(self._state, record, indent=None)
+        write_record(self._state, record)
         for old in self._directory.glob(f"{_STEM}-candidates-*.safetensors"):
-            if old != arrays:
+            if old != arrays and old.stem.removeprefix(f"{_STEM}-candidates-").isdigit():
                 old.unlink()
         self._saved = time.monotonic()
 
@@ -110,12 +113,13 @@ class Checkpoint:
 
     def _resume(self) -> None:
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = read_record(self._state)
             identity = dict(state["identity"])
             self._check(identity)
             self._serial, self._names = int(state["serial"]), int(state["names"])
-            arrays = load_file(self._arrays_file())
-            self._read_names()
+            tensors, _ = load_tensors(self._arrays_file())
+            arrays = {name: each.numpy() for name, each in tensors.items()}
+            self._read_names(state["names_digest"])
             selection, crop = self._selection, self._selection.settings.crop
             selection.class_count = state["class_count"]
             selection.tally = Tally(**state["tally"])
@@ -124,7 +128,7 @@ class Checkpoint:
                 int(index): _candidates(rows, int(index), arrays, crop)
                 for index, rows in state["pools"].items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
             if isinstance(error, _OtherRunError):
                 raise
             raise ValueError(
@@ -142,11 +146,16 @@ class Checkpoint:
                 f", where these differ: {', '.join(other)}"
             )
 
-    def _read_names(self) -> None:
+    def _read_names(self, expected: str) -> None:
         """The photos seen, and cuts off what a stopped run wrote after its last state."""
         with self._names_file.open("rb+") as file:
-            lines = (file.readline() for _ in range(self._names))
-            keys = np.fromiter((_key(json.loads(line)) for line in lines), np.uint64)
+            keys = np.zeros(self._names, np.uint64)
+            for place in range(self._names):
+                line = file.readline()
+                self._seen.update(line)
+                keys[place] = _key(json.loads(line))
+            if self._seen.hexdigest() != expected:
+                raise DamagedError(self._names_file, "the list of names")
             file.truncate(file.tell())
         self._done = np.sort(keys)
 
@@ -161,15 +170,19 @@ def _key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _arrays(pools: dict[int, list[Candidate]]) -> dict[str, NDArray[np.uint8]]:
+def _arrays(pools: dict[int, list[Candidate]]) -> dict[str, torch.Tensor]:
     """Thumbnails of each class, and pixels where there are any."""
-    found: dict[str, NDArray[np.uint8]] = {}
+    found: dict[str, torch.Tensor] = {}
     for index, pool in pools.items():
         thumbnails = b"".join(each.thumbnail for each in pool)
         pixels = b"".join(each.pixels or b"" for each in pool)
-        found[f"thumbnails.{index}"] = np.frombuffer(thumbnails, np.uint8)
-        found[f"pixels.{index}"] = np.frombuffer(pixels, np.uint8)
+        found[f"thumbnails.{index}"] = _tensor(thumbnails)
+        found[f"pixels.{index}"] = _tensor(pixels)
     return found
+
+
+def _tensor(data: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
 
 
 def _candidates(

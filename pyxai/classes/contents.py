@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error, check_count
+from pyxai._sealed import DamagedError, digest
 from pyxai.classifier.outputs import class_index
 from pyxai.images import ImageError, open_photo
 
@@ -65,6 +67,39 @@ _LATER = ("layer", "seed")
 
 
 @dataclass(frozen=True)
+class StoredPicture:
+    """A picture in a saved gallery: its file, and the digest of what is in it."""
+
+    path: Path
+    digest: str
+
+    def read(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            DamagedError: it is not as it was written.
+            OSError: it cannot be read.
+        """
+        data = self.path.read_bytes()
+        if digest([data]) != self.digest:
+            raise DamagedError(self.path, "the picture")
+        return data
+
+    def open(self) -> Image.Image:
+        """The picture.
+
+        Raises:
+            DamagedError: the file is not as it was written.
+            ImageError: it cannot be read.
+        """
+        try:
+            return open_photo(io.BytesIO(self.read()), name=str(self.path))
+        except OSError as error:
+            reason = f"the file cannot be read: {error.strerror}"
+            raise ImageError(str(self.path), reason) from error
+
+
+@dataclass(frozen=True)
 class GalleryCrop:
     """One crop of a gallery.
 
@@ -86,7 +121,7 @@ class GalleryCrop:
     representative: bool = False
     # Where its pixels are: in memory (RGB), in a file of its own, or in the photo's file.
     _pixels: bytes | None = field(default=None, repr=False, compare=False)
-    _stored: Path | None = field(default=None, repr=False, compare=False)
+    _stored: StoredPicture | None = field(default=None, repr=False, compare=False)
     _photo: Path | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -100,11 +135,12 @@ class GalleryCrop:
 
         Raises:
             pyxai.images.ImageError: the file is gone, or no longer what it was.
+            ValueError: the file of a saved gallery is damaged.
         """
         if self._pixels is not None:
             return Image.frombytes("RGB", self.size, self._pixels)
         if self._stored is not None:
-            return open_photo(self._stored)
+            return self._stored.open()
         assert self._photo is not None
         return cut(open_photo(self._photo), self.name, self.box)
 

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pyxai._errors import argument_error
+from pyxai._locks import locked
 from pyxai.classes.checkpoint import Checkpoint
 from pyxai.classes.contents import ClassCrops, Contents, GalleryCrop, Settings, purity
 from pyxai.classes.evidence import choose_evidence
@@ -147,18 +148,39 @@ class ClassGallery:
 
         Raises:
             ValueError: no photo is as large as the crop; the network cannot be searched this way;
-                the checkpoint is of another run; the gallery was loaded and has no model.
+                the checkpoint is of another run, or damaged; the gallery was loaded and has no
+                model.
+            BusyError: another run works in the folder of the checkpoint.
             pyxai.images.ImageError: there are no photos, or none can be read. Single photos that
                 cannot be read are listed in the report.
         """
         if self.classifier is None:
             raise ValueError("fit: expected a gallery with a model, got one that was loaded")
         classifier, settings = self.classifier, self.settings
-        sources = iterate_photos(photos)
         selection = Selection(settings, classifier.class_names)
-        kept = checkpoint is not None and Checkpoint(Path(checkpoint), selection, classifier)
-        look = choose_evidence(classifier, settings)
-        bar = tqdm(sources, desc="gallery", unit="photo", disable=None if progress else True)
+        if checkpoint is None:
+            self._look(classifier, selection, photos, None, progress)
+        else:
+            with locked(Path(checkpoint), "checkpoint"):
+                kept = Checkpoint(Path(checkpoint), selection, classifier)
+                self._look(classifier, selection, photos, kept, progress)
+                kept.save()
+        self._contents = self._finish(classifier, selection)
+        return self
+
+    def _look(
+        self,
+        classifier: Classifier,
+        selection: Selection,
+        photos: PhotoSources,
+        kept: Checkpoint | None,
+        progress: bool,
+    ) -> None:
+        """Offers the windows of all photos that are not known yet."""
+        look = choose_evidence(classifier, self.settings)
+        bar = tqdm(
+            iterate_photos(photos), desc="gallery", unit="photo", disable=None if progress else True
+        )
         for name, photo in bar:
             if kept and kept.knows(name):
                 continue
@@ -169,10 +191,6 @@ class ClassGallery:
                 selection.offer(name, photo, look(photo))
             if kept:
                 kept.done(name)
-        if kept:
-            kept.save()
-        self._contents = self._finish(classifier, selection)
-        return self
 
     def _finish(self, classifier: Classifier, selection: Selection) -> Contents:
         """Features and clusters of the crops that were kept."""
@@ -316,7 +334,15 @@ class ClassGallery:
     # ---- keeping it ----
 
     def save(self, directory: Directory) -> Path:
-        """Writes gallery.json, features.safetensors and crops/CLASS/000.jpg; returns the folder."""
+        """Writes gallery.json, the crops as JPEG files, and their features; returns the folder.
+
+        A gallery that was saved there before is replaced all at once; a process that is killed
+        leaves the old one or the new one. What else is in the folder stays.
+
+        Raises:
+            ValueError: something of these names is there that no gallery has written.
+            BusyError: another process saves a gallery there.
+        """
         folder = Path(directory)
         save_gallery(folder, self.settings, self._fitted(), self.report())
         return folder
@@ -340,10 +366,13 @@ class ClassGallery:
         Returns:
             The path of the page.
         """
-        path = self.save(directory) / "index.html"
-        text = gallery_page(self._fitted(), self._describe(), self.report())
-        path.write_text(text, encoding="utf-8")
-        return path
+        folder, contents, report = Path(directory), self._fitted(), self.report()
+
+        def page(files: list[list[str]]) -> str:
+            return gallery_page(contents, files, self._describe(), report)
+
+        save_gallery(folder, self.settings, contents, report, page)
+        return folder / "index.html"
 
     def _describe(self) -> str:
         """The settings in a line."""

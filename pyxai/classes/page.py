@@ -7,13 +7,21 @@ from typing import Any
 from urllib.parse import quote
 
 from pyxai.classes.contents import Contents, GalleryCrop
-from pyxai.classes.storage import crop_file, folder_names
 from pyxai.draw.page import page, text
 from pyxai.images.errors import printable
 
 
-def gallery_page(contents: Contents, description: str, report: dict[str, Any]) -> str:
-    """The page of a gallery saved beside it: representatives of each class, and all crops."""
+def gallery_page(
+    contents: Contents, files: list[list[str]], description: str, report: dict[str, Any]
+) -> str:
+    """The page of a gallery: representatives of each class, and all crops.
+
+    Args:
+        contents: of the gallery.
+        files: of the crops of each class, as seen from the page.
+        description: of its settings.
+        report: of the gallery.
+    """
     links = "".join(
         f'<a href="#class-{index}">{text(name)}</a>\n'
         for index, name in enumerate(contents.class_names)
@@ -24,8 +32,7 @@ def gallery_page(contents: Contents, description: str, report: dict[str, Any]) -
         f"<nav>\n{links}</nav>",
         _table(report),
     ]
-    for index, folder in enumerate(folder_names(contents.class_names)):
-        parts.append(_section(contents, index, folder))
+    parts += [_section(contents, index, each) for index, each in enumerate(files)]
     failures = contents.tally.failures
     if failures:
         listed = "".join(f"<li>{text(name)}: {text(reason)}</li>\n" for name, reason in failures)
@@ -53,24 +60,24 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _section(contents: Contents, index: int, folder: str) -> str:
+def _section(contents: Contents, index: int, files: list[str]) -> str:
     found, name = contents.classes[index], text(contents.class_names[index])
     head = f'<h2 id="class-{index}">{name}</h2>'
     if not found.crops:
         return f'{head}\n<p class="note">No crop speaks for this class.</p>'
-    places = {id(crop): rank for rank, crop in enumerate(found.crops)}
+    addresses = {id(crop): quote(file) for crop, file in zip(found.crops, files, strict=True)}
     clusters = found.clusters
     best = "\n".join(
-        _figure(group[0], folder, places, f"{len(group)} crops, up to {group[0].score:.2f}")
+        _figure(group[0], addresses, f"{len(group)} crops, up to {group[0].score:.2f}")
         for group in clusters
     )
     note = f'<p class="note">{text(found.note)}</p>\n' if found.note else ""
     every = "\n".join(
-        _cluster(f"cluster {number}, {len(group)} crops", group, folder, places)
+        _cluster(f"cluster {number}, {len(group)} crops", group, addresses)
         for number, group in enumerate(clusters, 1)
     )
     if found.noise:
-        every += "\n" + _cluster("in no cluster", found.noise, folder, places)
+        every += "\n" + _cluster("in no cluster", found.noise, addresses)
     summary = f"all {len(found.crops)} crops by cluster"
     return (
         f'{head}\n{note}<div class="crops">\n{best}\n</div>\n'
@@ -78,19 +85,18 @@ def _section(contents: Contents, index: int, folder: str) -> str:
     )
 
 
-def _cluster(title: str, group: list[GalleryCrop], folder: str, places: dict[int, int]) -> str:
-    figures = "\n".join(_figure(crop, folder, places, f"{crop.score:.2f}") for crop in group)
+def _cluster(title: str, group: list[GalleryCrop], addresses: dict[int, str]) -> str:
+    figures = "\n".join(_figure(crop, addresses, f"{crop.score:.2f}") for crop in group)
     return f'<h3>{title}</h3>\n<div class="crops all">\n{figures}\n</div>'
 
 
-def _figure(crop: GalleryCrop, folder: str, places: dict[int, int], caption: str) -> str:
-    address = quote(crop_file(folder, places[id(crop)]))
+def _figure(crop: GalleryCrop, addresses: dict[int, str], caption: str) -> str:
     width, height = crop.size
     where = f"{printable(crop.name)}, box {crop.box}"
     if crop.label is not None:
         where = f"{where}, folder of {printable(crop.label)}"
     title = escape(where)
     return (
-        f'<figure><img src="{address}" alt="{title}" title="{title}" width="{width}" '
+        f'<figure><img src="{addresses[id(crop)]}" alt="{title}" title="{title}" width="{width}" '
         f'height="{height}" loading="lazy"><figcaption>{caption}</figcaption></figure>'
     )

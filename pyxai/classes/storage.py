@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import io
 import re
-import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from pyxai._files import write_json
-from pyxai.classes.contents import ClassCrops, Contents, GalleryCrop, Settings, Tally
+from pyxai._files import write_text
+from pyxai._locks import locked
+from pyxai._outputs import OutputFolder
+from pyxai._sealed import digest, load_tensors, read_record, save_tensors, write_record
+from pyxai.classes.contents import (
+    ClassCrops,
+    Contents,
+    GalleryCrop,
+    Settings,
+    StoredPicture,
+    Tally,
+)
 
 _FORMAT = "pyxai gallery 1"
 _QUALITY = 92
@@ -43,59 +51,103 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
     return found
 
 
-def crop_file(folder: str, rank: int) -> str:
-    """Where the picture of a crop lies below the gallery's folder."""
-    return f"crops/{folder}/{rank:03d}.jpg"
-
-
 def save_gallery(
-    directory: Path, settings: Settings, contents: Contents, report: dict[str, Any]
+    directory: Path,
+    settings: Settings,
+    contents: Contents,
+    report: dict[str, Any],
+    page: Callable[[list[list[str]]], str] | None = None,
 ) -> None:
-    """Writes gallery.json, features.safetensors and the crops as JPEG files."""
-    folders = folder_names(contents.class_names)
-    for found, folder in zip(contents.classes, folders, strict=True):
-        (directory / "crops" / folder).mkdir(parents=True, exist_ok=True)
-        for rank, crop in enumerate(found.crops):
-            _write_picture(crop, directory / crop_file(folder, rank))
-        _remove_pictures(directory, folder, len(found.crops))
-    features = np.concatenate([each.features for each in contents.classes])
-    save_file({"features": np.ascontiguousarray(features)}, directory / "features.safetensors")
-    record = {
-        "format": _FORMAT,
-        "model": contents.model,
-        "layer": contents.layer,
-        "clustering": contents.clustering,
-        "settings": asdict(settings),
-        "class_names": list(contents.class_names),
-        "report": report,
-        "tally": asdict(contents.tally),
-        "classes": [_class_record(found) for found in contents.classes],
-    }
-    write_json(directory / "gallery.json", record)
+    """Writes the crops as JPEG files, their features, and gallery.json, which makes them a gallery.
+
+    The names of files have digests of what is in them, so that a gallery that was here stays whole
+    until gallery.json is replaced, all at once; only then do its other files go.
+
+    Args:
+        directory: the folder.
+        settings: of the gallery.
+        contents: of the gallery.
+        report: of the gallery.
+        page: makes the text of index.html from the names of the crops' files of each class.
+
+    Raises:
+        ValueError: something of these names is there that no gallery has written.
+        BusyError: another process saves a gallery here.
+    """
+    output = OutputFolder(directory)
+    output.check("gallery.json", "index.html", "crops/x/0")
+    with locked(directory, "directory"):
+        pictures: list[list[str]] = []
+        files: list[list[str]] = []
+        folders = folder_names(contents.class_names)
+        for found, folder in zip(contents.classes, folders, strict=True):
+            crops = enumerate(found.crops)
+            pictures.append([_write_picture(output, crop, folder, rank) for rank, crop in crops])
+            names = enumerate(pictures[-1])
+            files.append([crop_file(folder, rank, each) for rank, each in names])
+        features = np.concatenate([each.features for each in contents.classes])
+        described = _write_features(output, features)
+        if page is not None:
+            with output.writing("index.html") as path:
+                write_text(path, page(files))
+        record = {
+            "format": _FORMAT,
+            "model": contents.model,
+            "layer": contents.layer,
+            "clustering": contents.clustering,
+            "settings": asdict(settings),
+            "class_names": list(contents.class_names),
+            "report": report,
+            "tally": asdict(contents.tally),
+            "features": described,
+            "classes": [
+                _class_record(found, each)
+                for found, each in zip(contents.classes, pictures, strict=True)
+            ],
+        }
+        with output.writing("gallery.json") as path:
+            write_record(path, record, indent=1)
+        if page is None:
+            output.remove("index.html")  # of the gallery before: its pictures go now
+        output.finish()
 
 
-def _class_record(found: ClassCrops) -> dict[str, Any]:
-    crops = [
-        {name: value for name, value in asdict(crop).items() if not name.startswith("_")}
-        for crop in found.crops
-    ]
+def crop_file(folder: str, rank: int, picture: str) -> str:
+    """Where the picture of a crop, known by its digest, lies below the gallery's folder."""
+    return f"crops/{folder}/{rank:03d}-{picture[:8]}.jpg"
+
+
+def _features_file(described: str) -> str:
+    return f"features-{described[:8]}.safetensors"
+
+
+def _write_features(output: OutputFolder, features: NDArray[np.float32]) -> str:
+    """Writes the features of all crops; the digest in the name of the file."""
+    described = digest([np.ascontiguousarray(features).tobytes()])
+    with output.writing(_features_file(described)) as path:
+        save_tensors(path, {"features": torch.from_numpy(np.ascontiguousarray(features))})
+    return described
+
+
+def _class_record(found: ClassCrops, pictures: list[str]) -> dict[str, Any]:
+    crops = []
+    for crop, picture in zip(found.crops, pictures, strict=True):
+        facts = {name: value for name, value in asdict(crop).items() if not name.startswith("_")}
+        crops.append({**facts, "picture": picture})
     return {"near_duplicates": found.near_duplicates, "note": found.note, "crops": crops}
 
 
-def _write_picture(crop: GalleryCrop, path: Path) -> None:
-    stored = crop._stored
-    if stored is None:
-        crop.picture().save(path, quality=_QUALITY)
-    elif stored.resolve() != path.resolve():
-        shutil.copyfile(stored, path)  # saved before: not compressed a second time
-
-
-def _remove_pictures(directory: Path, folder: str, first: int) -> None:
-    """Removes the crops that a larger gallery left in this place."""
-    rank = first
-    while (path := directory / crop_file(folder, rank)).is_file():
-        path.unlink()
-        rank += 1
+def _write_picture(output: OutputFolder, crop: GalleryCrop, folder: str, rank: int) -> str:
+    """Writes the picture of a crop; its digest."""
+    if crop._stored is not None:
+        data = crop._stored.read()  # saved before: not compressed a second time
+    else:
+        file = io.BytesIO()
+        crop.picture().save(file, "JPEG", quality=_QUALITY)
+        data = file.getvalue()
+    picture = digest([data])
+    output.write_bytes(crop_file(folder, rank, picture), data)
+    return picture
 
 
 def load_gallery(directory: Path) -> tuple[Settings, Contents]:
@@ -109,10 +161,11 @@ def load_gallery(directory: Path) -> tuple[Settings, Contents]:
     """
     path = directory / "gallery.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path)
         if record["format"] != _FORMAT:
             raise ValueError(f"format {record['format']!r}")
-        features = load_file(directory / "features.safetensors")["features"]
+        tensors, _ = load_tensors(directory / _features_file(_digest_of(record["features"])))
+        features = tensors["features"].numpy()
         settings = Settings(**record["settings"])
         class_names = tuple(map(str, record["class_names"]))
         classes, row = [], 0
@@ -125,7 +178,7 @@ def load_gallery(directory: Path) -> tuple[Settings, Contents]:
         tally = Tally(**record["tally"])
         tally.failures = [(str(name), str(reason)) for name, reason in tally.failures]
         texts = [str(record[name]) for name in ("model", "layer", "clustering")]
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"directory: expected a gallery saved by pyxai, got {directory} "
             f"({type(error).__name__}: {error})"
@@ -146,13 +199,29 @@ def _class_from(
             None if each["label"] is None else str(each["label"]),
             int(each["cluster"]),
             bool(each["representative"]),
-            _stored=(directory / crop_file(folder, rank)).absolute(),
+            _stored=_stored_picture(directory, folder, rank, each["picture"]),
         )
         for rank, each in enumerate(record["crops"])
     )
     if len(features) != len(crops):
         raise ValueError(f"{len(crops)} crops, {len(features)} features")
     return ClassCrops(crops, features, int(record["near_duplicates"]), str(record["note"]))
+
+
+def _stored_picture(directory: Path, folder: str, rank: int, picture: Any) -> StoredPicture:
+    known = _digest_of(picture)
+    return StoredPicture((directory / crop_file(folder, rank, known)).absolute(), known)
+
+
+def _digest_of(value: Any) -> str:
+    """A digest out of a file, which becomes part of a name.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value):
+        raise ValueError(f"digest {value!r}")
+    return value
 
 
 def box_of(values: Any) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classes.crop_size import choose_crop
 from pyxai.classes.gallery import ClassGallery
@@ -49,6 +50,8 @@ def gallery(
     as_json: AsJson = False,
 ) -> None:
     """Show what each class looks like to a classifier: its best crops out of many photos."""
+    # Before the work of hours, not after it.
+    OutputFolder(output, "--output").check("gallery.json", "index.html", "crops/x/0", "sheets/x")
     chosen, why = (crop, "") if crop is not None else choose_crop(photos)
     if why:
         typer.echo(f"crop {chosen}: {why}", err=as_json)
@@ -63,10 +66,10 @@ def gallery(
         labels=cast(Literal["folder"] | None, labels),
     ).fit(photos, checkpoint=checkpoint)
     page = found.page(output)
-    sheets = output / "sheets"
-    sheets.mkdir(exist_ok=True)
+    sheets = OutputFolder(output, "--output")
     for index, name in enumerate(folder_names(found.class_names)):
-        found.sheet(index).save(sheets / f"{name}.jpg", quality=92)
+        with sheets.writing(f"sheets/{name}.jpg") as path:
+            found.sheet(index).save(path, quality=92)
     report = found.report()
     if as_json:
         typer.echo(json.dumps({"crop": chosen, **report}, indent=2))

@@ -1,4 +1,4 @@
-"""To how many pixels preprocessing may enlarge a photo, and what that must not break."""
+"""How many pixels a photo may have after the resize, and what that limit must not break."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def test_the_limit_is_an_argument():
         ({}, (4000, 3000), (4000, 3000)),  # a photo of a telephone as it is
         ({}, (12_000, 9000), (12_000, 9000)),
         ({"resize": 2048}, (4000, 3000), (2730, 2048)),  # it shrinks
-        ({"resize": 256}, (40_000, 400), (25_600, 256)),
+        ({"resize": 2048}, (16_000, 4000), (8192, 2048)),  # and is not slender
+        ({"resize": 256, "crop": 224}, (40_000, 400), (25_600, 256)),  # little of it is seen
         ({"resize": 3000}, (4000, 3000), (4000, 3000)),
         ({"resize": 256}, (16_384, 256), (16_384, 256)),
         ({"resize": (2500, 2500)}, (10, 10), (2500, 2500)),  # whatever the photo
@@ -72,7 +73,27 @@ def test_the_limit_is_an_argument():
     ids=str,
 )
 def test_what_is_not_refused(options, size, seen):
-    assert Preprocessing(**options)._plan(size) == (seen, (0, 0, *seen))
+    steps = Preprocessing(**options)
+    assert steps._plan(size)[0] == seen
+    assert steps.seen_size(size) == ((224, 224) if steps.crop else seen)
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "becomes"),
+    [
+        (256, (40_000, 400), "25600 × 256"),
+        (192, (250_000, 200), "240000 × 192"),  # 150 kB as PNG, 5 GB in a network
+        (192, (192, 60_000), "192 × 60000"),
+        (2048, (16_020, 4000), "8202 × 2048"),
+    ],
+)
+def test_a_slender_photo_is_refused_though_it_shrinks(resize, size, becomes):
+    """What is not cropped goes into the network, whatever the photo had before."""
+    with pytest.raises(ImageError, match=rf"at most 4,194,304 pixels .*got {becomes} from"):
+        Preprocessing(resize=resize).region(size)
+    assert Preprocessing(resize=resize, crop=100).seen_size(size) == (100, 100)
+    width, height = Preprocessing(resize=resize, max_pixels=10**8).seen_size(size)
+    assert f"{width} × {height}" == becomes
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1e7, "all", None, True])
@@ -104,6 +125,16 @@ def test_a_folder_goes_on(run, tmp_path):
     assert "not explained: photos/strip.png: expected at most 4,194,304 pixels" in err
     index = pyxai.ImageIndex.build(pyxai.load_classifier("demo"), "photos", progress=False)
     assert [*index.failures] == ["photos/strip.png"]
+
+
+def test_a_strip_that_shrinks_is_left_out_of_an_index(run, tmp_path):
+    """It would take 5 GB in the demo classifier."""
+    (tmp_path / "photos").mkdir()
+    strip(250_000, 200).save(tmp_path / "photos" / "strip.png")
+    Image.new("RGB", (80, 60)).save(tmp_path / "photos" / "plain.png")
+    index = pyxai.ImageIndex.build(pyxai.load_classifier("demo"), "photos", progress=False)
+    assert [*index.failures] == ["photos/strip.png"]
+    assert len(index) == 1
 
 
 # ---- what was saved before, or with another limit, still matches ----

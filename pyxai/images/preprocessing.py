@@ -34,6 +34,14 @@ _RESAMPLING = {
 }
 
 
+_SLENDER = 4
+"""A photo whose sides are over this many to one gets no more than `max_pixels` into a network.
+
+Until there, the resize says how large photos get, which is what its author wanted. Beyond, a single
+photo decides: a network takes 100 to 1000 bytes for each pixel.
+"""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize, centre crop and normalisation, to the bit as torchvision does them on PIL images.
@@ -49,10 +57,12 @@ class Preprocessing:
         crop: Pixels. An int or a pair (height, width), cut out of the centre. A photo that is
             smaller than the crop gets a black border (before normalisation). None keeps it all.
         interpolation: Of the resize; all but "nearest" are antialiased.
-        max_pixels: To how many pixels a photo may be enlarged, so that one strip in a folder does
-            not take all memory: 3000 × 1 pixels with resize=256 would be 768,000 × 256. It does not
-            limit photos that shrink or keep their size, nor a resize to a pair. As it changes no
-            photo that passes, it is no part of the repr, by which files tell preprocessings apart.
+        max_pixels: How many pixels a photo may have after the resize, so that one strip in a folder
+            does not take all memory: 3000 × 1 pixels with resize=256 would be 768,000 × 256. Photos
+            that shrink or keep their size may have more, but without a crop, as all of them goes
+            into the network, only those whose sides are not over 4 : 1. A resize to a pair is not
+            limited. As it changes no photo that passes, it is no part of the repr, by which files
+            tell preprocessings apart.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -144,17 +154,26 @@ class Preprocessing:
                 once resized.
             ValueError: A size that is not a pair of numbers greater than 0.
         """
-        if isinstance(photo, (tuple, list)):
-            numbers = all(isinstance(each, (int, float, np.number)) for each in photo)
-            if len(photo) != 2 or not numbers or min(photo) < 1:
-                expected = "a photo, or its size (width, height) greater than 0"
-                raise argument_error("photo", expected, photo)
-            width, height = photo
-        else:
-            width, height = upright_size(photo)
+        width, height = _size_of(photo)
         resized, (x0, y0, x1, y1) = self._plan((width, height))
         across, down = width / resized[0], height / resized[1]
         return x0 * across, y0 * down, x1 * across, y1 * down
+
+    def seen_size(self, photo: PhotoSource | tuple[int, int]) -> tuple[int, int]:
+        """How large the network sees a photo, which is the size of `view`; nothing is resized.
+
+        Args:
+            photo: As for `region`.
+
+        Returns:
+            (width, height) in pixels.
+
+        Raises:
+            ImageError: As for `region`.
+            ValueError: As for `region`.
+        """
+        _, (x0, y0, x1, y1) = self._plan(_size_of(photo))
+        return x1 - x0, y1 - y0
 
     def _plan(
         self, size: tuple[int, int], name: str = "image"
@@ -175,15 +194,41 @@ class Preprocessing:
         return (width, height), (x0, y0, x0 + columns, y0 + rows)
 
     def _check(self, size: tuple[int, int], resized: tuple[int, int], name: str) -> None:
-        """Refuses a photo that the resize would blow up."""
-        pixels, is_pair = math.prod(resized), isinstance(self.resize, tuple)
-        most = reading.MAX_PIXELS if is_pair else self.max_pixels
-        if pixels <= max(most, math.prod(size)):
+        """Refuses a photo that the resize would blow up, or leave huge for the network.
+
+        A crop does not help: what it keeps would have to be cut out before the resize, and Pillow
+        then gives other pixels than torchvision (it rounds the edges of the cut to 24 bits).
+        """
+        pixels, held = math.prod(resized), math.prod(size)
+        if isinstance(self.resize, tuple):
+            most = reading.MAX_PIXELS
+        else:
+            most = self.max_pixels
+            if self.resize is not None and self.crop is None:
+                held = min(held, _SLENDER * self.resize**2)
+        if pixels <= max(most, held):
             return
         expected = f"expected at most {most:,} pixels after the resize"
         got = f"got {resized[0]} × {resized[1]} from {size} (width × height)"
+        is_pair = isinstance(self.resize, tuple)
         hint = "" if is_pair else "; cut the photo, or raise max_pixels of the Preprocessing"
         raise ImageError(name, f"{expected}, {got}{hint}")
+
+
+def _size_of(photo: PhotoSource | tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of a photo, or as given.
+
+    Raises:
+        ImageError: The photo cannot be opened.
+        ValueError: A size that is not a pair of numbers greater than 0.
+    """
+    if not isinstance(photo, (tuple, list)):
+        return upright_size(photo)
+    numbers = all(isinstance(each, (int, float, np.number)) for each in photo)
+    if len(photo) != 2 or not numbers or min(photo) < 1:
+        expected = "a photo, or its size (width, height) greater than 0"
+        raise argument_error("photo", expected, photo)
+    return photo[0], photo[1]
 
 
 def _offset(length: int, crop: int) -> int:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
 from PIL import Image
 
 import pyxai
+
+
+def shown(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
 
 
 def test_explain_without_arguments(run, tmp_path):
@@ -18,7 +23,7 @@ def test_explain_without_arguments(run, tmp_path):
     assert "flower.jpg" in out
     assert "pyxai-explain" in out
     folder = tmp_path / "pyxai-explain"
-    written = sorted(path.name for path in folder.iterdir())
+    written = shown(folder)
     assert written == ["china.json", "china.overlay.png", "flower.json", "flower.overlay.png"]
     result = json.loads((folder / "china.json").read_text())
     assert result["target"]["name"] == result["top"][0]["name"] == "buildings"
@@ -30,6 +35,44 @@ def test_explain_without_arguments(run, tmp_path):
     assert len(result["map"]["values"]) == result["map"]["height"]
     with Image.open(folder / "china.overlay.png") as picture:
         assert picture.size == (640, 427)
+
+
+def test_a_second_run_explains_no_pictures_of_the_first(run, tmp_path):
+    from sklearn.datasets import load_sample_image
+
+    picture = Image.fromarray(load_sample_image("china.jpg")).resize((120, 90))
+    mine = ("one.png", "more/two.png", "one.json", "two.overlay.png")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / name, format="PNG")
+    before = {name: (tmp_path / name).read_bytes() for name in mine}
+    for photos in (["."], ["."], ["one.png", "more/two.png", "one-2.overlay.png"]):
+        code, out, _ = run("explain", *photos, "-o", ".", "--json")
+        assert code == 0
+        explained = [each["photo"] for each in json.loads(out)["results"]]
+        expected = ["more/two.png", "one.png"] + ["two.overlay.png"] * (photos == ["."])
+        assert sorted(explained) == expected
+        names = {file for each in json.loads(out)["results"] for file in each["files"].values()}
+        assert {"one-2.json", "one-2.overlay.png", "two-2.json"} <= names
+    assert {name: (tmp_path / name).read_bytes() for name in mine} == before
+    code, _, err = run("explain", "one-2.overlay.png", "-o", ".")
+    assert code == 2
+    assert "photos: expected photos, got pictures that pyxai has written in '.'" in err
+
+
+def test_links_are_said_once(run, tmp_path):
+    from sklearn.datasets import load_sample_image
+
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, err = run("explain", "photos")
+    assert code == 0
+    said = "pyxai: photos: links to folders are not followed: photos/loop; name these folders"
+    assert err.count(said) == 1
+    assert "PhotoWarning" not in err
 
 
 def test_explain_own_photos(run, tmp_path):
@@ -90,9 +133,10 @@ def test_gallery(run, tmp_path):
     assert code == 0
     assert "crop 75: half of 150" in out
     assert "silhouette" in out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("index.html", "gallery.json", "features.safetensors", "crops", "sheets"),
-    }
+    listed = shown(tmp_path / "out")
+    assert [name for name in listed if not name.startswith("features-")] == [
+        *("crops", "gallery.json", "index.html", "sheets"),
+    ]
     assert (tmp_path / "out" / "sheets" / "glacier.jpg").exists()
     assert pyxai.ClassGallery.load(tmp_path / "out")["buildings"][0].size == (75, 75)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
@@ -135,7 +179,7 @@ def test_windows_without_arguments(run, tmp_path):
     assert code == 0
     assert "china.jpg" in out
     folder = tmp_path / "pyxai-windows"
-    written = sorted(path.name for path in folder.iterdir())
+    written = shown(folder)
     kinds = ("json", "overlay.png", "windows.png")
     assert written == [f"{name}.{kind}" for name in ("china", "flower") for kind in kinds]
     result = json.loads((folder / "china.json").read_text())

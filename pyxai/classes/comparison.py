@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyxai._errors import argument_error
-from pyxai._files import write_json
+from pyxai._files import write_text
+from pyxai._outputs import OutputFolder
+from pyxai._sealed import DamagedError, read_record, write_record
 from pyxai._text import text_table
 from pyxai.classes.page import share
 from pyxai.draw.page import page, text
@@ -130,7 +132,7 @@ def compare(
 
     Raises:
         ValueError: fewer than two galleries, or galleries of different classes, or no class that
-            has crops in two of them.
+            has crops in two of them; the folder has files of these names that no comparison wrote.
     """
     if len(galleries) < 2:
         raise argument_error("galleries", "at least two", len(galleries))
@@ -150,18 +152,21 @@ def compare(
     draw.shuffle(questions)
     key = {"format": _FORMAT, "seed": seed, "galleries": rows, "questions": questions}
     key["comparison"] = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
-    folder = Path(out_dir)
-    pictures = folder / "page" / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
+    folder = OutputFolder(out_dir, "out_dir")
+    folder.check("page/index.html", "page/pictures/0", "key.json")
     for number, question in enumerate(questions):
         for side in ("left", "right"):
             gallery = galleries[question[side]]
             picture = gallery.sheet(question["index"], titles=False)
-            picture.save(pictures / f"{number:04d}-{side}.jpg", quality=90)
-    path = folder / "page" / "index.html"
-    path.write_text(_vote_page(questions, str(key["comparison"])), encoding="utf-8")
-    write_json(folder / "key.json", key)
-    return Comparison(rows, len(questions), path, folder / "key.json")
+            with folder.writing(f"page/pictures/{number:04d}-{side}.jpg") as path:
+                picture.save(path, quality=90)
+    with folder.writing("page/index.html") as path:
+        write_text(path, _vote_page(questions, str(key["comparison"])))
+    with folder.writing("key.json") as path:
+        write_record(path, key, indent=1)
+    folder.finish()
+    root = folder.path
+    return Comparison(rows, len(questions), root / "page" / "index.html", root / "key.json")
 
 
 def count_votes(out_dir: str | os.PathLike[str], *votes: str | os.PathLike[str]) -> VoteCount:
@@ -175,7 +180,11 @@ def count_votes(out_dir: str | os.PathLike[str], *votes: str | os.PathLike[str])
         ValueError: a file is no vote on this comparison.
         OSError: a file is missing.
     """
-    key = _read(Path(out_dir) / "key.json", "out_dir")
+    try:
+        key = read_record(Path(out_dir) / "key.json")
+    except DamagedError as error:
+        expected = f"a folder that compare wrote ({error})"
+        raise argument_error("out_dir", expected, str(out_dir)) from error
     if key.get("format") != _FORMAT:
         raise argument_error("out_dir", "a folder that compare wrote", str(out_dir))
     questions = key["questions"]

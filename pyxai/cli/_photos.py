@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
+from pyxai._files import write_json
+from pyxai._outputs import OutputFolder
 from pyxai.classifier import Classifier
-from pyxai.images import ImageError, iterate_photos
+from pyxai.images import ImageError, find_photos, iterate_photos
 
 Result = tuple[dict[str, Any], dict[str, Image.Image]]
 """What goes into the JSON file of a photo, and pictures by what they are called."""
@@ -31,6 +33,8 @@ def process(
     """Does the work of a command on one photo after the other, writes its files, and reports.
 
     Photos that cannot be used are listed at the end. Of these alone the exit code is 2, of some 1.
+    All photos are listed before the first file is written; what is not of pyxai is never written
+    over: a photo's files then get another number.
 
     Args:
         command: its name.
@@ -40,12 +44,12 @@ def process(
         as_json: print all results as JSON, and not the summary.
         summary: the results as text.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    folder = OutputFolder(output, "--output")
     results: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     names: set[str] = set()
     # tqdm is silent when the terminal is not one.
-    for name, photo in tqdm(list_photos(photos), desc=command, unit="photo", disable=None):
+    for name, photo in tqdm(list_photos(photos, folder), desc=command, unit="photo", disable=None):
         try:
             if isinstance(photo, ImageError):
                 raise photo
@@ -53,12 +57,15 @@ def process(
         except ImageError as error:
             failures.append({"photo": name, "reason": error.reason})
             continue
-        stem = free_name(name, names)
-        files = {kind: f"{stem}.{kind}.png" for kind in pictures} | {"json": f"{stem}.json"}
+        suffixes = {kind: f".{kind}.png" for kind in pictures} | {"json": ".json"}
+        stem = free_name(name, names, folder, suffixes.values())
+        files = {kind: f"{stem}{suffix}" for kind, suffix in suffixes.items()}
         for kind, picture in pictures.items():
-            picture.save(output / files[kind])
+            with folder.writing(files[kind]) as path:
+                picture.save(path)
         result = {"photo": name, **result, "files": files}
-        (output / files["json"]).write_text(json.dumps(result, indent=2) + "\n")
+        with folder.writing(files["json"]) as path:
+            write_json(path, result, indent=2)
         results.append(result)
     if as_json:
         typer.echo(json.dumps({"results": results, "failures": failures}, indent=2))
@@ -71,16 +78,37 @@ def process(
 
 
 def list_photos(
-    photos: list[Path] | None,
+    photos: list[Path] | None, output: OutputFolder
 ) -> Iterator[tuple[str, Image.Image | ImageError]]:
-    """The photos asked for one after the other, or scikit-learn's two sample photographs."""
+    """The photos asked for one after the other, or scikit-learn's two sample photographs.
+
+    Args:
+        photos: files and folders; folders are listed now.
+        output: where results go; what was written there before is no photo, even if it is named
+            (`pyxai explain *.png -o .` would explain its own pictures the second time).
+
+    Raises:
+        ValueError: there is nothing else.
+    """
     if photos:
-        return iterate_photos(photos)
+        listed = [path for each in photos for path in _listed(each) if not output.wrote(path)]
+        if not listed:
+            got = f"pictures that pyxai has written in {str(output.path)!r}"
+            raise ValueError(f"photos: expected photos, got {got}")
+        return iterate_photos(listed)
     from sklearn.datasets import load_sample_images
 
     samples = load_sample_images()
     named = zip(samples.filenames, samples.images, strict=True)
     return ((Path(name).name, Image.fromarray(pixels)) for name, pixels in named)
+
+
+def _listed(source: Path) -> list[Path]:
+    """The photos of a folder; what fails is left as it is, to fail by its name."""
+    try:
+        return find_photos(source)
+    except ImageError:
+        return [source]
 
 
 def class_of(target: str | None, classifier: Classifier) -> int | str | None:
@@ -92,11 +120,19 @@ def class_of(target: str | None, classifier: Classifier) -> int | str | None:
     return classifier.class_index(wanted)
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """A file name for the results of a photo: its own, with a number if that is taken."""
+def free_name(name: str, taken: set[str], output: OutputFolder, suffixes: Iterable[str]) -> str:
+    """The start of the file names of a photo's results: its own, with a number if that is taken.
+
+    Args:
+        name: of the photo.
+        taken: by other photos of this run, where this one is added.
+        output: where the files go; what is there and not of pyxai is left alone.
+        suffixes: what follows.
+    """
     stem = re.sub(r"[^\w.-]+", "_", Path(name).stem) or "photo"
     candidate, number = stem, 2
-    while candidate in taken:
+    endings = tuple(suffixes)
+    while candidate in taken or not all(output.is_free(candidate + each) for each in endings):
         candidate, number = f"{stem}-{number}", number + 1
     taken.add(candidate)
     return candidate

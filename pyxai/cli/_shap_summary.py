@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from pyxai.classes.shap import shap_summary
+from pyxai.classes.shap.result import summary_folder
 from pyxai.classifier import Classifier
 from pyxai.draw.shap import Palette
 from pyxai.images.errors import printable
@@ -33,6 +34,7 @@ def summarize(
         options: of `shap_summary`.
         as_json: print JSON, and not the table.
     """
+    summary_folder(output, "--output")  # before the work of hours, not after it
     found = shap_summary(classifier, photos, **options)
     picture = found.save(output, palette=palette)
     if as_json:

@@ -14,6 +14,8 @@ import typer
 from PIL import Image
 
 import pyxai
+from pyxai._files import write_text
+from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classes import fourier
 from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
@@ -62,6 +64,8 @@ def features(
     """Show what channels or classes of a network respond to: pictures, crops and a sheet."""
     if classes and (layer is not None or channels is not None):
         raise ValueError("--class: expected without --layer and --channels, got both")
+    folder = OutputFolder(output, "--output")
+    folder.check("features.json", "sheet.png")  # before the work of minutes, not after it
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, [layer], model)
     chosen: Any
@@ -98,8 +102,7 @@ def features(
             negative=negative,
             failures=failures,
         )
-    output.mkdir(parents=True, exist_ok=True)
-    units = _save(output, made, report, found, chosen, layer)
+    units = _save(folder, made, report, found, chosen, layer)
     result = {
         "model": classifier.name,
         "layer": layer,
@@ -115,7 +118,8 @@ def features(
         "pyxai": pyxai.__version__,
     }
     text = json.dumps(result, indent=2)
-    (output / "features.json").write_text(text + "\n")
+    with folder.writing("features.json") as path:
+        write_text(path, text + "\n")
     if as_json:
         typer.echo(text)
     else:
@@ -161,7 +165,7 @@ def _draw(count: int, seed: int) -> list[int]:
 
 
 def _save(
-    output: Path,
+    output: OutputFolder,
     made: torch.Tensor,
     report: dict[str, Any],
     found: list[tuple[ExcitingCrop, ...]],
@@ -174,14 +178,18 @@ def _save(
     responses, dead = report["responses"].cpu(), report["dead"].cpu()
     for place, index in enumerate(chosen):
         pictures = to_pictures(made[place].cpu(), (0, 0, 0), (1, 1, 1))
-        files = [f"{free_name(f'{kind}-{index:05}', taken)}.png" for _ in pictures]
+        stems = [free_name(f"{kind}-{index:05}", taken, output, [".png"]) for _ in pictures]
+        files = [f"{stem}.png" for stem in stems]
         for file, picture in zip(files, pictures, strict=True):
-            picture.save(output / file)
+            with output.writing(file) as path:
+                picture.save(path)
         cut: list[Image.Image] = [each.picture() for each in found[place]]
         crops = []
         for rank, (each, piece) in enumerate(zip(found[place], cut, strict=True)):
-            file = f"{free_name(f'{kind}-{index:05}-crop-{rank}', taken)}.jpg"
-            piece.save(output / file, quality=92)
+            stem = free_name(f"{kind}-{index:05}-crop-{rank}", taken, output, [".jpg"])
+            file = f"{stem}.jpg"
+            with output.writing(file) as path:
+                piece.save(path, quality=92)
             facts = {"photo": each.name, "box": each.box, "response": round(each.response, 5)}
             crops.append({**facts, "file": file})
         rows.append(pictures)
@@ -199,7 +207,9 @@ def _save(
         )
     captions = [unit["name"] for unit in units]
     shown = pieces if any(pieces) else None
-    feature_sheet(rows, shown, captions=captions).save(output / "sheet.png")
+    picture = feature_sheet(rows, shown, captions=captions)
+    with output.writing("sheet.png") as path:
+        picture.save(path)
     return units
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
 from pyxai.cli._layers import check_layers
@@ -125,9 +126,11 @@ def query(
     )
     names: set[str] = set()
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        place = OutputFolder(output, "--output")
         for each in found:
-            each.sheet().save(output / f"{free_name(each.query, names)}.alike.png")
+            name = f"{free_name(each.query, names, place, ['.alike.png'])}.alike.png"
+            with place.writing(name) as path:
+                each.sheet().save(path)
     if as_json:
         typer.echo(json.dumps([each.as_dict() for each in found], indent=2))
         return

@@ -72,7 +72,8 @@ def shap_summary(
     Raises:
         ImageError: there are no photos, or none that can be read.
         ValueError: an argument does not fit; no photo is in a folder of a class; the checkpoint is
-            that of another run.
+            that of another run, or damaged.
+        BusyError: another run works in the folder of the checkpoint.
     """
     classifier = as_classifier(model)
     rows, columns = _grid(grid)

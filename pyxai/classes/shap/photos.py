@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pyxai._locks import locked
+from pyxai._sealed import sealed, unsealed
+
 _FORMAT = "pyxai shap summary run 1"
 _FILE = "shap-run.jsonl"
 
@@ -41,69 +44,84 @@ class PhotoEvidence:
 class Log:
     """Photos that are done, one line each, in a folder.
 
-    The first line says for which model and settings; a line that was cut off is dropped.
+    The first line says for which model and settings; each has a digest. A last line that was cut
+    off is dropped.
 
     Attributes:
         found: what the log holds, by name.
     """
 
     def __init__(self, directory: Path | None, identity: dict[str, Any]) -> None:
-        """Opens a log, or none.
+        """Takes note of where the log is to be, or that there is none.
 
         Args:
             directory: made if need be; None keeps everything in memory.
             identity: of the model and the settings, for JSON.
-
-        Raises:
-            ValueError: it holds the run of another model or other settings, or something else.
         """
         self.found: dict[str, PhotoEvidence] = {}
-        self._path = None if directory is None else directory / _FILE
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        identity = {"format": _FORMAT, **identity}
-        if self._path.exists() and self._path.stat().st_size:
-            self._resume(self._path, json.loads(json.dumps(identity)))
-        else:
-            self._path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+        self._directory = directory
+        self._identity = json.loads(json.dumps({"format": _FORMAT, **identity}))
 
     @contextmanager
     def writing(self) -> Iterator[_Writer]:
-        """Takes photos while it is open; each is on disk once it is taken."""
-        if self._path is None:
+        """Reads the log and takes photos while it is open; each is on disk once it is taken.
+
+        Raises:
+            ValueError: the folder holds the run of another model or other settings, or something
+                else, or the log is damaged.
+            BusyError: another run writes it.
+        """
+        if self._directory is None:
             yield _Writer(self.found, None)
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            yield _Writer(self.found, file)
+        with locked(self._directory, "checkpoint"):
+            path = self._directory / _FILE
+            if path.exists():
+                self._resume(path)
+            with path.open("ab") as file:
+                writer = _Writer(self.found, file)
+                if not path.stat().st_size:
+                    writer.write(self._identity)
+                yield writer
 
-    def _resume(self, path: Path, identity: dict[str, Any]) -> None:
+    def _resume(self, path: Path) -> None:
         whole, end, lines = path.read_bytes(), 0, []
         for line in whole.splitlines(keepends=True):
             if line.endswith(b"\n"):
                 lines.append(line)
                 end += len(line)
-        try:
-            records = [json.loads(line) for line in lines]
-            head = dict(records[0])
-            if head.get("format") != _FORMAT:
-                raise ValueError("another format")
-            photos = [_photo(record) for record in records[1:]]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        if lines:
+            try:
+                records = [unsealed(json.loads(line), path) for line in lines]
+                head = records[0]
+                if head.get("format") != _FORMAT:
+                    raise ValueError("another format")
+                photos = [_photo(record) for record in records[1:]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"checkpoint: expected a folder that a SHAP summary's run left, got "
+                    f"{path.parent} ({type(error).__name__}: {error})"
+                ) from error
+            names = sorted({*head, *self._identity})
+            other = [name for name in names if head.get(name) != self._identity.get(name)]
+            if other:
+                raise ValueError(
+                    f"checkpoint: expected a run of the same model and settings, got "
+                    f"{path.parent}, where these differ: {', '.join(other)}"
+                )
+            self.found.update((photo.name, photo) for photo in photos)
+        elif whole and not _begins_a_log(whole):
             raise ValueError(
-                f"checkpoint: expected a folder that a SHAP summary's run left, got {path.parent} "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        names = sorted({*head, *identity})
-        other = [name for name in names if head.get(name) != identity.get(name)]
-        if other:
-            raise ValueError(
-                f"checkpoint: expected a run of the same model and settings, got {path.parent}, "
-                f"where these differ: {', '.join(other)}"
+                f"checkpoint: expected a folder that a SHAP summary's run left, got {path.parent}"
             )
-        self.found = {photo.name: photo for photo in photos}
         with path.open("rb+") as file:
             file.truncate(end)
+
+
+def _begins_a_log(data: bytes) -> bool:
+    """Whether this may be a first line that was cut off."""
+    start = json.dumps({"format": _FORMAT})[:-1].encode()
+    return data.startswith(start) or start.startswith(data)
 
 
 class _Writer:
@@ -114,8 +132,12 @@ class _Writer:
     def take(self, photo: PhotoEvidence) -> None:
         """Takes one more photo."""
         self._found[photo.name] = photo
+        self.write(asdict(photo))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Adds a line to the log, if there is one."""
         if self._file is not None:
-            self._file.write(json.dumps(asdict(photo)) + "\n")
+            self._file.write(json.dumps(sealed(record)).encode("ascii") + b"\n")
             self._file.flush()
 
 

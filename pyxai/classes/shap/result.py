@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pyxai._errors import check_count
-from pyxai._files import replacing, write_json
+from pyxai._files import write_json, write_table
+from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classes.shap.photos import PhotoEvidence
 from pyxai.classes.shap.statistics import (
@@ -119,17 +119,30 @@ class ShapSummary:
     def save(self, directory: str | os.PathLike[str], *, palette: Palette = "red_blue") -> Path:
         """Writes summary.json, photos.csv, regions.csv and summary.png.
 
+        Args:
+            directory: the folder; what an earlier summary has written there is replaced, all else
+                in it stays.
+            palette: of the picture.
+
         Returns:
             The picture's path.
+
+        Raises:
+            ValueError: something of these names is there that no summary has written.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "summary.json", self.report())
-        _write_csv(folder / "photos.csv", self._photo_rows())
-        _write_csv(folder / "regions.csv", self._region_rows())
-        path = folder / "summary.png"
-        self.figure(palette=palette).save(path)
-        return path
+        folder = summary_folder(directory)
+        with folder.writing("summary.json") as path:
+            write_json(path, self.report())
+        for name, rows in (
+            ("photos.csv", self._photo_rows()),
+            ("regions.csv", self._region_rows()),
+        ):
+            with folder.writing(name) as path:
+                write_table(path, rows[0], map(_rounded, rows[1:]))
+        picture = self.figure(palette=palette)
+        with folder.writing("summary.png") as path:
+            picture.save(path)
+        return folder.path / "summary.png"
 
     def _row(self, found: ClassSummary, examples: int) -> SummaryRow:
         count = len(found.photos)
@@ -210,8 +223,16 @@ def summarized(
     )
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [f"{each:.6g}" if isinstance(each, float) else each for each in row] for row in rows
-        )
+def summary_folder(directory: str | os.PathLike[str], argument: str = "directory") -> OutputFolder:
+    """The folder for a summary.
+
+    Raises:
+        ValueError: something of its names is there that no summary has written.
+    """
+    folder = OutputFolder(directory, argument)
+    folder.check("summary.json", "photos.csv", "regions.csv", "summary.png")
+    return folder
+
+
+def _rounded(row: Sequence[Any]) -> list[Any]:
+    return [f"{each:.6g}" if isinstance(each, float) else each for each in row]

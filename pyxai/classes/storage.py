@@ -74,9 +74,11 @@ def save_gallery(
         ValueError: something of these names is there that no gallery has written.
         BusyError: another process saves a gallery here.
     """
-    output = OutputFolder(directory)
-    output.check("gallery.json", "index.html", "crops/x/0")
+    names = ("gallery.json", "index.html", "crops/x/0")
+    OutputFolder(directory).check(*names)  # refused before anything is written
     with locked(directory, "directory"):
+        output = OutputFolder(directory)
+        output.check(*names)
         pictures: list[list[str]] = []
         files: list[list[str]] = []
         folders = folder_names(contents.class_names)

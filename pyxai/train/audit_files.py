@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from pyxai._files import write_json, write_table, write_text
+from pyxai._locks import locked
 from pyxai._outputs import OutputFolder
 from pyxai.draw.page import page, text
 from pyxai.images import ImageError, open_photo
@@ -50,8 +51,14 @@ class Audit(AuditResult):
 
         Raises:
             ValueError: something of these names is there that no audit has written.
+            BusyError: another process saves an audit there.
         """
-        folder = output_folder(directory)
+        output_folder(directory)  # refused before anything is written
+        with locked(Path(directory), "directory"):
+            return self._write(output_folder(directory))
+
+    def _write(self, folder: OutputFolder) -> Path:
+        """All files; the path of the page."""
         fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
         columns = ("path", "label", *self.measures)
         with folder.writing("findings.csv") as path:

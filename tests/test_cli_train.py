@@ -100,3 +100,16 @@ def test_one_class_only(run, tmp_path, weights):
     code, _, err = run("train", "photos", *weights)
     assert code == 2
     assert "two or more classes" in err
+
+
+def test_another_record_beside_the_classifier_stays(run, squares, weights, tmp_path):
+    (tmp_path / "labels.json").write_text('{"mine": 1}')
+    code, _, err = run("train", squares, *weights, "-o", "labels.st")
+    assert code == 2
+    assert "--output: expected a new path, or that of the figures of a classifier" in err
+    assert "labels.json" in err
+    assert (tmp_path / "labels.json").read_text() == '{"mine": 1}'
+    assert not (tmp_path / "labels.st").exists()
+    for _ in range(2):
+        code, _, err = run("train", squares, *weights, "--epochs", 1, "-o", "t.st")
+        assert (code, err) == (0, "")

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
-from pyxai._files import write_json
+from pyxai._files import refuse_other_file, write_json
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName
 from pyxai.images.errors import printable
 from pyxai.train.fine_tune import fine_tune
@@ -69,6 +69,8 @@ def train(
     """
     if output.suffix == ".json":
         raise ValueError(f"--output: expected a name for a safetensors file, got {output}")
+    record = output.with_suffix(".json")
+    refuse_other_file("--output", record, "the figures of a classifier", _has_figures)
     output.parent.mkdir(parents=True, exist_ok=True)
     found = fine_tune(
         load_classifier(model, architecture=architecture, device=device),
@@ -89,7 +91,6 @@ def train(
         out=output,
     )
     report = found.report()
-    record = output.with_suffix(".json")
     write_json(record, report)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
@@ -105,6 +106,11 @@ def train(
     ):
         if photos:
             typer.echo(f"pyxai: photos {what}: {len(photos)}", err=True)
+
+
+def _has_figures(path: Path) -> bool:
+    """Whether a file is what an earlier run has written beside its classifier."""
+    return {"history", "confusion", "balanced_accuracy"} <= {*json.loads(path.read_bytes())}
 
 
 def _layers(unfreeze: str) -> str | int | list[str]:

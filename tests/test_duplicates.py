@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from duplicate_photos import Means, describing, quick, scene, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
@@ -19,26 +20,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pyxai
-from pyxai import Classifier, Preprocessing
+from pyxai import Classifier
+from pyxai._outputs import MANIFEST
 from pyxai.cli.duplicates import duplicates as command
 from pyxai.images import ImageError
 from pyxai.train import duplicates as package
-from pyxai.train.duplicates import find_duplicates, move_back
+from pyxai.train.duplicates import find_duplicates
 from pyxai.train.duplicates.grouping import Match, group_photos
 from pyxai.train.duplicates.hashes import hash_function, hashes
 from pyxai.train.duplicates.nearby import least_cosine, near_features, near_hashes
 from pyxai.train.duplicates.records import Record
 
 pytest.importorskip("imagehash")
-
-
-def scene(seed, size=(96, 72)):
-    """A photo of blurred blobs, unlike those of other seeds."""
-    random = np.random.default_rng(seed)
-    small = random.integers(0, 256, (6, 8, 3), np.uint8)
-    photo = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
-    noise = random.normal(0, 6, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(np.asarray(photo) + noise, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture
@@ -58,10 +51,6 @@ def photos(tmp_path):
 def names(found):
     """The groups as sorted names, the one to keep first."""
     return [[Path(path).name for path in group.paths] for group in found.groups]
-
-
-def quick(folder, *arguments, **options):
-    return find_duplicates(folder, *arguments, progress=False, **options)
 
 
 # ---- what is found ----
@@ -123,22 +112,9 @@ def test_plain_pictures_are_no_copies_of_each_other(tmp_path):
     assert [copy.match.stage for copy in group.copies] == ["pixels"]
 
 
-class Means(nn.Module):
-    """Features are the mean colour of a photo."""
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flat = nn.Flatten()
-        self.fc = nn.Linear(3, 2)
-
-    def forward(self, x):
-        return self.fc(self.flat(self.pool(x)))
-
-
-@pytest.fixture
-def describing():
-    return Classifier(Means(), preprocessing=Preprocessing((0.5,) * 3, (0.5,) * 3, (24, 32)))
+@pytest.fixture(name="describing")
+def describing_fixture():
+    return describing()
 
 
 def test_features_find_what_hashes_do_not(tmp_path, describing):
@@ -315,34 +291,6 @@ def test_photos_are_not_read_twice(photos, tmp_path, monkeypatch, describing):
     assert len(opened) == 10  # features of another network
 
 
-def test_a_run_that_was_stopped_goes_on(photos, tmp_path, monkeypatch):
-    plain, opened = package.open_photo, []
-
-    def stops(path):
-        if len(opened) == 4:
-            raise KeyboardInterrupt
-        opened.append(path)
-        return plain(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(package, "open_photo", stops)
-        with pytest.raises(KeyboardInterrupt):
-            quick(photos, store=tmp_path / "store")
-    with (tmp_path / "store" / "photos.jsonl").open("a") as file:
-        file.write('{"name": "cut o')
-    before = len(opened)
-    monkeypatch.setattr(package, "open_photo", lambda path: opened.append(path) or plain(path))
-    found = quick(photos, store=tmp_path / "store")
-    assert len(opened) - before == 9 - 4
-    assert found.groups == quick(photos).groups
-
-
-def test_a_store_of_something_else(photos, tmp_path):
-    (tmp_path / "photos.jsonl").write_text('{"format": "another"}\n')
-    with pytest.raises(ValueError, match="store: expected a folder that an earlier search"):
-        quick(photos, store=tmp_path)
-
-
 # ---- results ----
 
 
@@ -360,34 +308,6 @@ def test_files_and_sheet(photos, tmp_path):
     assert found.sheet(cell=40).size[0] > 4 * 40
     with pytest.raises(ValueError, match=r"path: expected a \.csv or \.json file"):
         found.save(tmp_path / "found.txt")
-
-
-def test_copies_are_moved_and_moved_back(photos, tmp_path):
-    before = {path.name: path.read_bytes() for path in photos.iterdir()}
-    found = quick(photos)
-    away = tmp_path / "away"
-    moved = found.move_copies(away)
-    assert len(moved) == 3
-    assert Path(found.groups[0].keep).exists()
-    assert not any(Path(path).exists() for path in found.copies)
-    assert len([*photos.iterdir()]) == 6
-    assert quick(photos).groups == ()
-    assert len(move_back(away)) == 3
-    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
-    with pytest.raises(ValueError, match=r"folder: expected a folder with moved\.json"):
-        move_back(away)
-
-
-def test_nothing_is_overwritten_or_moved_into_the_search(photos, tmp_path):
-    found = quick(photos)
-    with pytest.raises(ValueError, match="folder: expected a folder outside"):
-        found.move_copies(photos / "away")
-    away = tmp_path / "away"
-    away.mkdir()
-    (away / Path(found.copies[-1]).name).write_bytes(b"mine")
-    with pytest.raises(ValueError, match="folder: expected no files in the way"):
-        found.move_copies(away)
-    assert all(Path(path).exists() for path in found.copies)
 
 
 # ---- bad input ----
@@ -451,22 +371,53 @@ def test_without_the_library(photos, monkeypatch):
 # ---- the command ----
 
 
-def test_command(photos, tmp_path):
+def invoke(*arguments):
     app = typer.Typer()
     app.command()(command)
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_command(photos, tmp_path):
+    before = tree(photos)
     out, away = tmp_path / "out", tmp_path / "away"
-    result = CliRunner().invoke(app, [str(photos), "-o", str(out)])
+    result = invoke(photos, "-o", out)
     assert result.exit_code == 0, result.output
     assert "1 groups, 3 copies that could go" in result.output
-    assert sorted(path.name for path in out.iterdir()) == [
-        "duplicates.csv",
-        "duplicates.json",
-        "sheet.png",
-    ]
-    arguments = ["--methods", "exact", "--json", "--move-to", str(away), "-o", str(out)]
-    moved = json.loads(CliRunner().invoke(app, [str(photos), *arguments]).output)["moved"]
-    assert len(moved) == 2
-    assert all(Path(path).exists() for path in moved)
+    written = ["duplicates.csv", "duplicates.json", "sheet.png"]
+    assert sorted(each.name for each in out.iterdir()) == [MANIFEST, *written]
+    result = invoke(photos, "--methods", "exact", "--json", "--move-to", away, "-o", out)
+    said = json.loads(result.output)
+    assert len(said["moved"]) == 2
+    assert said["not_moved"] == []
+    assert all(Path(path).exists() for path in said["moved"])
+    result = invoke("--move-back", away)
+    assert result.output == "2 photos are back where they came from\n"
+    assert tree(photos) == before
+    assert json.loads(invoke("--move-back", away, "--json").output) == {"back": []}
+    assert invoke().exit_code == 2
+    with pytest.raises(ValueError, match="--move-back: expected no photos beside it"):
+        raise invoke("--move-back", away, photos).exception
+
+
+def test_command_leaves_what_is_not_its_own(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "duplicates.csv").write_text("mine")
+    monkeypatch.setattr(package, "open_photo", lambda path: pytest.fail("read"))
+    with pytest.raises(ValueError, match=r"--output: expected a folder where 'duplicates\.csv'"):
+        raise invoke(photos, "-o", out).exception
+    with pytest.raises(ValueError, match="folder: expected a folder outside"):
+        raise invoke(photos, "-o", tmp_path / "new", "--move-to", photos / "away").exception
+    monkeypatch.undo()
+    (out / "duplicates.csv").unlink()
+    assert invoke(photos, "-o", out).exit_code == 0
+    for path in photos.glob("0*"):
+        path.unlink()
+    assert invoke(photos, "-o", out).exit_code == 0
+    left = sorted(each.name for each in out.iterdir())  # no sheet of an earlier search
+    assert left == [MANIFEST, "duplicates.csv", "duplicates.json", "notes.txt"]
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_it_is_public():

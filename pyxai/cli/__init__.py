@@ -9,6 +9,7 @@ from typing import TextIO
 import typer
 
 from pyxai._errors import MissingExtraError
+from pyxai._locks import BusyError
 from pyxai.cli.audit import audit
 from pyxai.cli.duplicates import duplicates
 from pyxai.cli.explain import explain
@@ -53,7 +54,7 @@ def main() -> None:
     warnings.showwarning = _show
     try:
         app()
-    except (ValueError, OSError, MissingExtraError, CudaUnavailableError) as error:
+    except (ValueError, OSError, BusyError, MissingExtraError, CudaUnavailableError) as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,16 +8,22 @@ from typing import Annotated
 
 import typer
 
+from pyxai._errors import argument_error
+from pyxai._outputs import OutputFolder
 from pyxai.cli._options import Architecture, AsJson, Device, Output
 from pyxai.images.errors import printable
-from pyxai.train.duplicates import find_duplicates
+from pyxai.train.duplicates import Duplicates, Moves, find_duplicates, move_back
+from pyxai.train.duplicates.moving import refuse_inside
 from pyxai.zoo import load_classifier
 
 _SHOWN = 20  # photos that could not be read
+_FILES = ("duplicates.json", "duplicates.csv", "sheet.png")
 
 
 def duplicates(
-    folder: Annotated[list[Path], typer.Argument(help="Folders of photos, or photos.")],
+    folder: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of photos, or photos.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file: for features."),
@@ -40,11 +46,24 @@ def duplicates(
     move_to: Annotated[
         Path | None, typer.Option(help="Moves the copies that could go there. Nothing is deleted.")
     ] = None,
+    back: Annotated[
+        Path | None,
+        typer.Option("--move-back", help="Undoes --move-to this folder; takes no photos."),
+    ] = None,
     output: Output = Path("pyxai-duplicates"),
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Find photos that show the same, and say which copy to keep; nothing is deleted."""
+    if back is not None:
+        _undo(back, folder, as_json)
+        return
+    if not folder:
+        raise typer.BadParameter("expected folders of photos, or photos, got none")
+    if move_to is not None:
+        refuse_inside(move_to, folder)  # or a search of hours ends in a refusal
+    results = OutputFolder(output, "--output")
+    results.check(*_FILES)
     classifier = None
     if model is not None:
         classifier = load_classifier(model, architecture=architecture, device=device)
@@ -58,20 +77,40 @@ def duplicates(
         min_cosine=min_cosine,
         store=store,
     )
-    output.mkdir(parents=True, exist_ok=True)
-    found.save(output / "duplicates.json")
-    found.save(output / "duplicates.csv")
-    files = "duplicates.json, duplicates.csv"
-    if found.groups:
-        found.sheet().save(output / "sheet.png")
-        files += ", sheet.png"
-    moved = () if move_to is None else found.move_copies(move_to)
+    files = _write(found, results)
+    moved = Moves(()) if move_to is None else found.move_copies(move_to)
     if as_json:
-        typer.echo(json.dumps({**found.as_dict(), "moved": [*moved]}, indent=2))
+        left = [{"photo": name, "reason": reason} for name, reason in moved.left]
+        typer.echo(json.dumps({**found.as_dict(), "moved": [*moved], "not_moved": left}, indent=2))
     else:
         typer.echo(str(found))
         if moved:
-            typer.echo(f"{len(moved)} copies moved to {move_to}")
-        typer.echo(f"{files} in {output}/")
+            typer.echo(f"{len(moved)} copies moved to {printable(str(move_to))}")
+        typer.echo(f"{', '.join(files)} in {printable(str(output))}/")
     for name, reason in found.unreadable[:_SHOWN]:
         typer.echo(f"pyxai: not read: {printable(name)}: {reason}", err=True)
+
+
+def _write(found: Duplicates, results: OutputFolder) -> list[str]:
+    """Writes the files of results; their names."""
+    names = [*_FILES] if found.groups else [*_FILES[:2]]
+    for name in _FILES:
+        if name not in names:
+            results.remove(name)  # of an earlier search
+            continue
+        with results.writing(name) as path:
+            if name == "sheet.png":
+                found.sheet().save(path)
+            else:
+                found.save(path)
+    return names
+
+
+def _undo(moved_to: Path, folder: list[Path] | None, as_json: bool) -> None:
+    if folder:
+        raise argument_error("--move-back", "no photos beside it", [*map(str, folder)])
+    back = move_back(moved_to)
+    if as_json:
+        typer.echo(json.dumps({"back": [*back]}, indent=2))
+    else:
+        typer.echo(f"{len(back)} photos are back where they came from")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
+from pyxai._sealed import file_digest
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import iterate_batches
 from pyxai.classifier.features import pooled_features
@@ -23,11 +24,23 @@ from pyxai.images import ImageError, find_photos, open_photo
 from pyxai.train.duplicates.grouping import Copy, Group, Match, group_photos
 from pyxai.train.duplicates.hashes import hash_function, hashes, pixel_digest
 from pyxai.train.duplicates.matching import alike, by_features, by_hash, same_pixels
+from pyxai.train.duplicates.moving import Moves, NotBackError, move_back
+from pyxai.train.duplicates.names import below, distinct, place, root_of
 from pyxai.train.duplicates.nearby import least_cosine
-from pyxai.train.duplicates.records import Record, Store, file_digest, sharpness_of
-from pyxai.train.duplicates.result import Duplicates, move_back
+from pyxai.train.duplicates.records import Record, Store, open_store, sharpness_of
+from pyxai.train.duplicates.relocate import FileState
+from pyxai.train.duplicates.result import Duplicates
 
-__all__ = ["Copy", "Duplicates", "Group", "Match", "find_duplicates", "move_back"]
+__all__ = [
+    "Copy",
+    "Duplicates",
+    "Group",
+    "Match",
+    "Moves",
+    "NotBackError",
+    "find_duplicates",
+    "move_back",
+]
 
 METHODS = ("exact", "hash", "features")
 """The ways to look for duplicates."""
@@ -49,7 +62,8 @@ def find_duplicates(
 ) -> Duplicates:
     """Groups of photos that show the same, with a suggestion which copy to keep.
 
-    Nothing is deleted or moved. docs/duplicates.md says how well each way does.
+    Nothing is deleted or moved. A file is one photo, whatever its names: links, hard links and
+    other spellings are no copies. docs/duplicates.md says how well each way does.
 
     Args:
         folder: a folder with photos, or several of them, or photo files.
@@ -77,6 +91,8 @@ def find_duplicates(
     Raises:
         ImageError: a folder does not exist or holds no photos.
         ValueError: a bad argument; fewer than two photos that can be read.
+        DamagedError: a file of the store is not as it was written.
+        BusyError: another run works in the store.
         MissingExtraError: the method "hash" needs ImageHash.
 
     Source: dHash as in Rosebrock, "Detect and remove duplicate images from a dataset"; pHash:
@@ -92,11 +108,16 @@ def find_duplicates(
         raise argument_error("min_cosine", "a number above 0 and at most 1, or None", min_cosine)
     kind = hash if "hash" in chosen else None
     function = None if kind is None else hash_function(kind)
-    paths = list(dict.fromkeys(find_photos(folder)))
+    sources = (folder,) if isinstance(folder, (str, os.PathLike)) else tuple(folder)
+    names = distinct(find_photos(sources))
+    root = root_of(sources, [*names])
     classifier = as_classifier(model) if model is not None and "features" in chosen else None
-    run = _Run(classifier, layer, kind, function, None if store is None else Path(store))
-    records, unreadable = run.read(paths, batch_size, progress)
-    if len(records) < 2:
+    run = _Run(classifier, layer, kind, function)
+    records, unreadable = run.read(
+        [*names], None if store is None else Path(store), batch_size, progress
+    )
+    aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
+    if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
         reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise argument_error("folder", f"two or more photos that can be read{reason}", len(records))
     same = alike(records, "pixels")
@@ -105,9 +126,9 @@ def find_duplicates(
         found.append(by_hash(records, same, kind, most, orientations=orientations))
     if classifier is not None:
         rows = run.features([records[places[0]] for places in same])
-        min_cosine = least_cosine(rows) if min_cosine is None else min_cosine
+        # In digits that do not depend on how photos fell into batches.
+        min_cosine = round(least_cosine(rows), 6) if min_cosine is None else min_cosine
         found.append(by_features(same, rows, float(min_cosine)))
-    root = _root(folder, paths)
     settings = {
         "methods": [*chosen],
         "hash": kind,
@@ -116,8 +137,17 @@ def find_duplicates(
         "min_cosine": min_cosine,
         "layer": run.layer,
     }
-    groups = group_photos(records, chain.from_iterable(found), root)
-    return Duplicates(groups, len(records), tuple(unreadable), str(root), settings)
+    groups = group_photos(records, chain.from_iterable(found), root, aliases)
+    return Duplicates(
+        groups=groups,
+        photos=len(records),
+        unreadable=tuple(unreadable),
+        root=str(root),
+        settings=settings,
+        sources=tuple(str(Path.cwd() / os.fsdecode(source)) for source in sources),
+        aliases=aliases,
+        files=_states(records, groups, aliases, root),
+    )
 
 
 def _methods(methods: Sequence[str] | None, model: object) -> tuple[str, ...]:
@@ -132,11 +162,26 @@ def _methods(methods: Sequence[str] | None, model: object) -> tuple[str, ...]:
     return chosen
 
 
-def _root(folder: Any, paths: Sequence[Path]) -> Path:
-    """The folder searched, or that which all photos lie in."""
-    if isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir():
-        return Path(folder)
-    return Path(os.path.commonpath([path.parent for path in paths]))
+def _states(
+    records: Sequence[Record],
+    groups: Sequence[Group],
+    aliases: Mapping[str, Sequence[str]],
+    root: Path,
+) -> dict[str, FileState]:
+    """What the files of all groups were when they were read."""
+    wanted = {path for group in groups for path in group.paths}
+    return {
+        each.name: FileState(
+            place=str(place(each.name)),
+            inner=str(below(each.name, root)),
+            bytes=each.bytes,
+            modified=each.modified,
+            digest=each.file,
+            others=tuple(str(place(name)) for name in aliases.get(each.name, ())),
+        )
+        for each in records
+        if each.name in wanted
+    }
 
 
 class _Run:
@@ -148,36 +193,33 @@ class _Run:
         layer: str | None,
         kind: str | None,
         function: Any,
-        store: Path | None,
     ) -> None:
         self.layer = layer
         self._classifier, self._kind, self._function = classifier, kind, function
-        network = ""
-        if classifier is not None:
-            parts = (fingerprint(classifier.network), layer, classifier.preprocessing)
-            network = repr(parts)
-        self._store = Store(store, network)
+        self._store = Store(None, "")
         self._bar: Any = None
 
     def read(
-        self, paths: Sequence[Path], batch_size: int | None, progress: bool
+        self, paths: Sequence[Path], directory: Path | None, batch_size: int | None, progress: bool
     ) -> tuple[list[Record], list[tuple[str, str]]]:
         """The records of all photos that can be read, and the others with the reason."""
         records: list[Record] = []
         unreadable: list[tuple[str, str]] = []
-        quiet = None if progress else True
-        try:
-            with tqdm(
-                total=len(paths), desc="duplicates", unit="photo", disable=quiet
-            ) as self._bar:
-                photos = self._photos(paths, records, unreadable)
-                if self._classifier is None:
-                    for _ in photos:
-                        pass
-                else:
-                    self._describe(photos, unreadable, batch_size)
-        finally:
-            self._store.flush()
+        network = ""
+        if (classifier := self._classifier) is not None:
+            parts = (fingerprint(classifier.network), self.layer, classifier.preprocessing)
+            network = repr(parts)
+        bar = tqdm(
+            total=len(paths), desc="duplicates", unit="photo", disable=None if progress else True
+        )
+        with open_store(directory, network) as self._store, bar as self._bar:
+            photos = self._photos(paths, records, unreadable)
+            if classifier is None:
+                for _ in photos:
+                    pass
+            else:
+                self.layer = self.layer or self._store.layer
+                self._describe(photos, unreadable, batch_size)
         bad = {name for name, _ in unreadable}
         return [record for record in records if record.name not in bad], unreadable
 
@@ -190,27 +232,34 @@ class _Run:
         """Makes the records; hands on the photos whose features are wanted."""
         for path in paths:
             try:
-                known = self._store.record(path, self._kind)
-                wanted = self._classifier is not None
-                if known is not None and wanted:
-                    wanted = self._store.features(known) is None
-                photo = open_photo(path) if known is None or wanted else None
-                if known is None:
-                    assert photo is not None
-                    known = self._record(path, photo)
-                    self._store.add(known)
+                record, photo = self._read(path)
             except (ImageError, OSError) as error:
-                reason = error.reason if isinstance(error, ImageError) else str(error)
-                unreadable.append((str(path), reason))
-                self._bar.update()
+                reason = error.reason if isinstance(error, ImageError) else error.strerror
+                unreadable.append((str(path), reason or str(error)))
                 continue
-            records.append(known)
-            self._bar.update()
-            if photo is not None and wanted:
-                yield known, photo
+            finally:
+                self._bar.update()
+            records.append(record)
+            if photo is not None:
+                yield record, photo
 
-    def _record(self, path: Path, photo: Image.Image) -> Record:
+    def _read(self, path: Path) -> tuple[Record, Image.Image | None]:
+        """What is known of a photo, and the photo if its features are wanted."""
+        known = self._store.record(path, self._kind)
+        described = known is not None and self._store.features(known) is not None
+        wanted = self._classifier is not None and not described
+        if known is not None and not wanted:
+            return known, None
         status = path.stat()
+        photo = open_photo(path)
+        record = known or self._record(path, photo, status)
+        if not record.fits(path, None):
+            raise ImageError(str(path), "changed while it was read")
+        if known is None:
+            self._store.add(record)
+        return record, photo if wanted else None
+
+    def _record(self, path: Path, photo: Image.Image, status: os.stat_result) -> Record:
         found: dict[str, list[int] | None] = {}
         if self._kind is not None:
             values = hashes(photo, self._function)
@@ -255,7 +304,7 @@ class _Run:
                 if not np.isfinite(row).all():
                     got = f"NaN or infinity for {waiting[name].name}"
                     raise argument_error("layer", "a layer whose features are finite", got)
-                self._store.add_features(waiting.pop(name), row)
+                self._store.add_features(waiting.pop(name), row, self.layer)
         unreadable += [(waiting[each.name].name, each.reason) for each in failures]
 
     def features(self, records: Sequence[Record]) -> NDArray[np.float32]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyxai.train.duplicates.names import below
 from pyxai.train.duplicates.records import Record
 
 _SPLITS = {
@@ -59,12 +60,15 @@ class Group:
         copies: the others, the nearest first.
         splits: the parts of the data set (train, valid, test) that they lie in.
         labels: the names of the folders that they lie in.
+        aliases: other names of these files, by links and hard links; they lie somewhere as well,
+            but are no copies.
     """
 
     keep: str
     copies: tuple[Copy, ...]
     splits: tuple[str, ...]
     labels: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -83,19 +87,25 @@ class Group:
 
 
 def group_photos(
-    records: list[Record], matches: Iterable[tuple[int, int, Match]], root: Path
+    records: list[Record],
+    matches: Iterable[tuple[int, int, Match]],
+    root: Path,
+    aliases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[Group, ...]:
     """Groups in which each photo matches the one that is kept.
 
     The best photo of all that has a match is kept, with all that match it as its copies; then the
     best of those that are left, and so on. So chains of photos that are each like the next do not
-    become one group, and every copy can be compared with the photo that stays.
+    become one group, and every copy can be compared with the photo that stays. A file that lies in
+    several parts or folders by its names alone is a group without copies.
 
     Args:
         records: the photos.
         matches: places of two photos and why they match; any number of times.
         root: the folder that was searched, to tell parts and labels.
+        aliases: other names of the files.
     """
+    aliases = aliases or {}
     near: dict[int, dict[int, Match]] = defaultdict(dict)
     for one, other, match in matches:
         for here, there in ((one, other), (other, one)):
@@ -112,7 +122,12 @@ def group_photos(
         if not members:
             continue
         taken |= {place, *members}
-        groups.append(_group(records, place, members, root))
+        groups.append(_group(records, place, members, root, aliases))
+    for place, record in enumerate(records):
+        if place not in taken and record.name in aliases:
+            group = _group(records, place, {}, root, aliases)
+            if group.is_leak or group.is_conflict:
+                groups.append(group)
     return tuple(sorted(groups, key=lambda group: group.keep))
 
 
@@ -125,7 +140,13 @@ def quality(record: Record) -> tuple[int, int, int, str]:
     return -record.width * record.height, -level, -record.bytes, record.name
 
 
-def _group(records: list[Record], place: int, members: dict[int, Match], root: Path) -> Group:
+def _group(
+    records: list[Record],
+    place: int,
+    members: dict[int, Match],
+    root: Path,
+    aliases: Mapping[str, tuple[str, ...]],
+) -> Group:
     kept = records[place]
     rows = sorted(
         members.items(),
@@ -135,9 +156,11 @@ def _group(records: list[Record], place: int, members: dict[int, Match], root: P
         Copy(records[other].name, match, why_kept(kept, records[other])) for other, match in rows
     )
     paths = [kept.name, *(copy.path for copy in copies)]
-    splits = sorted({split for path in paths if (split := split_of(path, root))})
-    labels = sorted({Path(path).parent.name for path in paths if not is_unlabelled(path, root)})
-    return Group(kept.name, copies, tuple(splits), tuple(labels))
+    others = [name for path in paths for name in aliases.get(path, ())]
+    places = [(name, _inner(name, root)) for name in (*paths, *others)]
+    splits = sorted({split for _, inner in places if (split := split_of(inner))})
+    labels = sorted({Path(name).parent.name for name, inner in places if not is_unlabelled(inner)})
+    return Group(kept.name, copies, tuple(splits), tuple(labels), tuple(others))
 
 
 def why_kept(kept: Record, other: Record) -> str:
@@ -155,22 +178,21 @@ def why_kept(kept: Record, other: Record) -> str:
     return "as good; the kept one comes first by name"
 
 
-def split_of(path: str, root: Path) -> str | None:
+def split_of(inner: tuple[str, ...]) -> str | None:
     """The part of the data set, told by the names of the folders below the one searched."""
-    for name in _inner(path, root)[:-1]:
+    for name in inner[:-1]:
         if name.lower() in _SPLITS:
             return _SPLITS[name.lower()]
     return None
 
 
-def is_unlabelled(path: str, root: Path) -> bool:
+def is_unlabelled(inner: tuple[str, ...]) -> bool:
     """Whether the photo lies in the folder searched, or right below a part of the data set."""
-    inner = _inner(path, root)[:-1]
-    return not inner or inner[-1].lower() in _SPLITS
+    return len(inner) < 2 or inner[-2].lower() in _SPLITS
 
 
 def _inner(path: str, root: Path) -> tuple[str, ...]:
     try:
-        return Path(path).relative_to(root).parts
+        return below(path, root).parts
     except ValueError:
         return Path(path).parts

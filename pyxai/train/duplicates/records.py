@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
 from pyxai._errors import argument_error
-from pyxai._files import replacing
+from pyxai._locks import locked
+from pyxai._sealed import DamagedError, load_tensors, save_tensors
+from pyxai.train.duplicates.lines import Lines
 from pyxai.train.quality import sharpness
 
-_FORMAT = "pyxai duplicates 1"
+_KIND = "pyxai duplicates 2"
 _RECORDS = "photos.jsonl"
 _SHARD = 512  # photos
-_PART = 1 << 20  # bytes of a file that are read together
 _SIDE = 256  # longer side of the picture on which sharpness is measured
 
 
@@ -67,13 +67,30 @@ def sharpness_of(photo: Image.Image) -> float:
     return found if np.isfinite(found) else 0.0
 
 
-def file_digest(path: Path) -> str:
-    """The same for files with the same bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while part := file.read(_PART):
-            digest.update(part)
-    return digest.hexdigest()
+@contextmanager
+def open_store(directory: Path | None, network: str) -> Iterator[Store]:
+    """What is known of photos, in a folder that no other run works in meanwhile.
+
+    Args:
+        directory: the folder, made if need be; None keeps nothing.
+        network: what the features depend on: fingerprint, layer and preprocessing.
+
+    Raises:
+        ValueError: the folder holds something else.
+        DamagedError: a file in it is not as it was written.
+        BusyError: another run works in it.
+    """
+    if directory is None:
+        yield Store(None, network)
+        return
+    if directory.exists() and not directory.is_dir():
+        raise argument_error("store", "a folder", f"the file {directory}")
+    with locked(directory, "store"):
+        store = Store(directory, network)
+        try:
+            yield store
+        finally:
+            store.flush()
 
 
 class Store:
@@ -81,33 +98,31 @@ class Store:
 
     Without a folder it keeps them in memory. A run that is stopped leaves what it has read, but for
     the last few hundred features.
+
+    Attributes:
+        layer: that the features are of; None where there are none yet.
     """
 
     def __init__(self, directory: Path | None, network: str) -> None:
-        """Reads what is there.
-
-        Args:
-            directory: the folder, made if need be; None keeps nothing.
-            network: what the features depend on: fingerprint, layer and preprocessing.
-
-        Raises:
-            ValueError: the folder holds something else.
-        """
+        """Reads what is there; see `open_store`."""
         self._directory, self._network = directory, network
         self._records: dict[str, Record] = {}
         self._features: dict[str, tuple[str, NDArray[np.float32]]] = {}
         self._waiting: list[tuple[Record, NDArray[np.float32]]] = []
+        self._shards = 0
+        self.layer: str | None = None
         if directory is None:
             return
-        directory.mkdir(parents=True, exist_ok=True)
-        self._file = directory / _RECORDS
-        if self._file.exists():
-            self._read_records()
-        else:
-            self._append({"format": _FORMAT})
+        expected = "a folder that an earlier search for duplicates left, or an empty one"
+        self._lines = Lines(directory / _RECORDS, _KIND, argument="store", expected=expected)
+        for record in self._lines.records:
+            self._records[record["name"]] = Record(**record)
         self._prefix = f"features-{hashlib.blake2b(network.encode(), digest_size=6).hexdigest()}"
         for shard in sorted(directory.glob(f"{self._prefix}-*.safetensors")):
-            self._read_shard(shard)
+            number = shard.stem.rpartition("-")[2]
+            if number.isdecimal():  # or it is somebody's copy
+                self._read_shard(shard)
+                self._shards = max(self._shards, int(number) + 1)
 
     def record(self, path: Path, kind: str | None) -> Record | None:
         """What is known of the photo, if it has not changed since."""
@@ -118,15 +133,16 @@ class Store:
         """Takes note of a photo."""
         self._records[record.name] = record
         if self._directory is not None:
-            self._append(asdict(record))
+            self._lines.append(asdict(record))
 
     def features(self, record: Record) -> NDArray[np.float32] | None:
         """The features of the photo by this network, if they are known."""
         found = self._features.get(record.name)
         return found[1] if found is not None and found[0] == record.pixels else None
 
-    def add_features(self, record: Record, features: NDArray[np.float32]) -> None:
-        """Takes note of features."""
+    def add_features(self, record: Record, features: NDArray[np.float32], layer: str) -> None:
+        """Takes note of features of a layer, which is the same for all."""
+        self.layer = layer
         self._features[record.name] = (record.pixels, features)
         self._waiting.append((record, features))
         if len(self._waiting) >= _SHARD:
@@ -135,46 +151,20 @@ class Store:
     def flush(self) -> None:
         """Writes features that have not been written."""
         if self._directory is not None and self._waiting:
-            number = len([*self._directory.glob(f"{self._prefix}-*.safetensors")])
             rows = np.stack([features for _, features in self._waiting])
             names = [[record.name, record.pixels] for record, _ in self._waiting]
-            file = self._directory / f"{self._prefix}-{number:05d}.safetensors"
-            metadata = {"photos": json.dumps(names), "network": self._network}
-            with replacing(file) as partial:
-                save_file({"features": rows}, partial, metadata=metadata)
+            about = {"photos": json.dumps(names), "network": self._network}
+            about["layer"] = str(self.layer)
+            file = self._directory / f"{self._prefix}-{self._shards:05d}.safetensors"
+            save_tensors(file, {"features": torch.from_numpy(rows)}, about)
+            self._shards += 1
         self._waiting.clear()
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        with self._file.open("a", encoding="ascii") as file:
-            file.write(f"{json.dumps(entry)}\n")
-
-    def _read_records(self) -> None:
-        lines = [*self._lines()]
-        if not lines or lines[0].get("format") != _FORMAT:
-            expected = "a folder that an earlier search for duplicates left, or an empty one"
-            raise argument_error("store", expected, str(self._directory))
-        for entry in lines[1:]:
-            try:
-                self._records[entry["name"]] = Record(**entry)
-            except (TypeError, KeyError):  # of another version: read again
-                continue
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        for line in self._file.read_text(encoding="ascii", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a run that was stopped
-                continue
-            if isinstance(entry, dict):
-                yield entry
-
     def _read_shard(self, shard: Path) -> None:
-        try:
-            with safe_open(shard, framework="np") as file:
-                metadata = file.metadata() or {}
-            rows = load_file(shard)["features"]
-            photos = json.loads(metadata["photos"])
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise argument_error("store", "files that can be read", f"{shard}: {error}") from error
-        for (name, pixels), row in zip(photos, rows, strict=True):
+        tensors, about = load_tensors(shard)
+        if about.get("network") != self._network or self.layer not in (None, about["layer"]):
+            raise DamagedError(shard, "the network or layer")
+        self.layer = about["layer"]
+        rows = tensors["features"].numpy()
+        for (name, pixels), row in zip(json.loads(about["photos"]), rows, strict=True):
             self._features[name] = (pixels, row)

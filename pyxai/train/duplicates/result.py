@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai._files import write_json
+from pyxai._files import refuse_other_file, write_json, write_table
 from pyxai._text import text_table
 from pyxai.draw import sheet
-from pyxai.images import ImageError, open_photo
+from pyxai.images import ImageError, PhotoWarning, open_photo
 from pyxai.images.errors import printable
 from pyxai.train.duplicates.grouping import Group
-
-LOG = "moved.json"
-"""The file that tells where moved copies came from."""
+from pyxai.train.duplicates.moving import Moves, Wanted, move_away, refuse_inside
+from pyxai.train.duplicates.relocate import FileState
 
 _ACROSS = 6  # pictures in a row of the sheet
 
@@ -34,8 +33,11 @@ class Duplicates:
         groups: each with the copy to keep and the others, sorted by the path of the first.
         photos: how many photos were compared.
         unreadable: (path, reason) of photos that could not be read.
-        root: the folder that was searched.
+        root: the folder that was searched, or the one that all photos lie in.
         settings: how.
+        sources: the folders and files that were searched, absolute.
+        aliases: other names of a photo, by links and hard links to its file, by its name here.
+        files: what the files of the groups were when they were read, by path.
     """
 
     groups: tuple[Group, ...]
@@ -43,6 +45,9 @@ class Duplicates:
     unreadable: tuple[tuple[str, str], ...]
     root: str
     settings: dict[str, Any]
+    sources: tuple[str, ...]
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, FileState] = field(default_factory=dict, repr=False)
 
     @property
     def copies(self) -> tuple[str, ...]:
@@ -75,6 +80,9 @@ class Duplicates:
             lines.append(f"{len(self.leaks)} groups across parts of the data set: leaks")
         if self.conflicts:
             lines.append(f"{len(self.conflicts)} groups across folders of different names")
+        if self.aliases:
+            count = sum(map(len, self.aliases.values()))
+            lines.append(f"{count} further names of these files (links), which are no copies")
         if self.unreadable:
             lines.append(f"{len(self.unreadable)} photos could not be read")
         return "\n".join(lines)
@@ -89,6 +97,7 @@ class Duplicates:
             "root": self.root,
             "settings": self.settings,
             "photos": self.photos,
+            "aliases": {path: [*names] for path, names in self.aliases.items()},
             "groups": groups,
             "unreadable": [{"photo": name, "reason": why} for name, why in self.unreadable],
         }
@@ -97,20 +106,17 @@ class Duplicates:
         """Writes a `.json` file with everything, or a `.csv` file with a row for each photo.
 
         Raises:
-            ValueError: the file is called otherwise.
+            ValueError: the file is called otherwise; or there is one that is no such report.
         """
         file = Path(path)
-        if file.suffix.lower() == ".json":
-            write_json(file, self.as_dict())
-        elif file.suffix.lower() == ".csv":
-            with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(
-                    ("group", "path", "keep", "stage", "distance", "reason", "leak", "conflict")
-                )
-                writer.writerows(self._rows())
-        else:
+        kind = file.suffix.lower()
+        if kind not in (".json", ".csv"):
             raise argument_error("path", "a .csv or .json file", str(file))
+        refuse_other_file("path", file, "a report on duplicates", _is_report)
+        if kind == ".json":
+            write_json(file, self.as_dict())
+        else:
+            write_table(file, _COLUMNS, self._rows())
 
     def _rows(self) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
@@ -120,6 +126,10 @@ class Duplicates:
             for copy in group.copies:
                 found = (copy.match.stage, copy.match.distance, copy.why_not_kept)
                 rows.append((number, copy.path, 0, *found, *flags))
+            for path in group.paths:
+                reason = f"another name of the file {path}"
+                for name in self.aliases.get(path, ()):
+                    rows.append((number, name, 1, "link", "", reason, *flags))
         return rows
 
     def sheet(self, most: int = 30, *, cell: int = 160) -> Image.Image:
@@ -143,77 +153,76 @@ class Duplicates:
             rows.append([_picture(path) for path in (group.keep, *(each.path for each in shown))])
             texts = [f"{each.match.stage} {each.match.distance:.3g}" for each in shown]
             captions.append(["keep", *texts])
+            labels = ", ".join(map(printable, group.labels))
             notes = [
                 f"{printable(Path(group.keep).name)} and {len(group.copies)} more",
+                *([f"{len(group.aliases)} links"] if group.aliases else []),
                 *(["LEAK: " + ", ".join(group.splits)] if group.is_leak else []),
-                *(["in folders " + ", ".join(group.labels)] if group.is_conflict else []),
+                *([f"in folders {labels}"] if group.is_conflict else []),
             ]
             titles.append("; ".join(notes))
         return sheet(rows, row_titles=titles, captions=captions, cell=cell)
 
-    def move_copies(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    def move_copies(self, folder: str | os.PathLike[str]) -> Moves:
         """Moves the copies that could go into a folder; the ones to keep stay.
 
-        Paths below the folder that was searched stay the same there. Nothing is overwritten, and
-        `moved.json` there tells where each came from; `move_back` undoes it.
+        Paths below the folder that was searched stay the same there. Nothing is overwritten, a file
+        loses its old name only when it has the new one, and `moved.jsonl` there tells where each
+        came from before it is moved: `move_back` undoes it, also after a kill.
+
+        Left where they are, and named: links, files with further names (links to them would lead
+        nowhere), photos that have changed since the search, and the copies of a photo to keep that
+        is not there any more, or another.
 
         Args:
-            folder: outside the one that was searched; made if need be.
+            folder: outside those that were searched; made if need be.
 
         Returns:
-            Where they are now.
+            Where they are now; its attribute `left` has (path, reason) of those that were not
+            moved.
+
+        Warns:
+            PhotoWarning: some were not moved.
 
         Raises:
-            ValueError: the folder lies in the one that was searched, or a file is in the way;
-                nothing was moved then.
+            ValueError: the folder lies in one that was searched, or a file is in the way; nothing
+                was moved then.
+            BusyError: another run works in the folder.
         """
-        goal, root = Path(folder), Path(self.root)
-        if goal.resolve() == root.resolve() or root.resolve() in goal.resolve().parents:
-            raise argument_error("folder", f"a folder outside {root}", str(goal))
-        moves = [(Path(path), goal / os.path.relpath(path, root)) for path in self.copies]
-        inside = goal.resolve()
-        for _, there in moves:
-            if inside not in there.resolve().parents:
-                raise argument_error("folder", f"copies below {root}", str(there))
-            if there.exists():
-                raise argument_error("folder", "no files in the way", str(there))
-        goal.mkdir(parents=True, exist_ok=True)
-        log = goal / LOG
-        done = json.loads(log.read_text(encoding="utf-8"))["moved"] if log.exists() else []
-        for here, there in moves:
-            there.parent.mkdir(parents=True, exist_ok=True)
-            done.append({"from": str(here.resolve()), "to": str(there.resolve())})
-            write_json(log, {"moved": done})  # before the move: a stopped run can be undone
-            shutil.move(here, there)
-        return tuple(str(there) for _, there in moves)
+        goal = Path(folder)
+        for inner in {Path(), *(Path(self.files[path].inner).parent for path in self.copies)}:
+            refuse_inside(goal / inner, self.sources)
+        wanted = [
+            Wanted(copy.path, self.files[copy.path], self.files[group.keep])
+            for group in self.groups
+            for copy in group.copies
+        ]
+        moves = move_away(wanted, goal)
+        if moves.left:
+            first = "; ".join(f"{printable(path)} {why}" for path, why in moves.left[:_NAMED])
+            more = f"; and {len(moves.left) - _NAMED} more" if len(moves.left) > _NAMED else ""
+            warnings.warn(
+                f"{len(moves.left)} of {len(wanted)} copies were not moved: {first}{more}",
+                PhotoWarning,
+                stacklevel=2,
+            )
+        return moves
 
 
 _STAGES = ("exact", "pixels", "hash", "features")
+_COLUMNS = ("group", "path", "keep", "stage", "distance", "reason", "leak", "conflict")
+_NAMED = 10  # copies in a warning
 
 
-def move_back(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Undoes `Duplicates.move_copies`: moves all files of a folder back to where they came from.
-
-    Returns:
-        Where they are again.
-
-    Raises:
-        ValueError: the folder has no log, or a file is in the way; nothing was moved then.
-    """
-    log = Path(folder) / LOG
-    if not log.exists():
-        raise argument_error("folder", f"a folder with {LOG}", str(folder))
-    moved = json.loads(log.read_text(encoding="utf-8"))["moved"]
-    pending = [(Path(each["to"]), Path(each["from"])) for each in moved]
-    pending = [(here, there) for here, there in pending if here.exists()]
-    for _, there in pending:
-        if there.exists():
-            raise argument_error("folder", "no files in the way", str(there))
-    for here, there in pending:
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(here, there)
-    log.unlink()
-    return tuple(str(there) for _, there in pending)
+def _is_report(path: Path) -> bool:
+    """Whether it is what `Duplicates.save` writes, or empty."""
+    if path.stat().st_size == 0:
+        return True
+    if path.suffix.lower() == ".json":
+        record = json.loads(path.read_bytes())
+        return {"root", "settings", "photos", "groups", "unreadable"}.issubset(record)
+    with path.open("rb") as file:
+        return file.readline(1000).rstrip() == ",".join(_COLUMNS).encode()
 
 
 def _picture(path: str) -> Image.Image | None:

@@ -1,0 +1,283 @@
+"""What a search keeps for later ones: whole or named as damaged, whoever stopped or meddled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+from duplicate_photos import quick, scene
+from torch import nn
+
+from pyxai import Classifier, Preprocessing
+from pyxai._locks import LOCK, BusyError, locked
+from pyxai._sealed import DamagedError, save_tensors
+from pyxai.train import duplicates as package
+from pyxai.train.duplicates import records
+from pyxai.train.duplicates.lines import Lines
+
+pytest.importorskip("imagehash")
+RECORDS = "photos.jsonl"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six photos, two of them equal."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for seed in range(5):
+        scene(seed, (48, 36)).save(root / f"{seed}.png")
+    shutil.copy(root / "0.png", root / "5.png")
+    return root
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The photos that are opened, in order; an exception of `stop_at` comes at the n-th."""
+    plain = package.open_photo
+    names = Opened()
+
+    def watched(path):
+        if len(names) == names.stop_at:
+            raise KeyboardInterrupt
+        names.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(package, "open_photo", watched)
+    return names
+
+
+def describing():
+    """A classifier that describes photos; equal at each call."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    how = Preprocessing((0.5,) * 3, (0.5,) * 3, (24, 32))
+    return Classifier(nn.Sequential(*layers), preprocessing=how)
+
+
+class Opened(list):
+    stop_at = None
+
+
+# ---- stops ----
+
+
+def test_a_run_that_was_stopped_goes_on(photos, store, opened):
+    opened.stop_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        quick(photos, store=store)
+    opened.stop_at = None
+    with (store / RECORDS).open("a") as file:
+        file.write('{"name": "cut o')
+    found = quick(photos, store=store)
+    assert opened == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
+    assert found.as_dict() == quick(photos).as_dict()
+    del opened[:]
+    assert quick(photos, store=store).as_dict() == found.as_dict()  # the line after the cut one
+    assert opened == []
+
+
+def test_records_that_are_cut_off_anywhere(photos, store, opened):
+    expected = quick(photos, store=store).as_dict()
+    data = (store / RECORDS).read_bytes()
+    ends = [place + 1 for place, byte in enumerate(data) if byte == 10]
+    assert len(ends) == 7
+    for length in (0, 1, ends[0] - 1, ends[0], ends[0] + 1, ends[3] - 1, ends[3], len(data) - 1):
+        (store / RECORDS).write_bytes(data[:length])
+        del opened[:]
+        assert quick(photos, store=store).as_dict() == expected
+        assert len(opened) == 6 - max(0, sum(end <= length for end in ends) - 1)
+        assert (store / RECORDS).read_bytes() == data
+
+
+def test_a_write_that_fails_leaves_no_half_line(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+
+    def lines():
+        return Lines(path, "kind", argument="store", expected="lines")
+
+    first = lines()
+    first.append({"a": 1})
+    plain = type(path).open
+
+    def fails(self, *arguments):
+        file = plain(self, *arguments)
+        write = file.write
+
+        class Full:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                file.close()
+
+            def __getattr__(self, name):
+                return getattr(file, name)
+
+            def write(self, data):
+                write(data[:10])
+                raise OSError("No space left on device")
+
+        return Full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", fails)
+        with pytest.raises(OSError, match="No space left"):
+            first.append({"b": 2})
+    first.append({"c": 3}, {"d": 4})
+    assert lines().records == [{"a": 1}, {"c": 3}, {"d": 4}]
+
+
+# ---- damage ----
+
+
+def test_a_damaged_record_is_named(photos, store):
+    quick(photos, store=store)
+    data = (store / RECORDS).read_bytes()
+    second = data.index(b"\n") + 1
+    for place in range(second, len(data) - 1, 97):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        (store / RECORDS).write_bytes(damaged)
+        with pytest.raises(DamagedError, match=r"store.photos\.jsonl is damaged: line \d is not"):
+            quick(photos, store=store)
+    (store / RECORDS).write_bytes(data)
+    quick(photos, store=store)
+
+
+def test_damaged_features_are_named(photos, store):
+    expected = quick(photos, describing(), store=store).as_dict()
+    (shard,) = store.glob("*.safetensors")
+    data = shard.read_bytes()
+    for place in range(0, len(data), 61):
+        damaged = bytearray(data)
+        damaged[place] ^= 4
+        shard.write_bytes(damaged)
+        with pytest.raises(DamagedError, match=rf"{shard.name} is damaged"):
+            quick(photos, describing(), store=store)
+    for length in (0, 10, len(data) - 1):
+        shard.write_bytes(data[:length])
+        with pytest.raises(DamagedError, match=rf"{shard.name} is damaged"):
+            quick(photos, describing(), store=store)
+    shard.write_bytes(data)
+    assert quick(photos, describing(), store=store).as_dict() == expected
+
+
+def test_features_of_another_layer_in_a_file_of_ours(photos, store):
+    """As if two stores were mixed: features of two layers cannot be compared."""
+    quick(photos, describing(), store=store)
+    (shard,) = store.glob("*.safetensors")
+    with shard.open("rb"):
+        tensors, about = records.load_tensors(shard)
+    number = shard.name.replace("00000", "00001")
+    save_tensors(store / number, tensors, {**about, "layer": "another"})
+    with pytest.raises(DamagedError, match=f"{number} is damaged: the network or layer"):
+        quick(photos, describing(), store=store)
+
+
+# ---- what is not ours ----
+
+
+def test_files_of_features_are_not_written_over(photos, store, monkeypatch, opened):
+    """Their number counts on from the last, not from how many there are."""
+    monkeypatch.setattr(records, "_SHARD", 2)
+    quick(photos, describing(), store=store)
+    first, second, third = sorted(store.glob("*.safetensors"))
+    kept = third.read_bytes()
+    first.unlink()
+    (store / second.name.replace("00001", "00001 backup")).write_bytes(b"somebody's")
+    del opened[:]
+    quick(photos, describing(), store=store)
+    assert opened == ["0.png", "1.png"]
+    assert third.read_bytes() == kept
+    assert len([*store.glob("*.safetensors")]) == 4
+    del opened[:]
+    quick(photos, describing(), store=store)
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"format": "another"}\n', b"my notes", b'{"format": "pyxai duplicates 1"}\n']
+)
+def test_a_store_of_something_else(photos, store, content):
+    store.mkdir()
+    (store / RECORDS).write_bytes(content)
+    with pytest.raises(ValueError, match="store: expected a folder that an earlier search"):
+        quick(photos, store=store)
+    assert (store / RECORDS).read_bytes() == content
+
+
+def test_a_store_that_is_a_file(photos, store):
+    store.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="store: expected a folder, got 'the file"):
+        quick(photos, store=store)
+    assert store.read_bytes() == b"mine"
+
+
+def test_other_files_in_the_store_stay(photos, store):
+    store.mkdir()
+    (store / "notes.txt").write_text("mine")
+    quick(photos, describing(), store=store)
+    assert (store / "notes.txt").read_text() == "mine"
+    kinds = sorted(path.suffix or path.name for path in store.iterdir())
+    assert kinds == [".jsonl", LOCK, ".safetensors", ".txt"]
+
+
+def test_one_run_at_a_time(photos, store, opened):
+    with locked(store, "store"):
+        with pytest.raises(BusyError, match=f"^store: .* busy, by process {os.getpid()} since"):
+            quick(photos, store=store)
+        assert opened == []
+    assert len(quick(photos, store=store).groups) == 1
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"methods": "exact"},
+        {"methods": ["hash"], "hash": "dhash", "max_bits": 3, "orientations": True},
+        {"methods": ["features"]},
+        {"layer": "2"},
+        {"min_cosine": 0.9},
+    ],
+    ids=str,
+)
+def test_settings_do_not_depend_on_the_store(photos, store, opened, options):
+    """Nothing kept, half of it kept, all of it kept: the same is said."""
+    model = describing()
+    expected = quick(photos, model, **options).as_dict()
+    settings = expected["settings"]
+    asked = "features" in settings["methods"]
+    assert (settings["layer"] is not None) == asked
+    assert (settings["min_cosine"] is not None) == asked
+    opened.stop_at = len(opened) + 3
+    with pytest.raises(KeyboardInterrupt):
+        quick(photos, model, store=store, batch_size=1, **options)
+    opened.stop_at = None
+    for batch_size in (2, None, 1):
+        found = quick(photos, model, store=store, batch_size=batch_size, **options)
+        assert found.as_dict() == expected
+    count = len(opened)
+    assert quick(photos, model, store=store, **options).as_dict() == expected
+    assert len(opened) == count
+
+
+def test_the_layer_of_kept_features_is_the_layer(photos, store, monkeypatch):
+    """Where a later run would find another, features of both would be compared."""
+    model = describing()
+    first = quick(photos, model, store=store).settings["layer"]
+    scene(9, (48, 36)).save(photos / "9.png")
+    monkeypatch.setattr(type(model), "last_spatial_layer", lambda *inputs: pytest.fail("asked"))
+    found = quick(photos, model, store=store)
+    assert found.photos == 7
+    assert found.settings["layer"] == first

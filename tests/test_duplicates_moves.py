@@ -229,18 +229,29 @@ def test_a_photo_to_keep_that_is_not_what_it_was(photos, away, said):
     assert [Path(path).name for path, _ in moved.left] == ["0.png", "0 copy.png"]
 
 
-def test_a_photo_to_keep_that_goes_meanwhile(photos, away, monkeypatch):
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_photo_to_keep_that_goes_meanwhile(photos, away, way, monkeypatch, after):
+    """After the first of its copies was moved, or the last: they are the last of it."""
+    before = tree(photos)
     found = quick(photos, **EXACT)
-    plain = relocate.relocate
+    plain, moves = relocate.relocate, []
 
     def deletes(here, *more):
         plain(here, *more)
-        (photos / "0 copy.png").unlink(missing_ok=True)
+        moves.append(here)
+        if len(moves) == after:
+            (photos / "0 copy.png").unlink()
 
-    monkeypatch.setattr("pyxai.train.duplicates.moving.relocate", deletes)
-    with pytest.warns(PhotoWarning, match="1 of 4 .*is no longer there"):
-        found.move_copies(away)
-    assert (photos / "b" / "0 copy.png").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("pyxai.train.duplicates.moving.relocate", deletes)
+        with pytest.warns(PhotoWarning, match="2 of 4 .*is no longer there"):
+            moved = found.move_copies(away)
+    assert [*moved] == [str(away / "1.png"), str(away / "b" / "1 copy.png")]
+    assert sorted(Path(path).name for path, _ in moved.left) == ["0 copy.png", "0.png"]
+    assert tree(photos)["0.png"] == before["0.png"]
+    assert len(move_back(away)) == 2
+    del before["0 copy.png"]
+    assert tree(photos) == before
 
 
 @pytest.mark.parametrize("when", ["before the new name", "before the old one goes"])
@@ -506,10 +517,10 @@ def test_kills(tmp_path):
     pytest.importorskip("imagehash")
     if sys.platform == "win32" or not (ROOT / "benchmarks").is_dir():
         pytest.skip("needs fork, and the folder benchmarks beside the tests")
-    command = ["-m", "benchmarks.torture.moves", "--times", "24", "--folder", str(tmp_path)]
+    command = ["-m", "benchmarks.torture.moves", "--times", "6", "--step", "23"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, *command, "--folder", str(tmp_path)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -1,6 +1,6 @@
 """Kills moves of copies, ways back and searches with a store at any line: is anything lost?
 
-    python -m benchmarks.torture.moves [--times 200] [--seed 0] [--folder FOLDER]
+    python -m benchmarks.torture.moves [--times 200] [--seed 0] [--step 1] [--folder FOLDER]
 
 Each round makes a folder of photos with copies, links, hard links and odd names, and starts a
 process that moves the copies away (in every second round by bytes, as across file systems) and is
@@ -9,6 +9,9 @@ photo must lie, byte for byte, under its old or its new name, and nothing else m
 some rounds the move is begun anew. Then a process that moves them back is killed, and another moves
 the rest back: names, bytes, times and links must be what they were. A search with a store is killed
 as well: the next with that store must find what one without it does, and say the same of it.
+
+With `--step` follow rounds with one copy and one kill, at every so manieth line of each kind of
+process.
 
 Prints the kills of each kind and the faults; exit code 1 if there are any. Needs fork. Waits for no
 disk: a kill, unlike a power cut, leaves what was written.
@@ -144,13 +147,13 @@ def scene(seed: int) -> Image.Image:
     return Image.fromarray(small).resize((48, 36), Image.Resampling.BICUBIC)
 
 
-def make_photos(root: Path, choose: random.Random) -> None:
-    """Photos, copies in other folders, links and hard links, of times of long ago."""
+def make_photos(root: Path, choose: random.Random, most: int) -> None:
+    """Photos, up to so many copies of each, links and hard links, of times of long ago."""
     for part in ("train", "valid"):
         (root / part).mkdir(parents=True)
     for number, name in enumerate(NAMES):
         scene(number).save(root / "train" / name)
-        for copy in range(choose.randint(0, 2)):
+        for copy in range(choose.randint(0, most)):
             shutil.copy(root / "train" / name, root / "valid" / f"{copy} {name}")
     shutil.copy(root / "train" / NAMES[1], root / "valid" / "2 more.png")
     (root / "valid" / "link.png").symlink_to(f"../train/{NAMES[0]}")
@@ -175,67 +178,84 @@ def tree(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 class Torture:
-    """Rounds of kills, counted."""
+    """Rounds of kills, counted.
 
-    def __init__(self, folder: Path, times: int, seed: int) -> None:
-        self._folder, self._times, self._seed = folder, times, seed
+    Attributes:
+        kills: how many processes were killed, by kind.
+        faults: in words.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
         self.kills: dict[str, int] = {}
         self.faults: list[str] = []
-        self._lines: dict[object, float] = {}  # that a kind of job runs, by what it has to do
+        self._folder, self._seed = folder, seed
+        self._lines: dict[object, float] = {}  # that a kind of process runs, by what it has to do
+        self._only: tuple[str, int] | None = None  # the kind that is killed, and at which line
+
+    def every_line(self, what: str, step: int, *, far: bool) -> None:
+        """Rounds that kill one kind of process at every so manieth line."""
+        before, line = -1, 1
+        while self.kills.get(what, 0) != before:
+            before = self.kills.get(what, 0)
+            self._only = (what, line)
+            self.round(int(far))
+            line += step
+        self._only = None
 
     def round(self, number: int) -> None:
         """One folder, its copies moved away and back, and a search, each killed."""
-        choose = random.Random(self._seed * 1_000_003 + number)
         work = Path(tempfile.mkdtemp(dir=self._folder))
-        root, away = work / "photos", work / "away"
-        make_photos(root, choose)
-        before = tree(root)
-        with far_away(number % 2 == 1):
-            self._away(number, choose, root, away, before)
-            moved = sum(name.endswith(".png") for name in tree(away))
-            self._kill(number, "move_back", lambda: move_back(away) if begun(away) else (), moved)
-            self._check(f"round {number}, move_back", root, away, before)
-            if begun(away):
-                move_back(away)
-        if tree(root) != before:
-            self.faults.append(f"round {number}: the photos are not what they were")
-        if set(tree(away)) - {LOCK}:
-            self.faults.append(f"round {number}: {sorted(tree(away))} left")
-        self._search(number, root, work / "store")
-        if tree(root) != before:
-            self.faults.append(f"round {number}: a search has changed the photos")
+        where = f"round {number} {self._only or ''}"
+        choose = random.Random(self._seed * 1_000_003 + number)
+        make_photos(work / "photos", choose, most=0 if self._only else 2)
+        try:
+            with far_away(number % 2 == 1):
+                self._round(number, where, work, choose)
+        except (RuntimeError, ValueError, OSError) as error:
+            self.faults.append(f"{where}: {type(error).__name__}: {error}")
         shutil.rmtree(work)
 
-    def _away(
-        self,
-        number: int,
-        choose: random.Random,
-        root: Path,
-        away: Path,
-        before: dict[str, tuple[object, ...]],
-    ) -> None:
-        for again in range(choose.randint(1, 2)):
-            found = find_duplicates(root, methods="exact", progress=False)
-            job = partial(found.move_copies, away)
-            self._kill(number + again / 2, "move_copies", job, len(found.copies))
-            self._check(f"round {number}, move_copies", root, away, before)
+    def _round(self, number: int, where: str, work: Path, choose: random.Random) -> None:
+        root, away = work / "photos", work / "away"
+        before = tree(root)
+        if self._only is None or self._only[0] != "search":
+            for again in range(1 if self._only else choose.randint(1, 2)):
+                found = find_duplicates(root, methods="exact", progress=False)
+                job = partial(found.move_copies, away)
+                self._kill(number + again / 2, "move_copies", job, len(found.copies))
+                self._check(f"{where}, move_copies", root, away, before)
+            moved = sum(name.endswith(".png") for name in tree(away))
+            self._kill(number, "move_back", lambda: move_back(away) if begun(away) else (), moved)
+            self._check(f"{where}, move_back", root, away, before)
+            if begun(away):
+                move_back(away)
+            if set(tree(away)) - {LOCK}:
+                self.faults.append(f"{where}: {sorted(tree(away))} left")
+        if self._only is None or self._only[0] == "search":
+            self._search(number, where, root, work / "store")
+        if tree(root) != before:
+            self.faults.append(f"{where}: the photos are not what they were")
 
     def _kill(self, number: float, what: str, job: Callable[[], object], work: int) -> None:
-        """Kills a job at a line of its own; the first of a kind only tells how many lines it has.
+        """Kills a process at a line of its own; the first of a kind tells how many lines it has.
 
         Args:
             number: of the round; those that follow each other are spread over the lines.
             what: the kind.
-            job: what is killed.
+            job: what it does.
             work: how many photos it has to do with.
         """
         key = (what, int(number) % 2)
-        if key not in self._lines:
-            self._lines[key] = run(job, None)[1] / (work + 1)
-            return
-        share = number * 0.6180339887 % 1
-        killed, _ = run(job, 1 + int(share * self._lines[key] * (work + 1)))
+        if self._only is not None:
+            line = self._only[1] if self._only[0] == what else None
+        elif key in self._lines:
+            line = 1 + int(number * 0.6180339887 % 1 * self._lines[key] * (work + 1))
+        else:
+            line = None
+        killed, lines = run(job, line)
         self.kills[what] = self.kills.get(what, 0) + killed
+        if line is None:
+            self._lines[key] = lines / (work + 1)
 
     def _check(
         self, where: str, root: Path, away: Path, before: dict[str, tuple[object, ...]]
@@ -250,7 +270,7 @@ class Torture:
         for name in {*here} - {*before} | {*there} - {*before, JOURNAL, LOCK}:
             self.faults.append(f"{where}: {name!r} was left")
 
-    def _search(self, number: int, root: Path, store: Path) -> None:
+    def _search(self, number: int, where: str, root: Path, store: Path) -> None:
         how = Preprocessing((0.5,) * 3, (0.5,) * 3, (24, 32))
         network = Classifier(Network(), preprocessing=how)
 
@@ -262,7 +282,7 @@ class Torture:
         self._kill(number, "search", search, len(NAMES))
         once, twice, without = search(), search(), search(None)
         if not once == twice == without:
-            self.faults.append(f"round {number}: a search after a kill finds something else")
+            self.faults.append(f"{where}: a search after a kill finds something else")
 
 
 def begun(away: Path) -> bool:
@@ -273,6 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=200, help="rounds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step", type=int, default=0, help="then every so manieth line; 0, none")
     parser.add_argument("--folder", type=Path, help="for the photos; by default a temporary one")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -280,9 +301,13 @@ def main(argv: list[str] | None = None) -> int:
     os.fsync = lambda file: None
     records._SHARD = 2  # files of features are written all along
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        torture = Torture(Path(folder), options.times, options.seed)
+        torture = Torture(Path(folder), options.seed)
         for number in range(options.times):
             torture.round(number)
+        for what in ("move_copies", "move_back", "search") if options.step else ():
+            for far in (False, True) if what != "search" else (False,):
+                step = options.step * (16 if what == "search" else 1)  # it has thousands
+                torture.every_line(what, step, far=far)
     killed = ", ".join(f"{count} of {what}" for what, count in sorted(torture.kills.items()))
     for fault in torture.faults:
         print(fault.encode("utf-8", "backslashreplace").decode())

@@ -101,20 +101,37 @@ def move_away(wanted: Sequence[Wanted], folder: Path) -> Moves:
             _settle(journal.moves[-1], journal, folder)
         for each in wanted:
             _refuse_target(folder, Path(each.file.inner))
-        moved: list[str] = []
-        left: list[tuple[str, str]] = []
-        keeps: dict[str, str | None] = {}
-        for each in wanted:
-            keep = each.keep.place  # is read once, and looked at each time
-            keeps[keep] = keeps.get(keep) or each.keep.change(contents=keep not in keeps)
-            reason = keeps[keep] and f"stays: {keep}, which was to be kept, {keeps[keep]}"
-            reason = reason or _why_not(each, folder) or _move(each, folder, journal)
-            if reason is None:
-                moved.append(str(folder / each.file.inner))
-            else:
-                left.append((each.path, reason))
+        moves = _move_all(wanted, folder, journal)
         journal.close()
-    return Moves(moved, left)
+    return moves
+
+
+def _move_all(wanted: Sequence[Wanted], folder: Path, journal: Journal) -> Moves:
+    moved: list[tuple[Wanted, Move]] = []
+    left: list[tuple[str, str]] = []
+    changes: dict[str, str | None] = {}  # of photos to keep, each of which is read once
+    for each in wanted:
+        keep = each.keep.place
+        change = changes.get(keep) or each.keep.change(contents=keep not in changes)
+        changes[keep] = change
+        reason = change and _without(keep, change)
+        reason = reason or _why_not(each, folder) or _move(each, folder, journal)
+        if reason is None:
+            moved.append((each, journal.moves[-1]))
+        else:
+            left.append((each.path, reason))
+    for each, move in moved:
+        change = each.keep.change(contents=False)
+        if change is not None:  # the last copy may be what was just moved
+            _settle(move, journal, folder)
+            if move.state == states.BACK:
+                left.append((each.path, _without(each.keep.place, change)))
+    now = (str(folder / each.file.inner) for each, move in moved if move.state == states.MOVED)
+    return Moves(now, left)
+
+
+def _without(keep: str, change: str) -> str:
+    return f"stays, as {printable(keep)}, which was to be kept, {change}"
 
 
 def _refuse_target(folder: Path, inner: Path) -> None:

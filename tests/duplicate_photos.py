@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+
 import numpy as np
 from PIL import Image
 from torch import nn
@@ -39,6 +43,32 @@ class Means(nn.Module):
 def describing():
     """A classifier that describes photos by their mean color."""
     return Classifier(Means(), preprocessing=Preprocessing((0.5,) * 3, (0.5,) * 3, (24, 32)))
+
+
+def make_copies(root):
+    """Two photos with two copies each, of times of their own; "0 copy.png" comes first by name."""
+    (root / "b").mkdir(parents=True)
+    for seed in range(2):
+        scene(seed).save(root / f"{seed}.png")
+        for place in ("b", "."):
+            copy = root / place / f"{seed} copy.png"
+            shutil.copy(root / f"{seed}.png", copy)
+            os.utime(copy, ns=(seed, 10**9 + seed))
+    return root
+
+
+COPIES = ["0.png", "1.png", "b/0 copy.png", "b/1 copy.png"]
+"""Those of `make_copies` that are not kept."""
+
+
+def moved_names(away):
+    """The photos in a folder and below."""
+    return sorted(str(path.relative_to(away)) for path in away.rglob("*.png"))
+
+
+def no_link(*paths, **options):
+    """In the place of `os.link`: as from one file system to another."""
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
 def tree(folder):

@@ -164,7 +164,7 @@ def test_places(tmp_path):
     assert place(tmp_path / "link" / "a") == tmp_path / "real" / "a"
     assert below("x/train/a.png", "x") == Path("train/a.png")
     assert below(f"{tmp_path}/link/../b/c.png", tmp_path) == Path("b/c.png")
-    with pytest.raises(ValueError, match="is not in the subpath"):
+    with pytest.raises(ValueError, match="/c"):
         below("/a/b", "/c")
     assert lies_in(tmp_path / "link" / "new", tmp_path / "real")
     assert lies_in(tmp_path / "real" / "new", tmp_path / "link")

@@ -21,6 +21,7 @@ from pyxai.classifier.batches import iterate_batches
 from pyxai.classifier.features import pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import ImageError, find_photos, open_photo
+from pyxai.images.errors import printable
 from pyxai.train.duplicates.grouping import Copy, Group, Match, group_photos
 from pyxai.train.duplicates.hashes import hash_function, hashes, pixel_digest
 from pyxai.train.duplicates.matching import alike, by_features, by_hash, same_pixels
@@ -118,7 +119,7 @@ def find_duplicates(
     )
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
-        reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        reason = f"; {printable(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
         raise argument_error("folder", f"two or more photos that can be read{reason}", len(records))
     same = alike(records, "pixels")
     found = [same_pixels(records, same)]

@@ -1,6 +1,6 @@
 """Kills moves of copies, ways back and searches with a store at any line: is anything lost?
 
-    python -m benchmarks.torture.moves [--times 200] [--seed 0] [--step 1] [--folder FOLDER]
+    python -m benchmarks.torture moves [--times 200] [--seed 0] [--step 1] [--folder FOLDER]
 
 Each round makes a folder of photos with copies, links, hard links and odd names, and starts a
 process that moves the copies away (in every second round by bytes, as across file systems) and is
@@ -289,6 +289,22 @@ def begun(away: Path) -> bool:
     return (away / LOCK).exists()
 
 
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Processes that may be forked, do not wait for the disk, and often write features."""
+    threads, plain, shard = torch.get_num_threads(), os.fsync, records._SHARD
+    torch.set_num_threads(1)
+    os.fsync = lambda file: None
+    records._SHARD = 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PhotoWarning)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        os.fsync, records._SHARD = plain, shard
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=200, help="rounds")
@@ -296,11 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--step", type=int, default=0, help="then every so manieth line; 0, none")
     parser.add_argument("--folder", type=Path, help="for the photos; by default a temporary one")
     options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", PhotoWarning)
-    os.fsync = lambda file: None
-    records._SHARD = 2  # files of features are written all along
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with prepared(), tempfile.TemporaryDirectory(dir=options.folder) as folder:
         torture = Torture(Path(folder), options.seed)
         for number in range(options.times):
             torture.round(number)

@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(f"expected a file to write, got the folder {str(path)!r}")
-    _clean(path.parent)
+    _clean_once(path.parent)
     stem = hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
     name = f".{stem}.{_HOST}.{os.getpid()}.{next(_numbers)}.{_MARK}{path.suffix}"
     partial = path.with_name(name)
@@ -88,18 +88,35 @@ def refuse_other_file(
     raise argument_error(argument, expected, f"{path}, which is something else")
 
 
-def _clean(folder: Path) -> None:
-    """Removes what writers that are no more have left, once in the life of this process."""
+def is_part(name: str) -> bool:
+    """Whether a file of this name is one that `replacing` has begun."""
+    parts = name.split(".")
+    return len(parts) >= 6 and not parts[0] and parts[5].startswith(_MARK)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writers have left in a folder and below, for one that no other run works in."""
+    for path in folder.rglob(f".*.{_MARK}*"):
+        if is_part(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _clean_once(folder: Path) -> None:
+    """`clean`, once in the life of this process."""
     key = folder.absolute()
-    if key in _cleaned:
-        return
-    _cleaned.add(key)
+    if key not in _cleaned:
+        _cleaned.add(key)
+        clean(folder)
+
+
+def clean(folder: Path) -> None:
+    """Removes what writers that are no more have left in a folder."""
     with suppress(OSError):
         for entry in os.scandir(folder):
-            parts = entry.name.split(".")
-            if len(parts) < 6 or parts[0] or not parts[5].startswith(_MARK) or parts[2] != _HOST:
+            if not is_part(entry.name) or entry.name.split(".")[2] != _HOST:
                 continue
-            if parts[3].isdigit() and not _runs(int(parts[3])):
+            process = entry.name.split(".")[3]
+            if process.isdigit() and not _runs(int(process)):
                 Path(entry.path).unlink(missing_ok=True)
 
 

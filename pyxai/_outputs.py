@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyxai._files import replacing
+from pyxai._files import is_part, replacing, sweep
+from pyxai._locks import LOCK
 from pyxai._sealed import file_digest
 
 MANIFEST = ".pyxai-files.jsonl"
@@ -32,7 +35,7 @@ class OutputFolder:
             directory: the folder; it may hold anything.
             argument: what it is called in errors.
             whole: whether it is to hold nothing but ours; readers of photos then pass over all of
-                it.
+                it, and what the list names is ours even if it was changed.
 
         Raises:
             ValueError: it is a file; or `whole`, and it holds what is not ours.
@@ -45,11 +48,32 @@ class OutputFolder:
             raise ValueError(expected)
         self._known = _read(self.path)
         self._written: set[str] = set()
-        if whole and not self._known.whole and self.path.is_dir() and any(self.path.iterdir()):
+        if whole and not self._known.whole and _holds_others(self.path):
             raise ValueError(
                 f"{argument}: expected a new or empty folder, or one that pyxai has made, got "
                 f"{str(self.path)!r}, which holds other files"
             )
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The files of ours by name, with the digest of what was written last."""
+        return {name: digests[-1] for name, digests in self._known.files.items()}
+
+    def is_intact(self, name: str) -> bool:
+        """Whether a file is there just as it was written last; reads it."""
+        digests = self._known.files.get(name)
+        try:
+            return digests is not None and file_digest(self.path / name) == digests[-1]
+        except OSError:
+            return False
+
+    def claim(self) -> None:
+        """Makes the folder and its list, so that it is known for one of ours from now on."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / MANIFEST).open("ab") as file:
+            if not self._known.lines and self._first():
+                file.write(self._first().encode("ascii"))
+                self._known.lines = 1
 
     def check(self, *names: str) -> None:
         """Refuses names that `writing` would refuse, before any work is done.
@@ -92,6 +116,41 @@ class OutputFolder:
             self._note(name, file_digest(partial))
         self._written.add(name)
 
+    def take(self, name: str, source: Path, digest: str) -> bool:
+        """Has a file that was written before, of another folder; linked where that is possible.
+
+        Args:
+            name: below this folder.
+            source: the file.
+            digest: of what it should hold.
+
+        Returns:
+            Whether it holds that; if not, nothing is taken.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check(name)
+        path = self.path / name
+        try:
+            if file_digest(source) != digest:
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                try:
+                    partial.hardlink_to(source)
+                except OSError:
+                    shutil.copyfile(source, partial)
+                self._note(name, digest)
+        except FileNotFoundError:
+            return False
+        self._written.add(name)
+        return True
+
+    def keep(self, name: str) -> None:
+        """Has `finish` leave a file that an earlier run has written."""
+        self._written.add(name)
+
     def write_bytes(self, name: str, data: bytes) -> None:
         """Writes a file; see `writing`."""
         with self.writing(name) as path:
@@ -126,12 +185,33 @@ class OutputFolder:
         """Removes what an earlier run has written and this one has not; all else stays."""
         for name in sorted(self._known.files.keys() - self._written):
             self.remove(name)
-        self._known.lines = 0
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Leaves a line for each file in the list, which grows with every file that is written."""
         if not (self.path / MANIFEST).exists():
             return
         with replacing(self.path / MANIFEST) as partial:
             lines = [_line(name, each) for name, all_ in self._known.files.items() for each in all_]
             partial.write_text(self._first() + "".join(lines), encoding="ascii")
+
+    def discard(self) -> None:
+        """Removes all of ours, the list last; and the folder, if nothing else is in it.
+
+        For a folder that no other run works in.
+        """
+        ours = [name for name in self._known.files if self._is_ours(name)]
+        for name in ours:
+            (self.path / name).unlink(missing_ok=True)
+        if self._known.whole:
+            sweep(self.path)
+        for folder in sorted(self._known.folders, key=len, reverse=True):
+            with suppress(OSError):  # not empty, or a link
+                (self.path / folder).rmdir()
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+        self._known, self._written = Written(), set()
 
     def _way(self, name: str) -> list[Path]:
         """The folders between this one and a file."""
@@ -144,15 +224,17 @@ class OutputFolder:
             return True
         if not folder.is_dir():
             return False
-        start = folder.relative_to(self.path).as_posix() + "/"
-        ours = any(each.startswith(start) for each in self._known.files)
+        ours = folder.relative_to(self.path).as_posix() in self._known.folders
         return not ours and any(folder.iterdir())
 
     def _is_ours(self, name: str) -> bool:
         """Whether we wrote the file of this name, and nobody wrote over it."""
         path = self.path / name
-        linked = any(each.is_symlink() for each in (path, *self._way(name)))
-        return not linked and self._known.wrote(name, path)
+        if any(each.is_symlink() for each in (path, *self._way(name))):
+            return False
+        if self._known.whole:
+            return name in self._known.files
+        return self._known.wrote(name, path)
 
     def _first(self) -> str:
         return json.dumps({"whole": True}) + "\n" if self._whole or self._known.whole else ""
@@ -174,6 +256,7 @@ class Written:
     def __init__(self) -> None:
         self.whole = False
         self.files: dict[str, tuple[str, ...]] = {}
+        self.folders: Counter[str] = Counter()  # that hold these, at any depth
         self.lines = 0
         self.cut_off = False  # the last line, by a kill
 
@@ -181,10 +264,17 @@ class Written:
         """Takes note of a line."""
         self.lines += 1
         if digest is None:
-            self.files.pop(name, None)
-        else:  # with the one before: the new file may not have taken its place yet
-            before = [each for each in self.files.get(name, ()) if each != digest]
-            self.files[name] = (*before[-1:], digest)
+            if self.files.pop(name, None) is not None:
+                for folder in _folders_of(name):
+                    self.folders[folder] -= 1
+                    if not self.folders[folder]:
+                        del self.folders[folder]
+            return
+        if name not in self.files:
+            self.folders.update(_folders_of(name))
+        # With the one before: the new file may not have taken its place yet.
+        before = [each for each in self.files.get(name, ()) if each != digest]
+        self.files[name] = (*before[-1:], digest)
 
     def wrote(self, name: str, path: Path) -> bool:
         """Whether the file is as it was written; reads it."""
@@ -223,6 +313,20 @@ def _read(directory: Path) -> Written:
             if _is_below(name) and (digest is None or isinstance(digest, str)):
                 found.take(name, digest)
     return found
+
+
+def _folders_of(name: str) -> list[str]:
+    """The folders that a file is in, below the one with the list."""
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _holds_others(directory: Path) -> bool:
+    """Whether a folder holds more than what a run that was killed may have left."""
+    if not directory.is_dir():
+        return False
+    own = (MANIFEST, LOCK)
+    return any(each.name not in own and not is_part(each.name) for each in directory.iterdir())
 
 
 def _line(name: str, digest: str | None) -> str:

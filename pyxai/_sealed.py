@@ -67,8 +67,10 @@ def file_digest(path: Path) -> str:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of JSON values with its digest."""
+    """A record of JSON values with its digest, under a key that it must not have itself."""
     plain = json.loads(json.dumps(record))  # keys are texts then, as they are when it is read
+    if _KEY in plain:
+        raise ValueError(f"record: expected one without {_KEY!r}, which is that of the record")
     return {**plain, _KEY: _of_record(plain)}
 
 

@@ -19,7 +19,7 @@ import pyxai
 from pyxai import Classifier, ImageIndex, Preprocessing
 from pyxai.classifier.features import pooled_features
 from pyxai.images import ImageError
-from pyxai.search import extraction
+from pyxai.search import extraction, gathering
 from pyxai.search.layers import spread_layers
 
 SMALL = Preprocessing((0.5,) * 3, (0.5,) * 3, resize=(32, 32))
@@ -75,14 +75,13 @@ def test_pooling(classifier, photos, pooling):
 
 def test_each_photo_is_decoded_once_and_each_network_runs_once(photos, monkeypatch):
     opened, forwards = [], []
-    original = extraction.iterate_photos
+    original = gathering.open_photo
 
-    def counting(sources):
-        for name, photo in original(sources):
-            opened.append(name)
-            yield name, photo
+    def counting(source, *, name):
+        opened.append(name)
+        return original(source, name=name)
 
-    monkeypatch.setattr(extraction, "iterate_photos", counting)
+    monkeypatch.setattr(gathering, "open_photo", counting)
     nets = [random_net(), random_net()]
     for net in nets:
         net.stem[0].register_forward_hook(
@@ -236,7 +235,7 @@ def test_add(classifier, photos, tmp_path):
 def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "PHOTOS_BETWEEN_SAVES", 1)
     monkeypatch.setattr(extraction, "images_at_once", lambda inputs: 3)
-    original, seen = extraction.iterate_photos, []
+    original, seen = gathering.name_photos, []
 
     def interrupted(sources):
         for at, pair in enumerate(original(sources)):
@@ -244,7 +243,7 @@ def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield pair
 
-    monkeypatch.setattr(extraction, "iterate_photos", interrupted)
+    monkeypatch.setattr(gathering, "name_photos", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ImageIndex.build(classifier, photos, directory=tmp_path / "i", progress=False)
     assert len(ImageIndex.load(tmp_path / "i")) == 6
@@ -254,7 +253,7 @@ def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
         seen.extend(inputs)
         return original_forward(model, inputs, *rest)
 
-    monkeypatch.setattr(extraction, "iterate_photos", original)
+    monkeypatch.setattr(gathering, "name_photos", original)
     monkeypatch.setattr(extraction, "features_of", watched)
     index = ImageIndex.build(classifier, photos, directory=tmp_path / "i", progress=False)
     assert len(seen) == 6  # only those that were not there

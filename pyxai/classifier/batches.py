@@ -16,10 +16,14 @@ from pyxai.images import ImageError, Images, is_model_input, iterate_photos, to_
 _PIXELS_AT_ONCE = {"cpu": 16 * 224 * 224, "other": 256 * 224 * 224}
 
 
+def pixels_at_once(device: torch.device) -> int:
+    """How many pixels suit one forward pass."""
+    return _PIXELS_AT_ONCE["cpu" if device.type == "cpu" else "other"]
+
+
 def images_at_once(images: torch.Tensor) -> int:
     """How many images `[N, C, H, W]` suit one forward pass."""
-    budget = _PIXELS_AT_ONCE["cpu" if images.device.type == "cpu" else "other"]
-    return max(1, budget // max(1, images.shape[-2] * images.shape[-1]))
+    return max(1, pixels_at_once(images.device) // max(1, images.shape[-2] * images.shape[-1]))
 
 
 @dataclass(frozen=True)

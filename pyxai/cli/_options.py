@@ -23,3 +23,10 @@ Target: TypeAlias = Annotated[
 Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+AllowRemoval: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-removal",
+        help="Even if most photos of the index are gone, or all below an empty folder.",
+    ),
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from pyxai._files import write_json
 from pyxai._outputs import OutputFolder
 from pyxai.classifier import Classifier
 from pyxai.images import ImageError, find_photos, iterate_photos
+from pyxai.images.errors import printable
 
+_SHOWN = 20  # photos of a kind that are named
 Result = tuple[dict[str, Any], dict[str, Image.Image]]
 """What goes into the JSON file of a photo, and pictures by what they are called."""
 
@@ -109,6 +111,20 @@ def _listed(source: Path) -> list[Path]:
         return find_photos(source)
     except ImageError:
         return [source]
+
+
+def report_left_out(failures: Mapping[str, str], removed: Sequence[str]) -> None:
+    """Names, on stderr, the first photos that could not be used, and that are no longer there."""
+    lines = [f"not read: {printable(name)}: {failures[name]}" for name in failures]
+    for text, kind in ((lines, "not readable"), ([*map(_removed, removed)], "removed")):
+        for line in text[:_SHOWN]:
+            typer.echo(f"pyxai: {line}", err=True)
+        if text:
+            typer.echo(f"pyxai: photos {kind}: {len(text)}", err=True)
+
+
+def _removed(name: str) -> str:
+    return f"removed: {printable(name)}"
 
 
 def class_of(target: str | None, classifier: Classifier) -> int | str | None:

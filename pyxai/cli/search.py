@@ -1,4 +1,4 @@
-"""`pyxai search build|query|evaluate`: photos that a classifier finds alike."""
+"""`pyxai search build|query|evaluate|remove`: photos that a classifier finds alike."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
 from pyxai.cli._layers import check_layers
-from pyxai.cli._options import Architecture, AsJson, Device, ModelName
-from pyxai.cli._photos import free_name
+from pyxai.cli._options import AllowRemoval, Architecture, AsJson, Device, ModelName
+from pyxai.cli._photos import free_name, report_left_out
 from pyxai.images.errors import printable
 from pyxai.neighbours.distances import METRICS
 from pyxai.search.index import ImageIndex
 from pyxai.zoo import load_classifier
 
-_SHOWN = 20  # photos that could not be read
 _LISTED = 10  # results of a query in the terminal
 
 search = typer.Typer(
@@ -45,10 +44,15 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the index.")] = Path(
         "pyxai-index"
     ),
+    allow_removal: AllowRemoval = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an index of photos; goes on where it was interrupted, and adds photos that are new."""
+    """Make an index of photos, or have one be of these photos and no others.
+
+    Goes on where it was interrupted. Photos that are new or have changed are looked at; those that
+    are not there any more are taken out, and named.
+    """
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, layer, model)
     index = ImageIndex.build(
@@ -58,6 +62,7 @@ def build(
         layers=layer or None,
         pooling=cast(Pooling, pooling),
         dtype=cast(Literal["float32", "float16"], dtype),
+        allow_removal=allow_removal,
     )
     record = {
         "index": str(output),
@@ -67,6 +72,7 @@ def build(
             for network in index.networks
         ],
         "failures": [{"photo": name, "reason": why} for name, why in index.failures.items()],
+        "removed": list(index.removed),
     }
     if as_json:
         typer.echo(json.dumps(record, indent=2))
@@ -79,11 +85,20 @@ def build(
         ]
         typer.echo(text_table(rows))
         typer.echo(f"{len(index)} photos in {output}/")
-    for name, reason in list(index.failures.items())[:_SHOWN]:
-        typer.echo(f"pyxai: not read: {printable(name)}: {reason}", err=True)
+    report_left_out(index.failures, index.removed)
     if index.failures:
-        typer.echo(f"pyxai: photos not readable: {len(index.failures)}", err=True)
         raise typer.Exit(1)
+
+
+@search.command()
+def remove(
+    folder: IndexFolder,
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders with all below them.")],
+) -> None:
+    """Take photos out of an index and of its files, whether they exist or not."""
+    index = ImageIndex.load(folder).remove(photos)
+    report_left_out({}, index.removed)
+    typer.echo(f"{len(index)} photos in {folder}/")
 
 
 @search.command()

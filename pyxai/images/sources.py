@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ SUFFIXES = frozenset(
 )
 """The files of a folder that are taken for photos, by suffix, in upper or lower case."""
 
+Opened = TypeVar("Opened")
 _EXPECTED = "expected photos: paths, folders, PIL images, uint8 arrays or tensors"
 
 
@@ -87,7 +88,23 @@ def iterate_photos(sources: PhotoSources) -> Iterator[tuple[str, Image.Image | I
     Raises:
         ImageError: At once, when the sources as a whole are of a kind not listed above.
     """
-    return _open_each(_separate(sources))
+    return _each(_separate(sources), _attempt)
+
+
+def name_photos(sources: PhotoSources) -> Iterator[tuple[str, PhotoSource | ImageError]]:
+    """The photos that `iterate_photos` opens, with their names, and not opened.
+
+    Args:
+        sources: See `iterate_photos`.
+
+    Returns:
+        An iterator of (name, what `open_photo` opens, or an `ImageError` for a folder that cannot
+        be listed or holds no photo).
+
+    Raises:
+        ImageError: See `iterate_photos`.
+    """
+    return _each(_separate(sources), lambda source, name: source)
 
 
 def _separate(sources: object) -> Iterator[object]:
@@ -108,7 +125,9 @@ def _separate(sources: object) -> Iterator[object]:
     return iter(sources)
 
 
-def _open_each(sources: Iterator[object]) -> Iterator[tuple[str, Image.Image | ImageError]]:
+def _each(
+    sources: Iterator[object], open_: Callable[[Any, str], Opened]
+) -> Iterator[tuple[str, Opened | ImageError]]:
     index = -1
     for source in sources:
         index += 1
@@ -116,14 +135,14 @@ def _open_each(sources: Iterator[object]) -> Iterator[tuple[str, Image.Image | I
             name = f"images[{index}]"
             held = [source]
             del source  # no photo is held here while the consumer works or the next one is made
-            yield name, _attempt(held.pop(), name)
+            yield name, open_(held.pop(), name)
             continue
         path = os.fsdecode(source)
         for found in _walk(path) if _is_folder(path) else (path,):
             if isinstance(found, ImageError):
                 yield found.name, found
             else:
-                yield found, _attempt(found, found)
+                yield found, open_(found, found)
 
 
 def _attempt(source: object, name: str) -> Image.Image | ImageError:

@@ -29,8 +29,9 @@ from pyxai.playground.similar import (
 )
 from pyxai.playground.unit_pictures import Drawing, write_units
 from pyxai.playground.writing import SiteFolder
-from pyxai.search.extraction import Labels, LayerNames
+from pyxai.search.extraction import LayerNames
 from pyxai.search.index import ImageIndex
+from pyxai.search.labels import Labels
 from pyxai.search.networks import Models, named
 
 PathLike: TypeAlias = "str | os.PathLike[str]"

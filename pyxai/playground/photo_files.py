@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pyxai.images import open_photo
 from pyxai.playground.writing import SiteFolder, packed
-from pyxai.search.storage import Photo
+from pyxai.search.contents import Photo
 
 PHOTOS_PER_FILE = 1000
 CROP = 160  # pixels of a piece of a photo, the longer side at most

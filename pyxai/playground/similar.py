@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from pyxai.playground.photo_files import PhotoSet
 from pyxai.playground.writing import SiteFolder, packed
+from pyxai.search.header import Network
 from pyxai.search.index import ImageIndex
 from pyxai.search.retrieval import RetrievalReport
-from pyxai.search.storage import Network
 
 NEIGHBORS = 50
 NEIGHBORS_PER_FILE = 100

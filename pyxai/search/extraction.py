@@ -1,33 +1,33 @@
-"""Photos to features: every photo is decoded once, every network runs once for all its layers."""
+"""Photos to features: every network runs once on each for all its layers."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from tqdm import tqdm
+from PIL import Image
 
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
-from pyxai.classifier.batches import images_at_once
+from pyxai.classifier.batches import images_at_once, pixels_at_once
 from pyxai.classifier.features import Pooling, pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.points import check_layer
-from pyxai.images import ImageError, PhotoSources, iterate_photos, to_batch
+from pyxai.images import ImageError, to_batch
+from pyxai.search.contents import Photo
+from pyxai.search.header import DTYPES, Header, Layer, Network, key
 from pyxai.search.layers import kind_of, spread_layers
-from pyxai.search.storage import DTYPES, Header, Layer, Network, Photo, Store, key
+from pyxai.search.storage import Store
 
 PHOTOS_BETWEEN_SAVES = 512
 _SECONDS_BETWEEN_SAVES = 60.0
 _BYTES_BETWEEN_SAVES = 1 << 28
+_SLENDER = 4  # to one: photos of other shapes may not take more than others do
 
-Labels: TypeAlias = "str | Callable[[str], str | None] | None"
 LayerNames: TypeAlias = "str | Sequence[str] | Mapping[str, str | Sequence[str]] | None"
 
 
@@ -90,11 +90,39 @@ class Extractor:
             )
         return Header(tuple(networks), pooling, dtype)
 
-    def inputs(self, photo: object) -> list[torch.Tensor]:
-        """What each network gets of a photo, `[C, H, W]` on the CPU."""
-        pairs = {each.preprocessing: None for each in self.classifiers.values()}
-        ready = {p: to_batch([photo], p)[0] for p in pairs}  # type: ignore[list-item]
+    def difference(self, header: Header) -> str:
+        """What can be told to differ from an index before a photo is looked at, in words."""
+        there = {n.name: [layer.name for layer in n.layers] for n in header.networks}
+        return ", ".join(
+            f"layers of {name}"
+            for name, layers in self._layers.items()
+            if layers is not None and there.get(name) != layers
+        )
+
+    def inputs(self, photo: Image.Image, name: str) -> list[torch.Tensor]:
+        """What each network gets of a photo, `[C, H, W]` on the CPU.
+
+        Raises:
+            pyxai.images.ImageError: it does not become their input, or is so slender that it would
+                take many times the memory of others.
+        """
+        ready: dict[object, torch.Tensor] = {}
+        for each in self.classifiers.values():
+            steps = each.preprocessing
+            if steps not in ready:
+                ready[steps] = to_batch([photo], steps)[0]
+                _check_slender(photo, name, ready[steps], pixels_at_once(each.device))
         return [ready[each.preprocessing] for each in self.classifiers.values()]
+
+
+def _check_slender(photo: Image.Image, name: str, one: torch.Tensor, most: int) -> None:
+    """Refuses a photo that the resize makes a band of more pixels than a batch of others has."""
+    height, width = one.shape[1:]
+    is_slender = max(height, width) > _SLENDER * min(height, width)
+    if is_slender and height * width > max(most, photo.width * photo.height):
+        expected = f"expected at most {most:,} pixels of a photo with sides over {_SLENDER} : 1"
+        got = f"{photo.width} × {photo.height} become {width} × {height} for the network"
+        raise ImageError(name, f"{expected}, got: {got}; cut the photo")
 
 
 def features_of(
@@ -119,64 +147,18 @@ def features_of(
     return {layer: torch.cat(several) for layer, several in parts.items()}
 
 
-def extract(
-    extractor: Extractor,
-    photos: PhotoSources,
-    start: Callable[[list[torch.Tensor]], Store],
-    *,
-    known: set[str],
-    labels: Labels,
-    progress: bool,
-) -> tuple[Store | None, dict[str, str], int]:
-    """Puts the features of photos into a store, in shards.
+class Features:
+    """Collects photos until there are enough for a forward pass, and features for a shard.
 
-    Args:
-        extractor: networks and layers.
-        photos: see `pyxai.images.iterate_photos`.
-        start: makes or finds the store, given the inputs of the first photo.
-        known: names of the photos that are in it.
-        labels: see `ImageIndex.build`.
-        progress: whether to show a bar.
-
-    Returns:
-        The store, None without a photo that can be read; failures; how many photos there were.
+    Attributes:
+        refused: why photos could not be used, by their content.
     """
-    label_of = labeller(photos, labels)
-    failures: dict[str, str] = {}
-    store: Store | None = None
-    run: _Run | None = None
-    count = 0
-    bar = tqdm(
-        iterate_photos(photos), desc="index", unit="photo", disable=None if progress else True
-    )
-    for name, photo in bar:
-        count += 1
-        if name in known:
-            continue
-        try:
-            if isinstance(photo, ImageError):
-                raise photo
-            inputs = extractor.inputs(photo)
-        except ImageError as error:
-            failures[name] = error.reason
-            continue
-        known.add(name)
-        if run is None:
-            store = start([each[None] for each in inputs])
-            run = _Run(extractor, store, failures)
-        run.add(Waiting(Photo(name, photo.width, photo.height, label_of(name)), inputs))
-    if run is not None:
-        run.finish()
-    return store, failures, count
 
-
-class _Run:
-    """Collects photos until there are enough for a forward pass, and features for a shard."""
-
-    def __init__(self, extractor: Extractor, store: Store, failures: dict[str, str]) -> None:
+    def __init__(self, extractor: Extractor, store: Store) -> None:
+        """Of these networks, into this store."""
+        self.refused: dict[str, str] = {}
         self._extractor = extractor
         self._store = store
-        self._failures = failures
         self._waiting: list[Waiting] = []
         self._photos: list[Photo] = []
         self._rows: dict[str, list[torch.Tensor]] = {}
@@ -185,6 +167,7 @@ class _Run:
         self._saved = time.monotonic()
 
     def add(self, one: Waiting) -> None:
+        """Takes a photo; its features may come later."""
         if not self._at_once:
             classifiers = self._extractor.classifiers.values()
             pairs = zip(one.inputs, classifiers, strict=True)
@@ -194,6 +177,7 @@ class _Run:
             self._forward()
 
     def finish(self) -> None:
+        """Computes and stores what is left."""
         if self._waiting:
             self._forward()
         if self._photos:
@@ -220,7 +204,7 @@ class _Run:
             if fine:
                 self._photos.append(each.photo)
             else:
-                self._failures[each.photo.path] = (
+                self.refused[each.photo.content] = (
                     f"features are not finite in {header.dtype}: the network gives NaN or infinity"
                 )
         self._waiting.clear()
@@ -235,39 +219,6 @@ class _Run:
 
     def _flush(self) -> None:
         features = {name: torch.cat(parts) for name, parts in self._rows.items()}
-        self._store.failures.update(self._failures)
         self._store.append(self._photos, features)
         self._photos, self._rows, self._bytes = [], {}, 0
         self._saved = time.monotonic()
-
-
-def labeller(photos: object, labels: Labels) -> Callable[[str], str | None]:
-    """Tells the class of a photo from its path.
-
-    Raises:
-        ValueError: `labels` is none of those that `ImageIndex.build` lists.
-    """
-    if labels is None:
-        return lambda name: None
-    if callable(labels):
-        return labels
-    if labels != "folder":
-        raise argument_error("labels", "'folder', None or a function of the path", labels)
-    single = isinstance(photos, (str, os.PathLike))
-    several = photos if isinstance(photos, (list, tuple)) else ()
-    sources = [photos] if single else several
-    roots = {Path(each) for each in _paths(sources) if Path(each).is_dir()}
-
-    def label(name: str) -> str | None:
-        path = Path(name)
-        for root in path.parents:
-            if root in roots:
-                below = path.relative_to(root).parts
-                return below[0] if len(below) > 1 else None
-        return path.parent.name or None if path.parent != path and not roots else None
-
-    return label
-
-
-def _paths(sources: Iterable[object]) -> Iterator[str]:
-    return (os.fsdecode(each) for each in sources if isinstance(each, (str, os.PathLike)))

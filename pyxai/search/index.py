@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,14 +14,16 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
 from pyxai.neighbours.distances import Metric, MetricName, as_metric
-from pyxai.neighbours.nearest import Matrix
-from pyxai.search.backends import Backend, Collection, Finder, as_backend
-from pyxai.search.building import build_store, extend_store
-from pyxai.search.extraction import Labels, LayerNames
+from pyxai.search.backends import Backend, as_backend
+from pyxai.search.building import build_store, extend_store, reduce_store
+from pyxai.search.contents import Photo
+from pyxai.search.extraction import LayerNames
+from pyxai.search.header import Network
+from pyxai.search.labels import Labels
 from pyxai.search.networks import Models, match, named
 from pyxai.search.projection import Projection, principal_components, umap_points
 from pyxai.search.queries import OneQuery, Query, read_queries
-from pyxai.search.result import SearchResult, typical_distance
+from pyxai.search.result import SearchResult
 from pyxai.search.retrieval import (
     RetrievalReport,
     RetrievalRow,
@@ -30,14 +31,9 @@ from pyxai.search.retrieval import (
     choose_queries,
     evaluate_layer,
 )
-from pyxai.search.storage import (
-    Network,
-    Photo,
-    Store,
-    load_store,
-    refuse_other_index,
-)
+from pyxai.search.storage import Store, load_store
 from pyxai.search.vectors import query_vectors
+from pyxai.search.view import View
 
 Directory: TypeAlias = "str | os.PathLike[str]"
 
@@ -58,17 +54,13 @@ class ImageIndex:
 
     def __init__(self, store: Store, classifiers: Mapping[str, Classifier] | None = None) -> None:
         """Takes what `build` and `load` made; use these."""
-        self._store = store
         self._classifiers = dict(classifiers or {})
-        self._forget()
-        self._lock = threading.Lock()
+        self._take(store)
 
-    def _forget(self) -> None:
-        """What was kept of the photos is of fewer photos than there are now."""
-        self._photos = self._store.photos()
-        self._matrices: dict[tuple[int, int], Matrix] = {}
-        self._finders: dict[tuple[int, int, Metric, Backend], Finder] = {}
-        self._typical: dict[tuple[int, int, Metric], float] = {}
+    def _take(self, store: Store, removed: Sequence[str] = ()) -> None:
+        """Shows other photos from now on."""
+        self._store, self._view = store, View(store)
+        self._removed = tuple(removed)
 
     def __repr__(self) -> str:
         layers = sum(len(network.layers) for network in self.networks)
@@ -76,7 +68,7 @@ class ImageIndex:
         return f"ImageIndex({len(self)} photos, {layers} layers of {names})"
 
     def __len__(self) -> int:
-        return len(self._photos)
+        return len(self._view.photos)
 
     # ---- making one ----
 
@@ -91,6 +83,7 @@ class ImageIndex:
         pooling: Pooling = "average",
         dtype: Literal["float32", "float16"] = "float32",
         labels: Labels = "folder",
+        allow_removal: bool = False,
         progress: bool = True,
     ) -> ImageIndex:
         """Looks at all photos once, and keeps the features of some layers.
@@ -98,12 +91,17 @@ class ImageIndex:
         Each photo is decoded once, and each network runs on it once for all its layers, up to the
         last of them. Memory does not grow with the number of photos if there is a directory.
 
+        An index in the directory becomes that of exactly these photos, in their order. Those that
+        are not there any more are taken out of it and of its files, and are named in `removed`.
+        Photos whose file has another size or time are read, and looked at again if their content
+        is another; what moved, with its folder or alone, is known by its content.
+
         Args:
             models: a classifier (or `nn.Module`), several, or several by name.
             photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`.
             directory: a folder for the index. What is known is written there every 512 photos, at
-                least once a minute; the same call goes on where a run was interrupted, and adds
-                photos that are new. None keeps the features in memory.
+                least once a minute; the same call goes on where a run was interrupted. None keeps
+                the features in memory.
             layers: a name or several, as in `model.named_modules()`, of one network or the same of
                 all; by name of the network; None, up to 8 of each spread over its depth, which are
                 found by running it (`pyxai.search.layers.spread_layers`). The last one is what is
@@ -114,17 +112,20 @@ class ImageIndex:
             labels: the class of a photo, for evaluation and colours: "folder", the first folder
                 below the one that was given (of single files, the folder they are in); a function
                 of the path; or None.
+            allow_removal: whether an index may lose more than half of its photos, or all below a
+                folder that is empty or cannot be read, which may be a disk that is not mounted.
             progress: whether to show a bar; there is none without a terminal.
 
         Raises:
             ValueError: an argument does not fit; the directory holds an index of other networks or
-                settings, or a damaged one.
+                settings, or a damaged one; most of its photos are not there any more.
             pyxai.images.ImageError: there are no photos, or none can be read. Single photos that
                 cannot be read are in `failures`.
+            BusyError: another run works in the directory.
         """
         classifiers = named(models)
         folder = None if directory is None else Path(directory)
-        store = build_store(
+        store, removed = build_store(
             classifiers,
             photos,
             folder,
@@ -132,23 +133,48 @@ class ImageIndex:
             pooling=pooling,
             dtype=dtype,
             labels=labels,
+            allow_removal=allow_removal,
             progress=progress,
         )
-        return cls(store, classifiers)
+        made = cls(store, classifiers)
+        made._take(store, removed)
+        return made
 
     def add(
         self, photos: PhotoSources, *, labels: Labels = "folder", progress: bool = True
     ) -> ImageIndex:
-        """Adds photos; those that the index knows by the same path are left out. Returns itself.
+        """Adds photos, and reads those again that the index knows and that changed. Returns itself.
+
+        Other photos of the index are not looked at. A photo that cannot be read any more is taken
+        out; see `removed`.
 
         Raises:
             ValueError: the index was loaded without its networks.
             pyxai.images.ImageError: there are no photos, or none can be read.
+            BusyError: another run works in the directory.
         """
         classifiers = {network.name: self._classifier(network) for network in self.networks}
-        extend_store(self._store, classifiers, photos, labels=labels, progress=progress)
-        with self._lock:
-            self._forget()
+        found = extend_store(self._store, classifiers, photos, labels=labels, progress=progress)
+        self._take(*found)
+        return self
+
+    def remove(self, photos: Directory | Sequence[Directory]) -> ImageIndex:
+        """Takes photos out of the index and of its files, whether they exist or not.
+
+        Args:
+            photos: a path, as the index has it or from here; or a folder, with all below it; or
+                several. "images[i]" is one that came from memory.
+
+        Returns:
+            Itself; `removed` has the names.
+
+        Raises:
+            ValueError: the index has no such photo, or no other.
+            BusyError: another run works in the directory.
+        """
+        several = [photos] if isinstance(photos, (str, os.PathLike)) else [*photos]
+        found = reduce_store(self._store, several)
+        self._take(*found)
         return self
 
     def save(self, directory: Directory) -> Path:
@@ -156,16 +182,13 @@ class ImageIndex:
 
         Raises:
             ValueError: there is an index in that folder.
+            BusyError: another run works in it.
         """
-        folder = Path(directory)
-        if self._store.directory is None:
-            self._store.move_to(folder)
-        elif folder.resolve() != self._store.directory.resolve():
-            refuse_other_index(folder)
-            copy = Store(self._store.header, None, self._store.shards, self._store.failures)
-            copy.move_to(folder)
-        with self._lock:
-            self._forget()
+        folder, own = Path(directory), self._store.directory
+        if own is None or folder.resolve() != own.resolve():
+            copy = self._store.copied_to(folder)
+            if own is None:
+                self._take(copy, self._removed)
         return folder
 
     @classmethod
@@ -177,7 +200,8 @@ class ImageIndex:
             models: its networks, or some of them: needed to search by a photo, not by an id.
 
         Raises:
-            ValueError: it is no index, or a damaged one; a network is not one of the index.
+            ValueError: it is no index, or a damaged one, which the message names; a network is not
+                one of the index. Features are checked when they are used first.
             OSError: a file cannot be read.
         """
         store = load_store(Path(directory))
@@ -194,12 +218,17 @@ class ImageIndex:
     @property
     def photos(self) -> tuple[Photo, ...]:
         """The photos, in the order of their ids."""
-        return tuple(self._photos)
+        return self._view.photos
 
     @property
     def failures(self) -> dict[str, str]:
         """Why a photo could not be used, by its path."""
         return dict(self._store.failures)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The photos that the call which made or changed the index last has taken out of it."""
+        return self._removed
 
     def features(self, layer: str | None = None, *, model: str | None = None) -> torch.Tensor:
         """The features of a layer, `[n, F]`, of the index's dtype; mapped if in a file.
@@ -208,7 +237,7 @@ class ImageIndex:
             layer: see `search`.
             model: see `search`.
         """
-        pieces = self._matrix(*self._store.header.place(layer, model)).pieces
+        pieces = self._view.matrix(self._store.header.place(layer, model)).pieces
         return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
     # ---- searching ----
@@ -251,18 +280,18 @@ class ImageIndex:
         """
         wanted, measure = check_count("k", k), as_metric(metric, p)
         finder_of = as_backend(backend)
-        place = self._store.header.place(layer, model)
-        queries, single = read_queries(query, self._photos, box)
+        place, view = self._store.header.place(layer, model), self._view
+        queries, single = read_queries(query, view.photos, box)
         vectors = query_vectors(
             queries,
-            self._matrix(*place),
+            view.matrix(place),
             self.networks[place[0]].layers[place[1]].name,
             lambda: self._classifier(self.networks[place[0]]),
             self._store.header.pooling,
         )
         more = 0 if include_itself else int(any(each.id is not None for each in queries))
-        count = min(wanted + more, len(self))
-        finder = self._finder(place, measure, finder_of)
+        count = min(wanted + more, len(view.photos))
+        finder = view.finder(place, measure, finder_of)
         distances, rows = finder(vectors, count)
         found = []
         for at, one in enumerate(queries):
@@ -270,7 +299,8 @@ class ImageIndex:
             if one.id is not None and not include_itself:
                 keep &= rows[at] != one.id
             chosen = keep.nonzero()[:wanted, 0]
-            found.append(self._result(one, rows[at][chosen], distances[at][chosen], place, measure))
+            nearest = rows[at][chosen], distances[at][chosen]
+            found.append(self._result(view, one, *nearest, place, measure))
         return found[0] if single else found
 
     def evaluate(
@@ -311,13 +341,14 @@ class ImageIndex:
         if not 0 < confidence < 1:
             raise argument_error("confidence", "a number between 0 and 1", confidence)
         most = None if queries is None else check_count("queries", queries, or_none=True)
-        chosen = choose_queries([photo.label for photo in self._photos], most, seed)
+        view = self._view
+        chosen = choose_queries([photo.label for photo in view.photos], most, seed)
         rows = [
             RetrievalRow(self.networks[i].name, self.networks[i].layers[j].name, str(m), *each)
             for i, j in self._store.header.places(layers, model)
             for m in measures
             for each in evaluate_layer(
-                self._matrix(i, j),
+                view.matrix((i, j)),
                 chosen,
                 m,
                 cutoffs,
@@ -354,7 +385,7 @@ class ImageIndex:
             MissingExtraError: umap-learn is not installed.
         """
         place = self._store.header.place(layer, model)
-        matrix, name = self._matrix(*place), self.networks[place[0]].layers[place[1]].name
+        matrix, name = self._view.matrix(place), self.networks[place[0]].layers[place[1]].name
         if method == "pca":
             points, explained = principal_components(matrix, seed=seed)
             return Projection(points, method, name, (explained[0], explained[1]))
@@ -384,7 +415,8 @@ class ImageIndex:
         Raises:
             ValueError: an argument does not fit.
         """
-        return self._typical_distance(self._store.header.place(layer, model), as_metric(metric, p))
+        place = self._store.header.place(layer, model)
+        return self._view.typical_distance(place, as_metric(metric, p))
 
     def classifier(self, model: str | None = None) -> Classifier:
         """A network of the index, by name; None, the first.
@@ -396,26 +428,6 @@ class ImageIndex:
 
     # ---- how ----
 
-    def _matrix(self, network: int, layer: int) -> Matrix:
-        with self._lock:
-            if (network, layer) not in self._matrices:
-                self._matrices[network, layer] = self._store.matrix(network, layer)
-            return self._matrices[network, layer]
-
-    def _finder(self, place: tuple[int, int], metric: Metric, backend: Backend) -> Finder:
-        matrix, key = self._matrix(*place), (*place, metric, backend)
-        with self._lock:
-            if key not in self._finders:
-                name, version = f"layer-{place[0]}-{place[1]}", self._version()
-                collection = Collection(matrix, name, version, self._store.directory)
-                self._finders[key] = backend.finder(collection, metric)
-            return self._finders[key]
-
-    def _version(self) -> str:
-        """Tells this state of the index from others: its networks, and how many photos it has."""
-        prints = "-".join(network.fingerprint[:8] for network in self.networks)
-        return f"{prints}-{len(self._photos)}"
-
     def _classifier(self, network: Network) -> Classifier:
         if network.name not in self._classifiers:
             raise ValueError(
@@ -426,6 +438,7 @@ class ImageIndex:
 
     def _result(
         self,
+        view: View,
         query: OneQuery,
         rows: torch.Tensor,
         distances: torch.Tensor,
@@ -433,10 +446,10 @@ class ImageIndex:
         metric: Metric,
     ) -> SearchResult:
         network = self.networks[place[0]]
-        photos = [self._photos[row] for row in rows.tolist()]
-        scale = 1.0 if metric.is_angle else self._typical_distance(place, metric)
+        photos = [view.photos[row] for row in rows.tolist()]
+        scale = 1.0 if metric.is_angle else view.typical_distance(place, metric)
         similarity = 100 * (1 - distances / scale).clamp(0, 1)
-        label = None if query.id is None else self._photos[query.id].label
+        label = None if query.id is None else view.photos[query.id].label
         return SearchResult(
             query.name,
             query.id,
@@ -451,9 +464,3 @@ class ImageIndex:
             str(metric),
             query.picture,
         )
-
-    def _typical_distance(self, place: tuple[int, int], metric: Metric) -> float:
-        key = (*place, metric)
-        if key not in self._typical:
-            self._typical[key] = typical_distance(self._matrix(*place), metric)
-        return self._typical[key]

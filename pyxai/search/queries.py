@@ -14,7 +14,7 @@ from PIL import Image
 
 from pyxai._errors import argument_error
 from pyxai.images import PhotoSource, is_model_input, open_photo
-from pyxai.search.storage import Photo
+from pyxai.search.contents import Photo
 
 Query: TypeAlias = "int | PhotoSource"
 Box: TypeAlias = tuple[int, int, int, int]

@@ -2,145 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from pyxai._errors import argument_error, closest
-from pyxai._files import replacing, write_json
-from pyxai.neighbours.nearest import Matrix
+from pyxai._errors import argument_error
+from pyxai._files import clean
+from pyxai._locks import locked
+from pyxai._outputs import OutputFolder
+from pyxai._sealed import TensorFile, digest, map_tensors, read_record, save_tensors, write_record
+from pyxai.search.contents import Photo
+from pyxai.search.header import DTYPES, Header, key
 
-FORMAT = "pyxai image index 1"
+FORMAT = "pyxai image index 2"
 FILE = "index.json"
 _MERGED_BYTES = 1 << 30  # shards are merged up to this size
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_DTYPE_CODES = {"float32": "F32", "float16": "F16"}
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A photo in an index.
-
-    Attributes:
-        path: as it was found, or "images[i]" for one that came from memory.
-        width: of the upright photo, in pixels.
-        height: the same.
-        label: its class, or None.
-    """
-
-    path: str
-    width: int
-    height: int
-    label: str | None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer in an index.
-
-    Attributes:
-        name: as in `model.named_modules()`.
-        kind: the class of its module.
-        width: numbers of a feature vector.
-    """
-
-    name: str
-    kind: str
-    width: int
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network in an index.
-
-    Attributes:
-        name: the classifier's.
-        fingerprint: of its weights.
-        preprocessing: how photos became its input, as text.
-        layers: in order of execution.
-    """
-
-    name: str
-    fingerprint: str
-    preprocessing: str
-    layers: tuple[Layer, ...]
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the features of an index are; equal for indexes that can be one.
-
-    Attributes:
-        networks: the networks with their layers.
-        pooling: how positions became one vector.
-        dtype: of the numbers on disk.
-    """
-
-    networks: tuple[Network, ...]
-    pooling: str
-    dtype: str
-
-    def difference(self, other: Header) -> str:
-        """What differs, in words; "" if nothing does."""
-        mine, others = asdict(self), asdict(other)
-        found = [name for name in ("pooling", "dtype") if mine[name] != others[name]]
-        if len(self.networks) != len(other.networks):
-            found.append("number of networks")
-        for a, b in zip(self.networks, other.networks, strict=False):
-            names = ("name", "fingerprint", "preprocessing", "layers")
-            found += [
-                f"{name} of {a.name}" for name in names if getattr(a, name) != getattr(b, name)
-            ]
-        return ", ".join(found)
-
-    def place(self, layer: str | None, model: str | None) -> tuple[int, int]:
-        """(network, layer) of a layer; of None, the last of a network.
-
-        Args:
-            layer: its name.
-            model: name of the network; None, the first that has the layer.
-
-        Raises:
-            ValueError: there is no such layer (with the closest names) or network.
-        """
-        networks = range(len(self.networks)) if model is None else [self._network(model)]
-        if layer is None:
-            return networks[0], len(self.networks[networks[0]].layers) - 1
-        for i in networks:
-            for j, each in enumerate(self.networks[i].layers):
-                if each.name == layer:
-                    return i, j
-        names = [each.name for i in networks for each in self.networks[i].layers]
-        hint = closest(layer, names) if isinstance(layer, str) else ""
-        raise argument_error("layer", f"a layer of the index ({', '.join(names)}){hint}", layer)
-
-    def places(
-        self, layers: str | Sequence[str] | None, model: str | None
-    ) -> list[tuple[int, int]]:
-        """(network, layer) of several layers; of None, all, of a network or of all.
-
-        Raises:
-            ValueError: there is no such layer or network.
-        """
-        if layers is not None:
-            names = [layers] if isinstance(layers, str) else list(layers)
-            if not names:
-                raise argument_error("layers", "None or at least one layer", layers)
-            return [self.place(name, model) for name in names]
-        networks = range(len(self.networks)) if model is None else [self._network(model)]
-        return [(i, j) for i in networks for j in range(len(self.networks[i].layers))]
-
-    def _network(self, model: str) -> int:
-        names = [network.name for network in self.networks]
-        if model not in names:
-            raise argument_error("model", f"one of {', '.join(map(repr, names))}", model)
-        return names.index(model)
+_PHOTOS = "photos"  # metadata of a file of features: whose they are
 
 
 @dataclass
@@ -149,18 +30,54 @@ class Shard:
 
     Attributes:
         photos: in order.
-        features: by `key`, `[n, F]`.
         stem: of its files; None in memory.
     """
 
     photos: list[Photo]
-    features: dict[str, torch.Tensor]
     stem: str | None = None
+    _tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    _file: TensorFile | None = None
+    _rows: list[int] | None = None  # those of the file that count; None, all
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The features `[n, F]` of a layer, by `key`.
+
+        Raises:
+            DamagedError: they are not as they were written, which is found out at the first use.
+        """
+        if name not in self._tensors and self._file is not None:
+            whole = self._file.checked(name)
+            self._tensors[name] = whole if self._rows is None else whole[self._rows]
+        return self._tensors[name]
+
+    def features(self, network: int, layer: int) -> torch.Tensor:
+        """The same by numbers."""
+        return self.tensor(key(network, layer))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all photos of its files count."""
+        return self._rows is None
+
+    def only(self, rows: list[int]) -> Shard:
+        """Some of the photos."""
+        return Shard([self.photos[row] for row in rows], self.stem, {}, self._file, rows)
 
 
-def key(network: int, layer: int) -> str:
-    """The name of a layer's features in a file."""
-    return f"{network}.{layer}"
+@dataclass
+class _Run:
+    """Neighbouring rows of a shard, and the photos that they are now."""
+
+    shard: Shard
+    start: int
+    photos: list[Photo]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.shard.is_whole and len(self.photos) == len(self.shard.photos)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return self.shard.tensor(name)[self.start : self.start + len(self.photos)]
 
 
 @dataclass
@@ -168,7 +85,8 @@ class Store:
     """Photos and features, in memory or in a folder.
 
     A shard's files are written under other names first, and the list of shards last, so that a run
-    that was stopped leaves whole shards only.
+    that was stopped leaves whole shards only. All writing is for one process at a time: see
+    `writing_to`.
 
     Attributes:
         header: what the features are.
@@ -182,14 +100,15 @@ class Store:
     shards: list[Shard] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     _serial: int = 0
+    _output: OutputFolder | None = None
 
     def append(self, photos: list[Photo], features: dict[str, torch.Tensor]) -> None:
         """Adds a shard, on disk if there is a folder."""
-        shard = Shard(photos, features)
-        self.shards.append(shard)
+        shard = Shard(photos, None, features)
         if self.directory is not None:
-            self._write([shard], shard)
-            self.save()
+            shard = self._written([_Run(shard, 0, photos)])
+        self.shards.append(shard)
+        self.save()
 
     def save(self) -> None:
         """Writes the list of shards and failures."""
@@ -202,66 +121,112 @@ class Store:
             "shards": [{"stem": each.stem, "photos": len(each.photos)} for each in self.shards],
             "failures": [[name, reason] for name, reason in self.failures.items()],
         }
-        write_json(self.directory / FILE, record, indent=None)
+        with self.output.writing(FILE) as path:
+            write_record(path, record)
 
-    def move_to(self, directory: Path) -> None:
-        """Writes everything into a folder, which it lies in from then on."""
-        directory.mkdir(parents=True, exist_ok=True)
-        refuse_other_index(directory)
-        self.directory, self._serial = directory, 0
-        merged = Shard([], {})
-        for shard in self.shards:
-            merged.photos += shard.photos
-        if self.shards:
-            self._write(self.shards, merged)
-            self.shards = [merged]
+    def arrange(self, photos: Sequence[Photo], *, anew: bool = False) -> None:
+        """Holds exactly these photos from now on, in this order.
+
+        What there is no photo of any more is gone, on disk too. A shard whose photos follow each
+        other as before stays as it is; small ones become one. What was read from them stays valid.
+
+        Args:
+            photos: whose content is known; path, label and stamp may be others.
+            anew: whether to write all of it, in a folder that has none of it.
+        """
+        kept: list[Shard] = []
+        for group in _groups(list(self._runs(photos)), self.header.row_bytes):
+            first = group[0]
+            stays = len(group) == 1 and first.is_whole and not anew
+            if not stays or any(first.shard.stem == each.stem is not None for each in kept):
+                kept.append(self._merged(group))
+                continue
+            if _differ(first.shard.photos, first.photos):
+                self._write_photos(first.shard.stem, first.photos)
+            kept.append(replace(first.shard, photos=first.photos))
+        self.shards = kept
         self.save()
+        self._remove_others()
 
-    def compact(self) -> None:
-        """Merges neighbouring shards into large ones; what was read from them stays valid."""
-        groups: list[list[Shard]] = []
-        size = 0
-        for shard in self.shards:
-            own = sum(each.nbytes for each in shard.features.values())
-            if not groups or size + own > _MERGED_BYTES:
-                groups.append([])
-                size = 0
-            groups[-1].append(shard)
-            size += own
-        if len(groups) == len(self.shards):
-            return
-        old = [shard.stem for group in groups if len(group) > 1 for shard in group]
-        self.shards = [group[0] if len(group) == 1 else self._merged(group) for group in groups]
-        self.save()
-        if self.directory is not None:
-            for stem in old:
-                for path in _files(self.directory, str(stem)):
-                    path.unlink()
+    def copied_to(self, directory: Path) -> Store:
+        """The same in a folder.
 
-    def _merged(self, group: list[Shard]) -> Shard:
-        merged = Shard([photo for shard in group for photo in shard.photos], {})
-        if self.directory is None:
-            for name in list(group[0].features):
-                merged.features[name] = torch.cat([shard.features.pop(name) for shard in group])
-        else:
-            self._write(group, merged)
-        return merged
+        Raises:
+            ValueError: there is an index in it.
+        """
+        with writing_to(directory):
+            refuse_other_index(directory)
+            copy = Store(self.header, directory, self.shards, dict(self.failures))
+            copy.arrange(self.photos(), anew=True)
+        return copy
 
-    def _write(self, parts: Sequence[Shard], shard: Shard) -> None:
-        """Writes the rows of some shards as one, which then reads them from there."""
+    @property
+    def output(self) -> OutputFolder:
+        """The folder with the list of what was written there."""
         assert self.directory is not None
-        shard.stem = f"{self._serial:06d}"
+        if self._output is None:
+            self._output = OutputFolder(self.directory)
+        return self._output
+
+    def _runs(self, photos: Sequence[Photo]) -> Iterator[_Run]:
+        """The rows of photos, those of a shard that follow each other together."""
+        by_name: dict[tuple[str, str], tuple[int, int]] = {}
+        by_content: dict[str, tuple[int, int]] = {}
+        for number, shard in enumerate(self.shards):
+            for row, photo in enumerate(shard.photos):
+                by_name[photo.path, photo.content] = by_content[photo.content] = number, row
+        run, before = None, (-1, -1)
+        for photo in photos:
+            place = by_name.get((photo.path, photo.content)) or by_content[photo.content]
+            if run is None or place != (before[0], before[1] + 1):
+                if run is not None:
+                    yield run
+                run = _Run(self.shards[place[0]], place[1], [])
+            run.photos.append(photo)
+            before = place
+        if run is not None:
+            yield run
+
+    def _merged(self, runs: list[_Run]) -> Shard:
+        if self.directory is not None:
+            return self._written(runs)
+        photos = [photo for run in runs for photo in run.photos]
+        names = self.header.widths()
+        return Shard(photos, None, {n: torch.cat([run.tensor(n) for run in runs]) for n in names})
+
+    def _written(self, runs: Sequence[_Run]) -> Shard:
+        """Writes some rows as a shard, which is then read from there."""
+        assert self.directory is not None
+        stem = f"{self._serial:06d}"
         self._serial += 1
-        features, photos = _files(self.directory, shard.stem)
-        names = list(parts[0].features)
-        write_tensors(
-            features, {name: [part.features[name] for part in parts] for name in names}, self.header
-        )
+        photos = [photo for run in runs for photo in run.photos]
+        features, _ = _files(stem)
+        with self.output.writing(features) as path:
+            save_tensors(
+                path,
+                {name: [run.tensor(name) for run in runs] for name in self.header.widths()},
+                {_PHOTOS: _whose(photos)},
+            )
+        self._write_photos(stem, photos)
+        return Shard(photos, stem, {}, map_tensors(self.directory / features))
+
+    def _write_photos(self, stem: str | None, photos: Sequence[Photo]) -> None:
+        if self.directory is None:
+            return
         columns: dict[str, list[Any]] = {
-            name: [getattr(photo, name) for photo in shard.photos] for name in Photo.__match_args__
+            name: [getattr(photo, name) for photo in photos] for name in Photo.__match_args__
         }
-        write_json(photos, columns, indent=None)
-        shard.features = _mapped(features)
+        with self.output.writing(_files(str(stem))[1]) as path:
+            write_record(path, columns)
+
+    def _remove_others(self) -> None:
+        """Removes files of shards that are no more, also those that a killed run has left."""
+        if self.directory is None:
+            return
+        ours = {FILE, *(name for shard in self.shards for name in _files(str(shard.stem)))}
+        for name in [name for name in self.output.files if name not in ours]:
+            self.output.remove(name)
+        self.output.tidy()
 
     # ---- looking at it ----
 
@@ -269,9 +234,43 @@ class Store:
         """All photos in the order of their ids."""
         return [photo for shard in self.shards for photo in shard.photos]
 
-    def matrix(self, network: int, layer: int) -> Matrix:
-        """The features of a layer."""
-        return Matrix([shard.features[key(network, layer)] for shard in self.shards])
+
+def _groups(runs: list[_Run], row_bytes: int) -> list[list[_Run]]:
+    """Neighbouring runs that become one shard."""
+    groups: list[list[_Run]] = []
+    size = 0
+    for run in runs:
+        own = row_bytes * len(run.photos)
+        if not groups or size + own > _MERGED_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(run)
+        size += own
+    return groups
+
+
+def _differ(some: Sequence[Photo], others: Sequence[Photo]) -> bool:
+    return any(a != b or a.stamp != b.stamp for a, b in zip(some, others, strict=True))
+
+
+def _whose(photos: Sequence[Photo]) -> str:
+    """Tells whether features are of these photos; other names and classes do not matter."""
+    return digest(photo.content.encode() + b"\n" for photo in photos)
+
+
+@contextmanager
+def writing_to(directory: Path | None) -> Iterator[None]:
+    """Keeps other runs out of the folder of an index; None is memory.
+
+    Raises:
+        BusyError: another run is in it.
+    """
+    if directory is None:
+        yield
+        return
+    with locked(directory, "directory"):
+        clean(directory)
+        yield
 
 
 def refuse_other_index(directory: Path) -> None:
@@ -284,114 +283,84 @@ def load_store(directory: Path) -> Store:
     """Reads what a `Store` wrote; features stay on disk until they are looked at.
 
     Raises:
-        ValueError: it is no index, or a damaged one.
+        ValueError: it is no index, or a damaged one; the message names the file.
         OSError: a file cannot be read.
     """
     path = directory / FILE
     if not path.is_file():
         raise argument_error("directory", f"a folder with an index ({FILE})", str(directory))
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']!r}")
-        header = _header_of(record)
-        store = Store(header, directory, _serial=int(record["serial"]))
-        for each in record["shards"]:
-            store.shards.append(_read_shard(directory, header, each))
-        store.failures = {str(name): str(reason) for name, reason in record["failures"]}
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-        FileNotFoundError,
-    ) as e:
-        raise ValueError(
-            f"directory: expected an index saved by pyxai, got {directory} "
-            f"({type(e).__name__}: {e})"
-        ) from e
+    record: dict[str, Any] = {}
+    while True:
+        try:
+            record = read_record(path)
+            return _store_of(directory, record)
+        except FileNotFoundError as error:
+            if path.is_file() and read_record(path) != record:
+                continue  # another process has put it in order meanwhile
+            raise _no_index(directory, error) from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _no_index(directory, error) from error
+
+
+def _no_index(directory: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"directory: expected an index saved by pyxai, got {directory} "
+        f"({type(error).__name__}: {error})"
+    )
+
+
+def _store_of(directory: Path, record: Mapping[str, Any]) -> Store:
+    if record["format"] != FORMAT:
+        raise ValueError(f"format {record['format']!r}")
+    header = Header.from_record(record)
+    store = Store(header, directory, _serial=int(record["serial"]))
+    for each in record["shards"]:
+        store.shards.append(_read_shard(directory, header, each))
+    store.shards = _without_repeats(store.shards)
+    store.failures = {str(name): str(reason) for name, reason in record["failures"]}
     return store
 
 
-def _header_of(record: Mapping[str, Any]) -> Header:
-    networks = tuple(
-        Network(
-            str(each["name"]),
-            str(each["fingerprint"]),
-            str(each["preprocessing"]),
-            tuple(
-                Layer(str(layer["name"]), str(layer["kind"]), int(layer["width"]))
-                for layer in each["layers"]
-            ),
-        )
-        for each in record["networks"]
-    )
-    if record["dtype"] not in DTYPES:
-        raise ValueError(f"dtype {record['dtype']!r}")
-    return Header(networks, str(record["pooling"]), str(record["dtype"]))
+def _without_repeats(shards: list[Shard]) -> list[Shard]:
+    """Without photos that a later shard has as well: a run was stopped that read them again."""
+    seen: set[str] = set()
+    found = []
+    for shard in reversed(shards):
+        rows = [row for row, photo in enumerate(shard.photos) if photo.path not in seen]
+        seen.update(photo.path for photo in shard.photos)
+        if rows:
+            found.append(shard if len(rows) == len(shard.photos) else shard.only(rows))
+    return found[::-1]
 
 
 def _read_shard(directory: Path, header: Header, record: Mapping[str, Any]) -> Shard:
     stem, count = str(record["stem"]), int(record["photos"])
     if not stem.isdigit():  # names come from a file: nothing outside the folder is read
         raise ValueError(f"shard {stem!r}")
-    features_file, photos_file = _files(directory, stem)
-    columns = json.loads(photos_file.read_text(encoding="utf-8"))
+    features, listed = (directory / name for name in _files(stem))
+    columns = read_record(listed)
     rows = zip(*(columns[name] for name in Photo.__match_args__), strict=True)
     photos = [
-        Photo(str(path), int(width), int(height), None if label is None else str(label))
-        for path, width, height, label in rows
+        Photo(
+            str(path),
+            int(width),
+            int(height),
+            None if label is None else str(label),
+            str(content),
+            str(stamp),
+        )
+        for path, width, height, label, content, stamp in rows
     ]
-    features = _mapped(features_file)
-    expected = {
-        key(i, j): (count, layer.width)
-        for i, network in enumerate(header.networks)
-        for j, layer in enumerate(network.layers)
-    }
-    found = {name: tuple(tensor.shape) for name, tensor in features.items()}
-    kinds = {tensor.dtype for tensor in features.values()}
-    if found != expected or len(photos) != count or kinds != {DTYPES[header.dtype]}:
-        raise ValueError(f"shard {stem} does not hold the features of {count} photos")
-    return Shard(photos, features, stem)
+    file = map_tensors(features)
+    expected = {name: (count, width) for name, width in header.widths().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
+    kinds = {tensor.dtype for tensor in file.tensors.values()}
+    same = len(photos) == count and file.metadata.get(_PHOTOS) == _whose(photos)
+    if found != expected or not same or kinds != {DTYPES[header.dtype]}:
+        raise ValueError(f"{features} does not hold the features of the photos in {listed.name}")
+    return Shard(photos, stem, {}, file)
 
 
-def _files(directory: Path, stem: str) -> tuple[Path, Path]:
-    return directory / f"features-{stem}.safetensors", directory / f"photos-{stem}.json"
-
-
-def _mapped(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, mapped into memory and not read."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Iterable[torch.Tensor]], header: Header
-) -> None:
-    """Writes a safetensors file, piece by piece, so that no more than a piece is in memory.
-
-    Args:
-        path: of the file; it appears when all of it is written.
-        tensors: pieces `[n_i, F]` of each, which are written as one.
-        header: says of what type the numbers are.
-    """
-    entries: dict[str, Any] = {}
-    lists = {name: list(pieces) for name, pieces in tensors.items()}
-    offset, size = 0, torch.empty((), dtype=DTYPES[header.dtype], device="cpu").element_size()
-    for name, pieces in lists.items():
-        shape = [sum(len(piece) for piece in pieces), pieces[0].shape[1]]
-        end = offset + shape[0] * shape[1] * size
-        entries[name] = {
-            "dtype": _DTYPE_CODES[header.dtype],
-            "shape": shape,
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for pieces in lists.values():
-            for piece in pieces:
-                file.write(piece.contiguous().view(torch.uint8).numpy().data)
+def _files(stem: str) -> tuple[str, str]:
+    """The names of a shard's files: features, photos."""
+    return f"features-{stem}.safetensors", f"photos-{stem}.json"

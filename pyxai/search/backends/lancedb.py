@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pyxai._errors import MissingExtraError, argument_error
+from pyxai._outputs import OutputFolder, written_in
 from pyxai.neighbours.distances import Metric, prepared
 from pyxai.neighbours.nearest import Matrix, check_queries
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
@@ -24,7 +27,8 @@ class LanceDB:
 
     Attributes:
         uri: where the tables are: a folder, `s3://bucket/path`, `gs://...`, `az://...`, or a
-            service `db://name`; None, the folder "lancedb" in the index's own.
+            service `db://name`; None, the folder "lancedb" in the index's own, which goes when
+            photos are taken out of the index. Elsewhere old tables are yours to drop.
         index_from: photos from which a table gets an index (IVF_FLAT) and the search is
             approximate; below, LanceDB compares all.
         probes: cells of that index looked at; None, 1/8 of them.
@@ -49,7 +53,9 @@ class LanceDB:
             if collection.directory is None:
                 expected = "an address for an index that lies in memory, LanceDB(uri=...)"
                 raise argument_error("uri", expected, None)
-            uri = str(collection.directory / _FOLDER)
+            tables = OutputFolder(collection.directory / _FOLDER, "uri", whole=True)
+            tables.claim()
+            uri = str(tables.path)
         matrix = collection.matrix
         # Vectors of cosine and correlation are stored at length 1: then all rank by l2.
         kind = metric.name if metric.is_angle else "plain"
@@ -72,6 +78,18 @@ class LanceDB:
             cut = IvfFlat(distance_type="l2", num_partitions=cells)
             table.create_index("vector", config=cut)
         return _Finder(table, matrix, metric, self.probes or max(8, cells // 8))
+
+
+def remove_tables(directory: Path) -> None:
+    """Removes the tables in the folder of an index: they hold features of photos."""
+    tables = directory / _FOLDER
+    written = written_in(tables)
+    if written is None or not written.whole:  # there are none, or they are not ours
+        return
+    for path in tables.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+    OutputFolder(tables, whole=True).discard()
 
 
 def _has_table(connection: Any, name: str, rows: int) -> bool:

@@ -59,6 +59,10 @@ class OutputFolder:
         """The files of ours by name, with the digest of what was written last."""
         return {name: digests[-1] for name, digests in self._known.files.items()}
 
+    def digest_of(self, name: str) -> str:
+        """That of a file of ours, as it was written last."""
+        return self._known.files[name][-1]
+
     def is_intact(self, name: str) -> bool:
         """Whether a file is there just as it was written last; reads it."""
         digests = self._known.files.get(name)
@@ -119,6 +123,8 @@ class OutputFolder:
     def take(self, name: str, source: Path, digest: str) -> bool:
         """Has a file that was written before, of another folder; linked where that is possible.
 
+        `finish` leaves it if it was to be kept; see `keep`.
+
         Args:
             name: below this folder.
             source: the file.
@@ -144,7 +150,6 @@ class OutputFolder:
                 self._note(name, digest)
         except FileNotFoundError:
             return False
-        self._written.add(name)
         return True
 
     def keep(self, name: str) -> None:

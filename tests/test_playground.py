@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
 from pyxai.playground import build
+from pyxai.playground.editions import data_folder, site_home
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.playground.server import read_site
 from pyxai.playground.similar import on_a_square
@@ -56,14 +58,20 @@ def site(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("site") / "out"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    page = build(classifiers(), folder, root, **QUICK)
+    made = build(classifiers(), folder, root, **QUICK)
     torch.set_num_threads(threads)
-    assert page == root / "index.html"
+    assert made.page == root / "index.html"
+    assert (made.photos, [*made.failures], made.removed) == (
+        9,
+        [str(folder / "red" / "broken.jpg")],
+        (),
+    )
+    assert repr(made) == f"Site({str(made.page)!r}: 9 photos, 1 not readable, 0 removed)"
     return root
 
 
 def data(site, address):
-    return read_data(site / "data" / f"{address}.js")
+    return read_data(data_folder(site) / f"{address}.js")
 
 
 def unpacked(array):
@@ -114,19 +122,21 @@ def test_photos_have_names_classes_and_copies(site, folder):
     assert photos["sizes"] == [[48, 40]] * 9
     assert unpacked(data(site, "sets/0/labels")["labels"]).tolist() == photos["labels"]
     for kind in ("thumbs", "photos"):
-        with Image.open(site / "data" / "sets" / "0" / kind / "0" / "8.jpg") as copy:
+        with Image.open(data_folder(site) / "sets" / "0" / kind / "0" / "8.jpg") as copy:
             assert copy.size == (48, 40)
-    assert str(folder) not in (site / "data" / "sets" / "0" / "photos-0.js").read_text()
+    assert str(folder) not in (data_folder(site) / "sets" / "0" / "photos-0.js").read_text()
 
 
 def test_nothing_in_a_site_can_end_a_script_or_names_this_machine(site, folder):
-    for path in sorted((site / "data").rglob("*")):
+    root = data_folder(site)
+    for path in sorted(root.rglob("*")):
         assert HOSTILE not in path.name
-        if path.suffix == ".js":
+        if path.is_file() and path.suffix != ".jpg":
+            assert str(folder.parent) not in path.read_text("utf-8")
+        if path.suffix == ".js" and "pages" not in path.parts:
             text = path.read_text("ascii")
             assert "<" not in text
-            assert str(folder.parent) not in text
-            assert text.startswith(f'playground.receive("{path.relative_to(site / "data")}'[:-3])
+            assert text.startswith(f'playground.receive("{path.relative_to(root)}'[:-3])
 
 
 def test_large_photos_are_shrunk(tmp_path):
@@ -134,7 +144,7 @@ def test_large_photos_are_shrunk(tmp_path):
         Image.new("RGB", (1500, 300), (number * 90, 0, 0)).save(tmp_path / f"{number}.png")
     plain = {"units": 0, "undesirable": 0, "galleries": False, "explained": 0}
     build(classifiers()["first"], tmp_path, tmp_path / "site", **QUICK | plain)
-    copies = tmp_path / "site" / "data" / "sets" / "0"
+    copies = data_folder(tmp_path / "site") / "sets" / "0"
     with Image.open(copies / "photos" / "0" / "1.jpg") as copy:
         assert copy.size == (640, 128)
     with Image.open(copies / "thumbs" / "0" / "1.jpg") as copy:
@@ -204,7 +214,7 @@ def test_units_have_pictures_and_crops(site):
             assert (layer["units"], layer["thumbnail"]) == (2, channels[0])
             assert units["size"] == 32  # of the network's input, below 128
             for unit in units["units"]:
-                with Image.open(site / f"data/{base}/units/{unit['channel']}.jpg") as made:
+                with Image.open(data_folder(site) / f"{base}/units/{unit['channel']}.jpg") as made:
                     assert made.size == (32, 32)
                 assert len(unit["responses"]) == 2
                 strongest = [crop["response"] for crop in unit["crops"]]
@@ -212,7 +222,9 @@ def test_units_have_pictures_and_crops(site):
                 for rank, crop in enumerate(unit["crops"]):
                     assert crop["set"] == 0
                     assert 0 <= crop["photo"] < 9
-                    assert (site / f"data/{base}/crops/{unit['channel']}-{rank}.jpg").exists()
+                    assert (
+                        data_folder(site) / f"{base}/crops/{unit['channel']}-{rank}.jpg"
+                    ).exists()
 
 
 def test_explanations_are_those_of_the_library(site, folder):
@@ -263,8 +275,10 @@ def test_classes_have_crops(site):
         assert row["clusters"] == len(crops["clusters"])
         assert {crop["i"] for crop in several} == set(range(row["crops"]))
         for crop in several:
-            assert (site / f"data/sets/0/networks/0/crops/{row['class']}-{crop['i']}.jpg").exists()
-        picture = site / f"data/networks/0/classes/{row['class']}.jpg"
+            assert (
+                data_folder(site) / f"sets/0/networks/0/crops/{row['class']}-{crop['i']}.jpg"
+            ).exists()
+        picture = data_folder(site) / f"networks/0/classes/{row['class']}.jpg"
         assert picture.exists() == row["picture"]
     assert sum(row["picture"] for row in classes["classes"]) == min(2, len(classes["classes"]))
 
@@ -285,10 +299,10 @@ def test_models_are_left_as_they_were(folder, tmp_path):
 
 
 def written(site):
+    root = data_folder(site)
     return {
-        path.relative_to(site).as_posix(): (path.stat().st_mtime_ns, path.stat().st_ino)
-        for path in (site / "data").rglob("*.js*")
-        if "build" not in path.name
+        path.relative_to(root).as_posix(): (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in root.rglob("*.js")
     }
 
 
@@ -296,15 +310,13 @@ def test_a_second_call_keeps_what_does_not_change(site, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(site, copy)
     before = written(copy)
-    lost = "data/sets/0/networks/1/explained-0.js"
-    (copy / lost).unlink()
-    expected = (site / lost).read_text()
+    lost = "sets/0/networks/1/explained-0.js"
+    (data_folder(copy) / lost).unlink()
+    expected = (data_folder(site) / lost).read_text()
     build(classifiers(), folder, copy, **QUICK)
-    assert (copy / lost).read_text() == expected
+    assert (data_folder(copy) / lost).read_text() == expected
     changed = {name for name, state in written(copy).items() if before[name] != state}
-    kept = {name for name in before if "neighbors" in name or "units" in name or "map-" in name}
-    assert lost in changed
-    assert not changed & kept
+    assert changed == {lost}  # all else is linked
 
 
 def test_another_preprocessing_of_the_same_weights_is_another_network(site, folder, tmp_path):
@@ -334,7 +346,9 @@ def test_other_settings_leave_no_stale_files(site, folder, tmp_path):
     shutil.copytree(site, copy)
     options = QUICK | {"metrics": ("manhattan",), "units": 0, "galleries": False}
     build(classifiers()["second"], folder, copy, **options)
-    names = {path.relative_to(copy / "data").as_posix() for path in (copy / "data").rglob("*.*")}
+    root = data_folder(copy)
+    names = {path.relative_to(root).as_posix() for path in root.rglob("*.*")}
+    names = {name for name in names if not name.startswith("pages/")}
     assert not [name for name in names if "networks/1" in name or "cosine" in name]
     assert not [name for name in names if "units" in name or "crops" in name or "class-" in name]
     assert [name for name in names if "manhattan" in name]
@@ -415,49 +429,33 @@ def test_a_folder_with_other_files_is_left_alone(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_damaged_record_is_told(site, folder, tmp_path):
-    shutil.copytree(site, tmp_path / "copy")
-    (tmp_path / "copy" / "data" / "build.json").write_text("{")
-    with pytest.raises(ValueError, match=r"out: expected the record .* got a damaged"):
-        build(classifiers(), folder, tmp_path / "copy", **QUICK)
-
-
-def test_steps_delete_nothing_but_their_own_files(tmp_path):
-    site = SiteFolder(tmp_path / "site")
-    for step in ("sets/0/class-", "sets/0/classes.js", "sets/0/crops"):
-        site.begin(step, version=1)
-    for address in ("sets/0/class-1", "sets/0/classes", "sets/0/crops/1"):
-        site.write(address, {})
-    again = SiteFolder(tmp_path / "site")
-    again.begin("sets/0/class-", version=2)
-    again.begin("sets/0/classes.js", version=1)
-    again.begin("sets/0/crops", version=1)
-    assert not again.has("sets/0/class-1")
-    assert again.has("sets/0/classes")
-    assert again.has("sets/0/crops/1")
-    again = SiteFolder(tmp_path / "site")
-    again.begin("sets/0/crops", version=1)
-    again.finish()
-    assert not again.has("sets/0/classes")
-    assert again.has("sets/0/crops/1")
-
-
 def test_data_are_plain_ascii(tmp_path):
-    site = SiteFolder(tmp_path / "site")
-    record = {"text": '</script> "quoted" ü \u2028', "list": [1.5, None, True]}
-    site.write("odd", record)
-    path = tmp_path / "site" / "data" / "odd.js"
-    assert "</" not in path.read_text("ascii")
-    assert site.read("odd") == record
-    with pytest.raises(ValueError, match="Out of range float"):
-        site.write("nan", {"value": float("nan")})
-    assert not site.has("nan")
-    path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="expected a file of data"):
-        read_data(path)
+    with site_home(tmp_path / "site") as home:
+        site = SiteFolder(home)
+        record = {"text": '</script> "quoted" ü \u2028', "list": [1.5, None, True]}
+        site.write("odd", record)
+        path = tmp_path / "site" / "data" / ".next" / "odd.js"
+        assert "</" not in path.read_text("ascii")
+        assert site.read("odd") == record
+        with pytest.raises(ValueError, match="Out of range float"):
+            site.write("nan", {"value": float("nan")})
+        assert not site.has("nan")
+        path.write_text(json.dumps(record))
+        with pytest.raises(ValueError, match="expected a file of data"):
+            read_data(path)
 
 
 def test_pages_are_copied(site):
-    assert (site / "index.html").read_text() == (
-        Path(pyxai.__file__).parent / "playground" / "site" / "index.html"
-    ).read_text()
+    pages = Path(pyxai.__file__).parent / "playground" / "site"
+    folder = data_folder(site).relative_to(site).as_posix()
+    html = (site / "index.html").read_text()
+    links = re.findall(r'(?:src|href|content)="([^"#]*)"', html)
+    for link in links:
+        if link.startswith(folder) and link != folder:
+            page = link.removeprefix(f"{folder}/pages/")
+            assert (site / link).read_bytes() == (pages / page).read_bytes()
+            html = html.replace(link, page)
+    assert html.replace(folder, "data") == (pages / "index.html").read_text()
+    assert len([link for link in links if link.startswith(f"{folder}/pages/")]) > 20
+    shown = {path.name for path in (data_folder(site) / "pages").rglob("*.*")}
+    assert shown == {path.name for path in pages.rglob("*.*")} - {"index.html"}

@@ -6,6 +6,7 @@ import pytest
 from gallery_photos import folder_of_photos
 
 from pyxai.cli.playground import read_labels
+from pyxai.playground.editions import data_folder
 from pyxai.playground.server import read_site
 from pyxai.playground.writing import read_data
 
@@ -50,7 +51,7 @@ def test_classes_from_a_table(run, photos, tmp_path):
     assert code == 0
     (one,) = read_site(tmp_path / "site")["sets"]
     assert one["classes"] == ["cold", "warm"]
-    found = read_data(tmp_path / "site" / "data" / "sets" / "0" / "photos-0.js")
+    found = read_data(data_folder(tmp_path / "site") / "sets" / "0" / "photos-0.js")
     kinds = dict(zip(found["names"], found["labels"], strict=True))
     assert kinds["red/0.png"] == 1
     assert kinds["blue/1.png"] == 0

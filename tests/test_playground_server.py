@@ -15,6 +15,7 @@ from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
 from pyxai.playground import build, serve, static_server
+from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
 
 pytest.importorskip("fastapi")
@@ -59,6 +60,11 @@ def made(tmp_path_factory):
     return root
 
 
+def folder_of(made):
+    """Where the data of the site are, in addresses."""
+    return data_folder(made / "site").relative_to(made / "site").as_posix()
+
+
 def asker(port):
     """A function that sends requests there: (status, headers, body)."""
 
@@ -90,16 +96,17 @@ def get(made):
 
 
 def test_files_of_the_site_are_handed_out(get, made):
-    status, headers, body = get("/data/site.js")
+    folder = folder_of(made)
+    status, headers, body = get(f"/{folder}/site.js")
     assert status == 200
-    assert body == (made / "site" / "data" / "site.js").read_bytes()
+    assert body == (made / "site" / folder / "site.js").read_bytes()
     assert headers["Content-Type"] == "text/javascript"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "Python" not in headers["Server"]
     assert get("/")[2] == (made / "site" / "index.html").read_bytes()
     assert get("/?a=b#c")[0] == 200
-    status, headers, body = get("/data/sets/0/thumbs/0/1.jpg", method="HEAD")
+    status, headers, body = get(f"/{folder}/sets/0/thumbs/0/1.jpg", method="HEAD")
     assert (status, body, headers["Content-Type"]) == (200, b"", "image/jpeg")
 
 
@@ -138,7 +145,7 @@ def test_other_methods_are_refused(get):
     [("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example:80", 404)],
 )
 def test_requests_by_other_names_are_refused(get, host, status):
-    assert get("/data/site.js", Host=host)[0] == status
+    assert get("/index.html", Host=host)[0] == status
 
 
 def test_serve_until_it_is_interrupted(made):
@@ -160,6 +167,7 @@ def test_bad_sites(tmp_path, made):
     with pytest.raises(ValueError, match="site: expected the folder of a site that"):
         serve(tmp_path)
     (tmp_path / "data").mkdir()
+    (tmp_path / "index.html").write_text('<meta name="data" content="data" />')
     (tmp_path / "data" / "site.js").write_text('playground.receive("site", {"format": 2});\n')
     with pytest.raises(ValueError, match="site: expected format 1, got 2"):
         serve(tmp_path)
@@ -291,9 +299,11 @@ def test_too_many_photos_at_once_have_to_come_back(ask, monkeypatch):
 
 def test_the_live_site_hands_out_its_files_and_says_that_it_is_live(ask, made):
     assert ask("/")[2] == (made / "site" / "index.html").read_bytes()
-    assert b'"available": true' in ask("/data/live.js")[2]
-    assert '"available":false' in (made / "site" / "data" / "live.js").read_text()
-    for address in ("/link.js", "/..%2fsecret.js", "/data/build.json", "/docs", "/openapi.json"):
+    folder = folder_of(made)
+    assert b'"available": true' in ask(f"/{folder}/live.js")[2]
+    assert '"available":false' in (made / "site" / folder / "live.js").read_text()
+    record = f"/{folder}/build.json"
+    for address in ("/link.js", "/..%2fsecret.js", record, "/docs", "/openapi.json"):
         assert ask(address)[0] == 404
 
 

@@ -10,6 +10,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.borrow import borrowed
 
 _PROBES = 4
+_LONGEST = 1024  # pixels of what is looked at, where the shorter side is not longer
 _SHARE = 0.95  # of the gradient's magnitude
 
 
@@ -28,9 +29,10 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
         size: (height, width) of the input.
 
     Returns:
-        Pixels of the input, at most its longer side.
+        Pixels of the input, at most its longer side (of a strip, 1,024 or its shorter side).
     """
-    height, width = size
+    most = max(_LONGEST, min(size))
+    height, width = size = min(size[0], most), min(size[1], most)
     longer = max(size)
     random = fourier.stream(0, "receptive field")
     noise = torch.stack([fourier.start_spectrum(longer, random) for _ in range(_PROBES)])

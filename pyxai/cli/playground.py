@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from pyxai.classifier import Classifier
-from pyxai.cli._options import Device
+from pyxai.cli._options import AllowRemoval, Device
+from pyxai.cli._photos import report_left_out
 from pyxai.neighbours.distances import METRICS
 from pyxai.playground.builder import build as build_site
 from pyxai.playground.server import LOOPBACK
@@ -74,10 +75,14 @@ def build(
     undesirable_steps: Annotated[int, typer.Option(help="Of learning these.")] = 200,
     galleries: Annotated[bool, typer.Option(help="Whether classes get a page.")] = True,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
+    allow_removal: AllowRemoval = False,
     device: Device = None,
 ) -> None:
-    """Compute a site from photos; goes on where it was interrupted."""
-    page = build_site(
+    """Compute a site from photos, or one that is there anew; goes on where it was interrupted.
+
+    Photos that are not there any more go, and are named.
+    """
+    site = build_site(
         _classifiers(model, architecture, device),
         _named(photos),
         output,
@@ -96,9 +101,11 @@ def build(
         galleries=galleries,
         labels="folder" if labels is None else _by_path(read_labels(labels)),
         index=_index(output) if index is None else index,
+        allow_removal=allow_removal,
         seed=seed,
     )
-    typer.echo(f"{page}: open it, or run: pyxai playground serve {output}")
+    report_left_out(site.failures, site.removed)
+    typer.echo(f"{site.page}: open it, or run: pyxai playground serve {output}")
 
 
 @playground.command()

@@ -1,6 +1,6 @@
 """The playground: a web site to explore what classifiers see in photos."""
 
-from pyxai.playground.builder import build
+from pyxai.playground.builder import Site, build
 from pyxai.playground.server import serve
 
-__all__ = ["build", "serve"]
+__all__ = ["Site", "build", "serve"]

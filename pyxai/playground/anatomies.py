@@ -114,8 +114,8 @@ def write_anatomy(
     """
     anatomy = dissect(classifier, layers)
     address = f"networks/{number}"
-    site.begin(f"{address}/names")
-    site.begin(f"{address}/modules")
+    site.begin(f"{address}/names.js")
+    site.begin(f"{address}/modules.js")
     names = [classifier.class_name(index) for index in range(anatomy.classes)]
     site.write(f"{address}/names", {"names": names})
     rows = [

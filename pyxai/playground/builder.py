@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
-import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pyxai._errors import MissingExtraError, argument_error, check_count
+from pyxai._errors import check_count
 from pyxai.classifier import Classifier
 from pyxai.explain.cam_methods import cam_method
-from pyxai.neighbours.distances import METRICS, as_metric
+from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.anatomies import write_anatomy
+from pyxai.playground.choices import PathLike, Paths, check_maps, check_metrics, name_sets
+from pyxai.playground.editions import SiteHome, site_home
 from pyxai.playground.explanations import Explaining, write_explanations
 from pyxai.playground.galleries import write_galleries
-from pyxai.playground.photo_files import PhotoSet, write_photos
+from pyxai.playground.photo_files import PhotoSet, check_photos, write_photos
 from pyxai.playground.similar import (
     MEASURES,
     NEIGHBORS,
@@ -33,12 +33,35 @@ from pyxai.search.extraction import LayerNames
 from pyxai.search.index import ImageIndex
 from pyxai.search.labels import Labels
 from pyxai.search.networks import Models, named
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
-Paths: TypeAlias = "PathLike | Sequence[PathLike]"
+from pyxai.search.storage import erase_index
 
 _PAGES = Path(__file__).parent / "site"
-_SHOWN = ("*.html", "*.css", "*.svg", "scripts/*.js")  # of these, what visitors need
+_SHOWN = ("*.css", "*.svg", "scripts/*.js")  # of these, what visitors need beside index.html
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A site that was built.
+
+    Attributes:
+        page: the path of its index.html.
+        photos: how many it shows.
+        failures: why other photos could not be used, by their path.
+        removed: photos that it, or the index of its features, had before and has not any more,
+            because they are gone or can no longer be used.
+    """
+
+    page: Path
+    photos: int
+    failures: dict[str, str]
+    removed: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        left = f"{len(self.failures)} not readable, {len(self.removed)} removed"
+        return f"Site({str(self.page)!r}: {self.photos} photos, {left})"
+
+    def __fspath__(self) -> str:
+        return str(self.page)
 
 
 def build(
@@ -62,20 +85,23 @@ def build(
     galleries: bool = True,
     labels: Labels = "folder",
     index: PathLike | None = None,
+    allow_removal: bool = False,
     seed: int = 0,
     progress: bool = True,
-) -> Path:
+) -> Site:
     """Makes a web site to explore what classifiers see in photos.
 
     Everything is computed now, so that any static server can serve the folder, and a browser can
     open its index.html from disk. The site holds small copies of the photos and no features. A call
     that was interrupted goes on where it was when it is made again, and one with other settings
-    keeps what does not depend on them. docs/playground.md shows the screens.
+    keeps what does not depend on them. Until the end visitors see the site that was there before;
+    then all that it has of photos that are gone goes. docs/playground.md shows the screens.
 
     Args:
         models: a classifier (or `nn.Module`), several, or several by name.
         photos: a folder or files; or several data sets by name.
-        out: the folder of the site: a new or empty one, or that of an earlier call.
+        out: the folder of the site: a new or empty one, or that of an earlier call. Files of yours
+            that you have put there since stay.
         title: of the site; None, the names of the data sets.
         layers: see `pyxai.ImageIndex.build`.
         metrics: of the search; see `pyxai.ImageIndex.search`. "minkowski" is that of order 3.
@@ -96,24 +122,24 @@ def build(
         labels: the class of a photo, see `pyxai.ImageIndex.build`.
         index: a folder to keep the features in, for an interrupted call to go on from, and for a
             live search (`serve`); None keeps them in memory.
+        allow_removal: see `pyxai.ImageIndex.build`.
         seed: of all that is drawn at random; the global random state is left alone.
         progress: whether to show bars; there are none without a terminal.
 
     Returns:
-        The path of index.html.
+        What there is: the page, and which photos are not shown.
 
     Raises:
         ValueError: an argument does not fit; the folder holds other files; there are fewer than
-            two photos; the index is of other networks, or damaged.
-        pyxai.images.ImageError: there are no photos. Single ones that cannot be read are left out
-            and counted.
+            two photos; the index is of other networks, or damaged, or most of its photos are gone.
+        pyxai.images.ImageError: there are no photos. Single ones that cannot be read, and those
+            that vanish or change meanwhile, are left out and named.
+        BusyError: another build works in one of the folders.
         MissingExtraError: "umap" without umap-learn.
     """
     classifiers = named(models)
     if not _PAGES.joinpath("index.html").exists():
         raise FileNotFoundError(f"the pages of the playground are not installed at {_PAGES}")
-    chosen = _metrics(metrics)
-    projections = _maps(maps)
     for argument, number in {"units": units, "undesirable": undesirable, "crops": crops}.items():
         check_count(argument, number, least=0)
     for argument, number in {"unit_size": unit_size, "unit_steps": unit_steps}.items():
@@ -123,57 +149,207 @@ def build(
     if explained is not None:
         check_count("explained", explained, least=0, or_none=True)
     methods = [cam_method(each).name for each in methods]
-    drawing = Drawing(units, unit_size, unit_steps, crops, seed)
-    explaining = Explaining(
-        explained, tuple(dict.fromkeys(methods)), windows, undesirable, undesirable_steps, seed
+    work = _Work(
+        classifiers,
+        name_sets(photos),
+        title,
+        check_metrics(metrics),
+        check_maps(maps),
+        Drawing(units, unit_size, unit_steps, crops, seed),
+        Explaining(
+            explained, tuple(dict.fromkeys(methods)), windows, undesirable, undesirable_steps, seed
+        ),
+        galleries,
+        seed,
+        progress,
     )
-    sources = _sources(photos)
-    site = SiteFolder(Path(out))
-    indexes = [
-        ImageIndex.build(
-            classifiers,
-            list(paths),
-            directory=None if index is None else Path(index) / str(number),
-            layers=layers,
-            labels=labels,
-            progress=progress,
-        )
-        for number, paths in enumerate(sources.values())
-    ]
-    sets = [
-        _photo_set(number, name, paths, found)
-        for number, ((name, paths), found) in enumerate(zip(sources.items(), indexes, strict=True))
-    ]
-    about_networks = _write_networks(site, classifiers, indexes[0], sets, drawing, progress)
-    about_sets = []
-    for photo_set, found in zip(sets, indexes, strict=True):
-        about = _write_set(site, photo_set, found, chosen, projections, seed, progress)
-        for number, classifier in enumerate(classifiers.values()):
-            about["explained"] = write_explanations(
-                site, photo_set, number, classifier, explaining, progress=progress
+    with site_home(Path(out)) as home:
+        indexes = [
+            ImageIndex.build(
+                classifiers,
+                list(paths),
+                directory=None if index is None else Path(index) / str(number),
+                layers=layers,
+                labels=labels,
+                allow_removal=allow_removal,
+                progress=progress,
             )
-            if galleries:
-                write_galleries(site, photo_set, number, classifier, drawing, progress=progress)
-        about_sets.append({**about, "galleries": galleries})
-    site.begin("live")
-    site.write("live", {"available": False})
-    site.begin("site")
-    site.write(
-        "site",
-        {
+            for number, paths in enumerate(work.sources.values())
+        ]
+        removed = [name for each in indexes for name in each.removed]
+        page, failures, gone = work.run(home, indexes)
+        removed += gone
+        if index is not None:
+            removed += _erase_others(Path(index), len(indexes))
+    there = {photo.path for each in indexes for photo in each.photos}
+    told = tuple(name for name in dict.fromkeys(removed) if name not in there)
+    return Site(page, sum(map(len, indexes)), failures, told)
+
+
+def _take_out(indexes: Sequence[ImageIndex], error: ImageError) -> list[dict[str, str]]:
+    """Takes photos out of the indexes that cannot be read any more; why, for each index.
+
+    Raises:
+        pyxai.images.ImageError: the error, if it is of no photo of theirs.
+    """
+    several = error.failures if isinstance(error, ImageErrors) else [(error.name, error.reason)]
+    gone = []
+    for index in indexes:
+        known = {photo.path for photo in index.photos}
+        gone.append({name: why for name, why in several if name in known})
+        if gone[-1]:
+            index.remove([*gone[-1]])
+    if not any(gone):
+        raise error
+    return gone
+
+
+def _erase_others(folder: Path, count: int) -> list[str]:
+    """Erases the features of data sets that the site has no more; names their photos."""
+    found = []
+    for path in folder.iterdir():
+        if path.name.isdigit() and int(path.name) >= count:
+            found += erase_index(path)
+    return found
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a site is made of."""
+
+    classifiers: Mapping[str, Classifier]
+    sources: Mapping[str, list[Path]]
+    title: str | None
+    metrics: tuple[str, ...]
+    maps: tuple[str, ...]
+    drawing: Drawing
+    explaining: Explaining
+    galleries: bool
+    seed: int
+    progress: bool
+
+    def run(
+        self, home: SiteHome, indexes: Sequence[ImageIndex]
+    ) -> tuple[Path, dict[str, str], list[str]]:
+        """The page of the site, why photos are not in it, and which of these vanished meanwhile.
+
+        What was made with these is made again.
+        """
+        failures = [each.failures for each in indexes]
+        vanished: list[str] = []
+        while True:
+            try:
+                page = self._write(home, indexes, failures)
+            except ImageError as error:
+                gone = _take_out(indexes, error)
+                failures = [{**a, **b} for a, b in zip(failures, gone, strict=True)]
+                vanished += [name for each in gone for name in each]
+            else:
+                told = {name: why for each in failures for name, why in each.items()}
+                return page, told, vanished
+
+    def _write(
+        self,
+        home: SiteHome,
+        indexes: Sequence[ImageIndex],
+        failures: Sequence[Mapping[str, str]],
+    ) -> Path:
+        """Writes the site and shows it; the path of its page.
+
+        Raises:
+            ValueError: a set has fewer than two photos.
+            pyxai.images.ImageError: photos of the indexes are gone, or are no longer what they
+                were.
+        """
+        site = SiteFolder(home)
+        sets = [
+            _photo_set(number, name, paths, found)
+            for number, ((name, paths), found) in enumerate(
+                zip(self.sources.items(), indexes, strict=True)
+            )
+        ]
+        for each in sets:  # first, as it looks at each photo and does not take long
+            write_photos(site, each, progress=self.progress)
+        networks = self._write_networks(site, indexes[0], sets)
+        about = []
+        for photos, index, unusable in zip(sets, indexes, failures, strict=True):
+            told = self._write_set(site, photos, index)
+            about.append({**told, "unreadable": len(unusable)})
+        for each in sets:
+            check_photos(each)
+        site.begin("live.js")
+        site.write("live", {"available": False})
+        site.begin("pages/")
+        for pattern in _SHOWN:
+            for path in _PAGES.glob(pattern):
+                name = f"pages/{path.relative_to(_PAGES).as_posix()}"
+                site.write_bytes(name, path.read_bytes())
+        self._write_site(site, indexes, about, networks)
+        return site.finish(_PAGES.joinpath("index.html").read_text(encoding="utf-8"))
+
+    def _write_site(
+        self,
+        site: SiteFolder,
+        indexes: Sequence[ImageIndex],
+        sets: list[dict[str, Any]],
+        networks: list[dict[str, Any]],
+    ) -> None:
+        record = {
             "format": 1,
-            "title": title or ", ".join(sources),
-            "made": datetime.date.today().isoformat(),
+            "title": self.title or ", ".join(self.sources),
             "pyxai": _version(),
             "k": min(NEIGHBORS, *(len(found) - 1 for found in indexes)),
-            "metrics": list(chosen),
+            "metrics": list(self.metrics),
             "measures": list(MEASURES),
-            "sets": about_sets,
-            "networks": about_networks,
-        },
-    )
-    site.finish()
-    return _write_pages(site.root)
+            "sets": sets,
+            "networks": networks,
+        }
+        # The day is that of the last change.
+        if not site.begin("site.js", last="site", about=record, made_from=site.marks()):
+            site.write("site", {**record, "made": datetime.date.today().isoformat()})
+
+    def _write_set(self, site: SiteFolder, photos: PhotoSet, index: ImageIndex) -> dict[str, Any]:
+        """What site.js says of a data set, once its files are written."""
+        metrics, seed, progress = self.metrics, self.seed, self.progress
+        write_neighbors(site, photos, index, metrics, progress=progress)
+        write_maps(site, photos, index, self.maps, seed, progress=progress)
+        report = write_retrieval(site, photos, index, metrics, seed)
+        explained = 0
+        for number, classifier in enumerate(self.classifiers.values()):
+            explained = write_explanations(
+                site, photos, number, classifier, self.explaining, progress=progress
+            )
+            if self.galleries:
+                write_galleries(site, photos, number, classifier, self.drawing, progress=progress)
+        return {
+            "name": photos.name,
+            "photos": len(index),
+            "features": index.version,
+            "classes": photos.classes,
+            "sizes": photos.sizes,
+            "maps": list(self.maps),
+            "retrieval": report is not None,
+            "start": good_start(photos, index, report, metrics[0]),
+            "explained": explained,
+            "galleries": self.galleries,
+        }
+
+    def _write_networks(
+        self, site: SiteFolder, index: ImageIndex, sets: Sequence[PhotoSet]
+    ) -> list[dict[str, Any]]:
+        """What site.js says of the networks, once the files about them are written."""
+        found = []
+        for number, network in enumerate(index.networks):
+            classifier = self.classifiers[network.name]
+            names = [layer.name for layer in network.layers]
+            widths = [layer.width for layer in network.layers]
+            about = write_anatomy(site, number, classifier, names, widths)
+            layers = about["layers"]
+            write_units(
+                site, number, classifier, layers, sets, self.drawing, progress=self.progress
+            )
+            found.append({**about, "name": network.name.removesuffix(".safetensors")})
+        return found
 
 
 def _photo_set(number: int, name: str, paths: list[Path], index: ImageIndex) -> PhotoSet:
@@ -185,114 +361,6 @@ def _photo_set(number: int, name: str, paths: list[Path], index: ImageIndex) -> 
     if len(index) < 2:
         raise ValueError(f"photos: expected at least two that can be read, got one in {name}")
     return PhotoSet(number, name, index.photos, tuple(paths))
-
-
-def _write_set(
-    site: SiteFolder,
-    photos: PhotoSet,
-    index: ImageIndex,
-    metrics: tuple[str, ...],
-    maps: tuple[str, ...],
-    seed: int,
-    progress: bool,
-) -> dict[str, Any]:
-    """What site.js says of a data set, once photos, neighbours, maps and retrieval are written."""
-    write_photos(site, photos, progress=progress)
-    write_neighbors(site, photos, index, metrics, progress=progress)
-    write_maps(site, photos, index, maps, seed, progress=progress)
-    report = write_retrieval(site, photos, index, metrics, seed)
-    return {
-        "name": photos.name,
-        "photos": len(index),
-        "classes": photos.classes,
-        "sizes": photos.sizes,
-        "unreadable": len(index.failures),
-        "maps": list(maps),
-        "retrieval": report is not None,
-        "start": good_start(photos, index, report, metrics[0]),
-    }
-
-
-def _write_networks(
-    site: SiteFolder,
-    classifiers: Mapping[str, Classifier],
-    index: ImageIndex,
-    sets: Sequence[PhotoSet],
-    drawing: Drawing,
-    progress: bool,
-) -> list[dict[str, Any]]:
-    """What site.js says of the networks, once the files about them are written."""
-    found = []
-    for number, network in enumerate(index.networks):
-        classifier = classifiers[network.name]
-        names = [layer.name for layer in network.layers]
-        widths = [layer.width for layer in network.layers]
-        about = write_anatomy(site, number, classifier, names, widths)
-        write_units(site, number, classifier, about["layers"], sets, drawing, progress=progress)
-        found.append({**about, "name": network.name.removesuffix(".safetensors")})
-    return found
-
-
-def _write_pages(root: Path) -> Path:
-    """Copies the pages, which are the same for every site."""
-    for pattern in _SHOWN:
-        for path in _PAGES.glob(pattern):
-            goal = root / path.relative_to(_PAGES)
-            goal.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, goal)
-    return root / "index.html"
-
-
-def _metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The names of the metrics, each once.
-
-    Raises:
-        ValueError: one is unknown, or there is none.
-    """
-    if isinstance(metrics, str) or not metrics:
-        raise argument_error("metrics", f"at least one of {', '.join(METRICS)}", metrics)
-    return tuple(dict.fromkeys(as_metric(each).name for each in metrics))
-
-
-def _maps(maps: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds of map.
-
-    Raises:
-        ValueError: one is unknown.
-        MissingExtraError: UMAP is asked for and not installed.
-    """
-    installed = importlib.util.find_spec("umap") is not None
-    if maps is None:
-        return ("umap", "pca") if installed else ("pca",)
-    unknown = [each for each in maps if each not in ("pca", "umap")]
-    if isinstance(maps, str) or unknown:
-        raise argument_error("maps", "some of 'pca' and 'umap'", maps)
-    if "umap" in maps and not installed:
-        raise MissingExtraError("a map by UMAP", "umap-learn", "umap")
-    return tuple(dict.fromkeys(maps))
-
-
-def _sources(photos: Paths | Mapping[str, Paths]) -> dict[str, list[Path]]:
-    """Folders and files of each data set by its name.
-
-    Raises:
-        ValueError: they are no paths.
-    """
-    expected = "a folder, files, or a mapping of names to these (photos must be files)"
-    given: Mapping[str, Any] = photos if isinstance(photos, Mapping) else {"": photos}
-    found: dict[str, list[Path]] = {}
-    for name, paths in given.items():
-        several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-        if not isinstance(several, Iterable):
-            raise argument_error("photos", expected, paths)
-        several = list(several)
-        if not several or not all(isinstance(each, (str, os.PathLike)) for each in several):
-            raise argument_error("photos", expected, photos)
-        listed = [Path(os.fsdecode(each)) for each in several]
-        found[str(name) or listed[0].resolve().name or "photos"] = listed
-    if not found:
-        raise argument_error("photos", expected, photos)
-    return found
 
 
 def _version() -> str:

@@ -19,9 +19,10 @@ from pyxai.classifier.fingerprint import identity
 from pyxai.explain.cam import cam
 from pyxai.explain.sliding_window import sliding_window
 from pyxai.explain.undesirable import undesirable_pixels
-from pyxai.images import open_photo
+from pyxai.images import ImageError, open_photo
 from pyxai.playground.photo_files import PhotoSet
 from pyxai.playground.writing import SiteFolder, packed
+from pyxai.search.contents import Photo
 
 PHOTOS_PER_FILE = 20
 TITLES = {
@@ -69,7 +70,11 @@ def write_explanations(
     *,
     progress: bool,
 ) -> int:
-    """Writes the explanations of a set by one network; returns how many photos have any."""
+    """Writes the explanations of a set by one network; returns how many photos have any.
+
+    Raises:
+        pyxai.images.ImageError: a photo cannot be read any more.
+    """
     step = f"{photos.address}/networks/{number}/explained-"
     site.begin(step, photos=photos.key, of=identity(classifier), settings=settings)
     whole = len(photos.photos)
@@ -82,11 +87,7 @@ def write_explanations(
         address = f"{step}{first // PHOTOS_PER_FILE}"
         if not site.has(address):
             found = [
-                explainer(
-                    open_photo(photos.photos[each].path),
-                    label=photos.photos[each].label,
-                    undesirable=each in learned,
-                )
+                _explained(explainer, photos.photos[each], each in learned)
                 if each in chosen or each in learned
                 else None
                 for each in some
@@ -95,6 +96,13 @@ def write_explanations(
         bar.update(len(some))
     bar.close()
     return len(chosen | learned)
+
+
+def _explained(explainer: Explainer, photo: Photo, undesirable: bool) -> dict[str, Any]:
+    try:
+        return explainer(open_photo(photo.path), label=photo.label, undesirable=undesirable)
+    except ImageError as error:
+        raise ImageError(photo.path, error.reason) from error
 
 
 def _spread(whole: int, count: int) -> set[int]:

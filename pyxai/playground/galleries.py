@@ -9,7 +9,7 @@ from pyxai.classes.crop_size import choose_crop
 from pyxai.classes.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import identity
-from pyxai.images import ImageError
+from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.unit_pictures import Drawing, draw
 from pyxai.playground.writing import SiteFolder
@@ -35,23 +35,30 @@ def write_galleries(
         classifier: the network.
         drawing: how pictures are made; `drawing.units` is how many classes have one.
         progress: whether to show a bar.
+
+    Raises:
+        pyxai.images.ImageError: photos cannot be read any more.
     """
     base = f"{photos.address}/networks/{number}"
     of = identity(classifier)
-    site.begin(f"networks/{number}/classes", of=of, drawing=drawing)
-    for each in ("class-", "crops", "classes.js"):
-        site.begin(f"{base}/{each}", photos=photos.key, of=of, drawing=drawing)
-    if not site.has(f"{base}/classes"):
+    step, classes = (f"{base}/class-", f"{base}/crops/", f"{base}/classes.js"), f"{base}/classes"
+    if not site.begin(*step, last=classes, photos=photos.key, of=of, drawing=drawing):
         paths = [photo.path for photo in photos.photos]
         found = fitted(classifier, paths, progress=progress)
+        failures = [(each["photo"], each["reason"]) for each in found.report()["failures"]]
+        if failures:
+            raise ImageErrors(failures, len(paths))
         ids = {path: place for path, (_, place) in places_of([photos]).items()}
         rows: list[dict[str, Any]] = []
         for index in range(len(found.class_names)):
             if found[index]:
                 rows.append(_write_class(site, base, index, found, photos, ids))
-        _write_pictures(site, number, classifier, rows, drawing)
+        for row in _first(rows, drawing):
+            row["picture"] = True
         record = {"crop": found.settings.crop, "evidence": found.settings.evidence}
-        site.write(f"{base}/classes", {**record, "classes": rows})
+        site.write(classes, {**record, "classes": rows})
+    site.begin(f"networks/{number}/classes/", of=of, drawing=drawing)
+    _write_pictures(site, number, classifier, site.read(classes)["classes"], drawing)
 
 
 def fitted(classifier: Classifier, paths: Sequence[str], *, progress: bool) -> ClassGallery:
@@ -104,6 +111,11 @@ def _write_class(
     }
 
 
+def _first(rows: list[dict[str, Any]], drawing: Drawing) -> list[dict[str, Any]]:
+    """The classes that get a picture: those with the most crops."""
+    return sorted(rows, key=lambda row: (-row["crops"], row["class"]))[: drawing.units]
+
+
 def _write_pictures(
     site: SiteFolder,
     number: int,
@@ -111,12 +123,10 @@ def _write_pictures(
     rows: list[dict[str, Any]],
     drawing: Drawing,
 ) -> None:
-    """Writes what excites the classes with the most crops, and says so in `rows`."""
-    first = sorted(rows, key=lambda row: (-row["crops"], row["class"]))[: drawing.units]
-    for row in first:
-        row["picture"] = True
-    addresses = {row["class"]: f"networks/{number}/classes/{row['class']}.jpg" for row in first}
-    missing = sorted(each for each, address in addresses.items() if not site.has(address))
+    """Writes what excites the classes that get a picture."""
+    wanted = sorted(row["class"] for row in rows if row["picture"])
+    addresses = {each: f"networks/{number}/classes/{each}.jpg" for each in wanted}
+    missing = [each for each in wanted if not site.has(addresses[each])]
     if missing:
         pictures, _ = draw(classifier, None, missing, drawing)
         for each, picture in zip(missing, pictures, strict=True):

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pyxai.images import ImageError, open_photo
 from pyxai.images.reading import readable_formats
+from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer
 from pyxai.playground.similar import NEIGHBORS
 from pyxai.playground.static_server import HEADERS, file_of, is_local
@@ -166,7 +167,8 @@ def make_app(root: Path, live: Live, *, only_local: bool, max_bytes: int = MAX_B
     app.add_exception_handler(HTTPException, told)
     app.add_exception_handler(RequestValidationError, told)
     app.add_api_route("/api/search", search, methods=["POST"])
-    app.add_api_route("/data/live.js", about)
+    # Pages of a site that is built anew while this runs find that nobody answers them.
+    app.add_api_route(f"/{data_folder(root).relative_to(root).as_posix()}/live.js", about)
     app.add_api_route("/{path:path}", page, methods=["GET", "HEAD"])
     return app
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pyxai.images import open_photo
+from pyxai._sealed import digest
+from pyxai.images import ImageError, ImageErrors, open_photo
 from pyxai.playground.writing import SiteFolder, packed
-from pyxai.search.contents import Photo
+from pyxai.search.contents import Photo, check_content
 
 PHOTOS_PER_FILE = 1000
 CROP = 160  # pixels of a piece of a photo, the longer side at most
@@ -59,10 +61,10 @@ class PhotoSet:
         """Where its files are."""
         return f"sets/{self.number}"
 
-    @property
-    def key(self) -> list[tuple[str, int, int, str | None]]:
-        """Tells these photos from others."""
-        return [(each.path, each.width, each.height, each.label) for each in self.photos]
+    @cached_property
+    def key(self) -> str:
+        """Tells these photos from others, by their contents and classes in their order."""
+        return digest(f"{each.content} {each.label!r}\n".encode() for each in self.photos)
 
     def shown_name(self, photo: Photo) -> str:
         """The path of a photo within the set; paths of this machine are nobody's business."""
@@ -79,18 +81,33 @@ def _text(path: Path) -> str:
 
 
 def write_photos(site: SiteFolder, photos: PhotoSet, *, progress: bool) -> None:
-    """Writes names, classes and two copies of each photo; in one pass, going on where it was."""
+    """Writes names, classes and two copies of each photo; in one pass, going on where it was.
+
+    Raises:
+        pyxai.images.ImageErrors: photos are gone, or are no longer those of the index.
+    """
     labels, names = photos.labels, [photos.shown_name(each) for each in photos.photos]
-    site.begin(f"{photos.address}/photos", photos=photos.key, names=names, copies=[_LARGE, _THUMB])
-    site.begin(f"{photos.address}/thumbs", photos=photos.key, copies=[_LARGE, _THUMB])
-    site.begin(f"{photos.address}/labels", photos=photos.key)
+    site.begin(f"{photos.address}/photos-", photos=photos.key, names=names)
+    site.begin(f"{photos.address}/photos/", photos=photos.key, copy=_LARGE)
+    site.begin(f"{photos.address}/thumbs/", photos=photos.key, copy=_THUMB)
+    site.begin(f"{photos.address}/labels.js", photos=photos.key)
+    failures: list[tuple[str, str]] = []
     bar = tqdm(photos.photos, desc="photos", unit="photo", disable=None if progress else True)
     for number, photo in enumerate(bar):
         copies = [_address(photos, kind, number) for kind in ("photos", "thumbs")]
-        if not all(site.has(each) for each in copies):
+        there = [site.has(each) for each in copies]
+        if all(there):
+            continue
+        try:
             picture = open_photo(photo.path)
-            for address, (side, quality) in zip(copies, (_LARGE, _THUMB), strict=True):
-                site.picture(address, shrunk(picture, side), quality)
+            check_content(photo)
+        except ImageError as error:
+            failures.append((photo.path, error.reason))
+            continue
+        for address, (side, quality) in zip(copies, (_LARGE, _THUMB), strict=True):
+            site.picture(address, shrunk(picture, side), quality)
+    if failures:
+        raise ImageErrors(failures, len(photos.photos))
     for first in range(0, len(names), PHOTOS_PER_FILE):
         some = slice(first, first + PHOTOS_PER_FILE)
         sizes = [[photo.width, photo.height] for photo in photos.photos[some]]
@@ -103,6 +120,18 @@ def write_photos(site: SiteFolder, photos: PhotoSet, *, progress: bool) -> None:
 
 def _address(photos: PhotoSet, kind: str, number: int) -> str:
     return f"{photos.address}/{kind}/{number // PHOTOS_PER_FILE}/{number}.jpg"
+
+
+def check_photos(photos: PhotoSet) -> None:
+    """Raises ImageErrors if photos are gone, or are no longer those of the index."""
+    failures = []
+    for photo in photos.photos:
+        try:
+            check_content(photo)
+        except ImageError as error:
+            failures.append((photo.path, error.reason))
+    if failures:
+        raise ImageErrors(failures, len(photos.photos))
 
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:

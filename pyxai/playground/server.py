@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pyxai._errors import MissingExtraError, argument_error, check_count
+from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.playground.static_server import make_server
 from pyxai.playground.writing import read_data
@@ -71,7 +72,7 @@ def read_site(root: Path) -> dict[str, Any]:
         ValueError: there is no site in the folder, a damaged one, or one of another version.
     """
     try:
-        about = read_data(root / "data" / "site.js")
+        about = read_data(data_folder(root) / "site.js")
     except (OSError, ValueError) as error:
         expected = "the folder of a site that `pyxai playground build` finished"
         raise ValueError(f"site: expected {expected}, got {root}: {error}") from error
@@ -129,7 +130,7 @@ def load_indexes(about: dict[str, Any], models: Models, folder: Path) -> list[Im
         index = ImageIndex.load(folder / str(number), models)
         layers = [[layer.name for layer in each.layers] for each in index.networks]
         wanted = [[layer["name"] for layer in each["layers"]] for each in about["networks"]]
-        if len(index) != described["photos"] or layers != wanted:
+        if index.version != described["features"] or layers != wanted:
             expected = f"the features that the site was built with ({described['photos']} photos)"
             raise argument_error("index", expected, f"{folder / str(number)}: {index!r}")
         found.append(index)

@@ -62,7 +62,7 @@ def write_maps(
     """The photos as points on a plane, by each network and layer."""
     for folder, network, name, method in _jobs(photos, index, "maps", methods, progress):
         address = f"{folder}/map-{method}"
-        site.begin(address, photos=photos.key, seed=seed, of=(*_identity(network), name))
+        site.begin(f"{address}.js", photos=photos.key, seed=seed, of=(*_identity(network), name))
         if site.has(address):
             continue
         kind = cast(Literal["pca", "umap"], method)
@@ -89,7 +89,7 @@ def write_retrieval(
     address = f"{photos.address}/retrieval"
     prints = [_identity(network) for network in index.networks]
     layers = [[layer.name for layer in network.layers] for network in index.networks]
-    site.begin(address, photos=photos.key, seed=seed, of=(prints, layers, metrics))
+    site.begin(f"{address}.js", photos=photos.key, seed=seed, of=(prints, layers, metrics))
     if len(photos.classes) < 2 or counts.max() < 2:
         return None
     report = index.evaluate((1, 10, 50), metrics=list(metrics), queries=_QUERIES, seed=seed)

@@ -16,6 +16,7 @@ from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.fingerprint import identity
 from pyxai.draw import to_pictures
+from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.writing import SiteFolder
 
@@ -71,16 +72,20 @@ def write_units(
     bar = tqdm(layers, desc="units", unit="layer", disable=None if progress else True)
     for place, layer in enumerate(bar):
         address = f"networks/{number}/layers/{place}"
-        pictures = {**key, "layer": layer["name"]}
-        site.begin(f"{address}/units", **pictures)
-        site.begin(f"{address}/drawn", **pictures)
-        for each in ("units.js", "crops"):
-            site.begin(f"{address}/{each}", **pictures, photos=photos, crops=drawing.crops)
         channels = drawn_channels(layer["channels"], drawing.units, drawing.seed)
         layer["units"] = len(channels)
         layer["thumbnail"] = channels[0] if channels else None
-        if channels and not site.has(f"{address}/units"):
-            _write_layer(site, address, classifier, layer["name"], channels, sets, drawing)
+        if not channels:
+            continue
+        # Pictures take longest, and stay if photos change.
+        about = {**key, "layer": layer["name"]}
+        drawn = f"{address}/drawn"
+        if not site.begin(f"{address}/units/", f"{drawn}.js", last=drawn, **about):
+            _write_pictures(site, address, classifier, layer["name"], channels, drawing)
+        units, crops = f"{address}/units", f"{address}/crops/"
+        about = {**about, "photos": photos, "crops": drawing.crops}
+        if not site.begin(f"{units}.js", crops, last=units, **about):
+            _write_crops(site, address, classifier, layer["name"], channels, sets, drawing)
 
 
 def drawn_channels(count: int, most: int, seed: int) -> list[int]:
@@ -89,7 +94,21 @@ def drawn_channels(count: int, most: int, seed: int) -> list[int]:
     return sorted(random.permutation(count)[:most].tolist())
 
 
-def _write_layer(
+def _write_pictures(
+    site: SiteFolder,
+    address: str,
+    classifier: Classifier,
+    layer: str,
+    channels: list[int],
+    drawing: Drawing,
+) -> None:
+    pictures, report = draw(classifier, layer, channels, drawing)
+    for channel, picture in zip(channels, pictures, strict=True):
+        site.picture(f"{address}/units/{channel}.jpg", picture, quality=90)
+    site.write(f"{address}/drawn", report)
+
+
+def _write_crops(
     site: SiteFolder,
     address: str,
     classifier: Classifier,
@@ -98,21 +117,23 @@ def _write_layer(
     sets: Sequence[PhotoSet],
     drawing: Drawing,
 ) -> None:
-    # Pictures take longest, and stay if photos are added.
-    if not site.has(f"{address}/drawn"):
-        pictures, report = draw(classifier, layer, channels, drawing)
-        for channel, picture in zip(channels, pictures, strict=True):
-            site.picture(f"{address}/units/{channel}.jpg", picture, quality=90)
-        site.write(f"{address}/drawn", report)
+    """Writes units.js and the crops of photos.
+
+    Raises:
+        pyxai.images.ImageErrors: photos cannot be read any more.
+    """
     drawn = site.read(f"{address}/drawn")
     found: list[tuple[Any, ...]] = [() for _ in channels]
     if drawing.crops:
         files = [photo.path for each in sets for photo in each.photos]
+        failures: list[ImageError] = []
         found = list(
             exciting_crops(
-                classifier, files, layer, channels, per_channel=drawing.crops, failures=[]
+                classifier, files, layer, channels, per_channel=drawing.crops, failures=failures
             )
         )
+        if failures:
+            raise ImageErrors([(each.name, each.reason) for each in failures], len(files))
     places = places_of(sets)
     units = []
     for row, channel in enumerate(channels):

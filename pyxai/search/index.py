@@ -226,6 +226,11 @@ class ImageIndex:
         return dict(self._store.failures)
 
     @property
+    def version(self) -> str:
+        """The same for indexes of the same photos, in their order, by the same networks."""
+        return self._view.version
+
+    @property
     def removed(self) -> tuple[str, ...]:
         """The photos that the call which made or changed the index last has taken out of it."""
         return self._removed

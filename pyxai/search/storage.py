@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -277,6 +277,22 @@ def refuse_other_index(directory: Path) -> None:
     """Raises ValueError if the folder holds an index."""
     if (directory / FILE).exists():
         raise argument_error("directory", "a folder without an index", str(directory))
+
+
+def erase_index(directory: Path) -> list[str]:
+    """Removes an index from a folder, whose other files stay; the names of its photos.
+
+    Raises:
+        BusyError: another run works in the folder.
+    """
+    if not (directory / FILE).is_file():
+        return []
+    with writing_to(directory):
+        names = []
+        with suppress(ValueError):  # a damaged one goes as well
+            names = [photo.path for photo in load_store(directory).photos()]
+        OutputFolder(directory).discard()
+    return names
 
 
 def load_store(directory: Path) -> Store:

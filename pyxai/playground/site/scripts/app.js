@@ -79,7 +79,7 @@
                     element(
                         "p",
                         { class: "muted" },
-                        "If the site was copied, copy it again whole; otherwise build it again with “pyxai playground build”.",
+                        "If the site was built again, reload the page. If it was copied, copy it again whole; otherwise build it again with “pyxai playground build”.",
                     ),
                 element(
                     "p",
@@ -89,10 +89,7 @@
                     !wrong &&
                         element(
                             "button",
-                            {
-                                type: "button",
-                                onclick: () => (playground.site ? void show() : location.reload()),
-                            },
+                            { type: "button", onclick: () => location.reload() },
                             "Try again",
                         ),
                 ),

@@ -97,7 +97,7 @@
         channel === null
             ? playground.element("span", { class: "blank" })
             : playground.picture(
-                  `data/networks/${network}/layers/${layer}/units/${channel}.jpg`,
+                  playground.file(`networks/${network}/layers/${layer}/units/${channel}.jpg`),
                   "",
               );
 

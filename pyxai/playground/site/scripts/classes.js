@@ -96,7 +96,10 @@
                                     element(
                                         "span",
                                         { class: "frame" },
-                                        picture(`data/${at}/crops/${entry.class}-${i}.jpg`, ""),
+                                        picture(
+                                            playground.file(`${at}/crops/${entry.class}-${i}.jpg`),
+                                            "",
+                                        ),
                                     ),
                                 ),
                         ),
@@ -175,7 +178,7 @@
                 element(
                     "span",
                     { class: best.has(i) ? "frame representative" : "frame" },
-                    picture(`data/${at}/crops/${k}-${i}.jpg`, alt),
+                    picture(playground.file(`${at}/crops/${k}-${i}.jpg`), alt),
                 ),
                 element(
                     "span",
@@ -249,7 +252,7 @@
                                 "span",
                                 { class: "frame" },
                                 picture(
-                                    `data/networks/${network}/classes/${k}.jpg`,
+                                    playground.file(`networks/${network}/classes/${k}.jpg`),
                                     `The picture that excites class ${names[k]} most`,
                                     { loading: "eager" },
                                 ),

@@ -5,6 +5,11 @@ globalThis.playground = /** @type {Playground} */ ({ screens: {} });
 {
     const KEPT = 160; // files; the least recently used go first
 
+    // A site that is built again has its data in another folder, which its new page names. What
+    // a page of before asks for is then missing, and never something else.
+    const folder = document.querySelector('meta[name="data"]')?.getAttribute("content") ?? "data";
+    playground.file = (address) => `${folder}/${address}`;
+
     /** @type {Map<string, unknown>} */
     const values = new Map();
     /** @type {Map<string, Promise<any>>} */
@@ -16,7 +21,7 @@ globalThis.playground = /** @type {Playground} */ ({ screens: {} });
     function request(address) {
         return new Promise((resolve, reject) => {
             const script = document.createElement("script");
-            const file = `data/${address}.js`;
+            const file = playground.file(`${address}.js`);
             script.src = file;
             script.addEventListener("load", () => {
                 script.remove();

@@ -94,7 +94,7 @@
 
     /** @param {number} network @param {number} layer @param {number} channel */
     const unitPicture = (network, layer, channel) =>
-        `data/networks/${network}/layers/${layer}/units/${channel}.jpg`;
+        playground.file(`networks/${network}/layers/${layer}/units/${channel}.jpg`);
 
     playground.screens.layer = playground.page(async (settings) => {
         const network = networkOf(settings);
@@ -280,7 +280,9 @@
                                                   "span",
                                                   { class: "frame" },
                                                   picture(
-                                                      `data/${at}/crops/${channel}-${i}.jpg`,
+                                                      playground.file(
+                                                          `${at}/crops/${channel}-${i}.jpg`,
+                                                      ),
                                                       `Part of photo ${photo}, ${playground.className(set, label)}`,
                                                   ),
                                               ),

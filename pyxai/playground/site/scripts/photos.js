@@ -25,8 +25,10 @@
         return playground.unpack(file.labels);
     };
 
-    playground.thumb = (set, id) => `data/sets/${set}/thumbs/${Math.floor(id / 1000)}/${id}.jpg`;
-    playground.large = (set, id) => `data/sets/${set}/photos/${Math.floor(id / 1000)}/${id}.jpg`;
+    playground.thumb = (set, id) =>
+        playground.file(`sets/${set}/thumbs/${Math.floor(id / 1000)}/${id}.jpg`);
+    playground.large = (set, id) =>
+        playground.file(`sets/${set}/photos/${Math.floor(id / 1000)}/${id}.jpg`);
 
     playground.className = (set, label) =>
         label < 0 || label === playground.NO_CLASS

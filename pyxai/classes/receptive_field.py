@@ -10,7 +10,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.borrow import borrowed
 
 _PROBES = 4
-_LONGEST = 1024  # pixels of what is looked at, where the shorter side is not longer
+_STRIP = 512, 4  # of a strip no more is looked at than so many pixels, or times its shorter side
 _SHARE = 0.95  # of the gradient's magnitude
 
 
@@ -29,9 +29,9 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
         size: (height, width) of the input.
 
     Returns:
-        Pixels of the input, at most its longer side (of a strip, 1,024 or its shorter side).
+        Pixels of the input, at most its longer side; of a strip, of the piece that is looked at.
     """
-    most = max(_LONGEST, min(size))
+    most = max(_STRIP[0], _STRIP[1] * min(size))
     height, width = size = min(size[0], most), min(size[1], most)
     longer = max(size)
     random = fourier.stream(0, "receptive field")

@@ -154,7 +154,8 @@ class Explainer:
         maps = self._activation_maps(inputs, classes, chances) if self._methods else []
         if settings.windows:
             maps.append(self._windows(photo, classes[0], chances))
-        if undesirable:
+        is_plain = bool((inputs.amax((2, 3)) == inputs.amin((2, 3))).all())
+        if undesirable and not is_plain:  # a picture of one colour equals its blurred one
             maps.append(self._undesirable(inputs, classes[0] if own is None else own))
         for each in maps:
             each["region"] = region

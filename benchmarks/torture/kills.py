@@ -224,7 +224,9 @@ def torture(kills: int, seed: int, say: Callable[[str], object] = print) -> dict
     return done
 
 
-class _Process:
+class Process:
+    """One that was forked from this one."""
+
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -236,11 +238,11 @@ class _Process:
         os.kill(self.number, signal.SIGKILL)
 
 
-def _start(name: str, folder: Path, work: Path) -> _Process:
+def _start(name: str, folder: Path, work: Path) -> Process:
     work.mkdir(exist_ok=True)
     number = os.fork()
     if number:
-        return _Process(number)
+        return Process(number)
     code = 1
     try:
         JOBS[name][0](folder, work)

@@ -85,8 +85,8 @@ def save_gallery(
         for found, folder in zip(contents.classes, folders, strict=True):
             crops = enumerate(found.crops)
             pictures.append([_write_picture(output, crop, folder, rank) for rank, crop in crops])
-            names = enumerate(pictures[-1])
-            files.append([crop_file(folder, rank, each) for rank, each in names])
+            ranks = enumerate(pictures[-1])
+            files.append([crop_file(folder, rank, each) for rank, each in ranks])
         features = np.concatenate([each.features for each in contents.classes])
         described = _write_features(output, features)
         if page is not None:

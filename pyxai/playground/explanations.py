@@ -13,6 +13,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pyxai._errors import REFUSALS, passes_through
+from pyxai._sealed import digest
 from pyxai.acceleration import accelerate
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
@@ -20,6 +21,7 @@ from pyxai.explain.cam import cam
 from pyxai.explain.sliding_window import sliding_window
 from pyxai.explain.undesirable import undesirable_pixels
 from pyxai.images import ImageError, open_photo
+from pyxai.playground.earlier import EarlierExplanations
 from pyxai.playground.photo_files import PhotoSet
 from pyxai.playground.writing import SiteFolder, packed
 from pyxai.search.contents import Photo
@@ -76,26 +78,40 @@ def write_explanations(
         pyxai.images.ImageError: a photo cannot be read any more.
     """
     step = f"{photos.address}/networks/{number}/explained-"
-    site.begin(step, photos=photos.key, of=identity(classifier), settings=settings)
+    of = identity(classifier)
+    site.begin(step, photos=photos.key, of=of, settings=settings)
     whole = len(photos.photos)
     count = whole if settings.photos is None else min(settings.photos, whole)
     chosen, learned = _spread(whole, count), _spread(whole, min(settings.undesirable, count))
     explainer = Explainer(classifier, settings)
+    earlier = EarlierExplanations(site.earlier(step))
     bar = tqdm(total=whole, desc="explanations", unit="photo", disable=None if progress else True)
     for first in range(0, whole, PHOTOS_PER_FILE):
         some = range(first, min(first + PHOTOS_PER_FILE, whole))
         address = f"{step}{first // PHOTOS_PER_FILE}"
         if not site.has(address):
-            found = [
-                _explained(explainer, photos.photos[each], each in learned)
-                if each in chosen or each in learned
-                else None
-                for each in some
-            ]
-            site.write(address, {"first": first, "photos": found})
+            marks: list[str | None] = []
+            found: list[dict[str, Any] | None] = []
+            for each in some:
+                photo, is_learned = photos.photos[each], each in learned
+                wanted = each in chosen or is_learned
+                mark = _mark(photo, of, settings, is_learned) if wanted else None
+                marks.append(mark)
+                known = None if mark is None else earlier.get(mark)
+                if mark is not None and known is None:
+                    known = _explained(explainer, photo, is_learned)
+                found.append(known)
+            site.write(address, {"first": first, "photos": found, "of": marks})
         bar.update(len(some))
     bar.close()
     return len(chosen | learned)
+
+
+def _mark(photo: Photo, of: str, settings: Explaining, undesirable: bool) -> str:
+    """What the explanation of a photo depends on."""
+    learning = (settings.steps, settings.seed) if undesirable else None
+    said = (photo.content, photo.label, of, settings.methods, settings.windows, learning)
+    return digest([repr(said).encode("utf-8", "backslashreplace")])
 
 
 def _explained(explainer: Explainer, photo: Photo, undesirable: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ class SiteFolder:
         if name in self._intact:
             self._next.files.keep(name)
         return name in self._intact
+
+    def earlier(self, start: str) -> Iterator[Path]:
+        """Files that other editions have, whose addresses begin so, if they are as written."""
+        for edition in self._home.others:
+            for name in edition.names([start]):
+                if edition.files.is_intact(name):
+                    yield edition.path / name
 
     def write(self, address: str, record: dict[str, Any]) -> None:
         """Writes a file of data."""

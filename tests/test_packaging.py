@@ -32,6 +32,7 @@ FLOORS = [
     ["classifier", "draw"],
     ["acceleration", "zoo", "explain", "novelty", "search", "evaluate"],
     ["classes", "train"],
+    ["serve"],
     ["scale", "playground"],
     ["__init__"],
     ["cli"],

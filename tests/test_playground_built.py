@@ -18,6 +18,7 @@ import pyxai
 from pyxai.playground import build, static_server
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.playground.server import load_indexes, read_site
+from pyxai.serve.limits import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -80,7 +81,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(made):
-    server = static_server.make_server(made / "site", "127.0.0.1", 0, only_local=True)
+    server = static_server.make_server(made / "site", "127.0.0.1", 0, Limits(), only_local=True)
     thread = threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
@@ -182,16 +183,17 @@ def test_no_form_where_nobody_answers(browser, address):
 
 def test_try_a_photo(browser, made, tmp_path):
     pytest.importorskip("fastapi")
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     from pyxai.playground.live import Live, make_app
+    from pyxai.serve import connections
 
     about = read_site(made / "site")
     indexes = load_indexes(about, classifiers(), made / "index")
     settings = Explaining(None, ("auto",), False, 0, 1, 0)
     explainers = [Explainer(indexes[0].classifier(n.name), settings) for n in indexes[0].networks]
     live = Live(indexes, explainers, about["metrics"])
-    app = make_app(made / "site", live, only_local=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    app = make_app(made / "site", live, Limits(), only_local=True)
+    server = connections.server(app, Limits())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

@@ -17,12 +17,16 @@ import pyxai
 from pyxai.playground import build, serve, static_server
 from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
+from pyxai.playground.site_files import open_file
+from pyxai.serve import photos
+from pyxai.serve.limits import Limits
 
 pytest.importorskip("fastapi")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 
-from pyxai.playground import live as live_search  # noqa: E402
-from pyxai.playground.explanations import Explainer, Explaining  # noqa: E402
+from pyxai.playground import live as live_search
+from pyxai.playground.explanations import Explainer, Explaining
+from pyxai.serve import connections
 
 SETTINGS = Explaining(None, ("auto",), False, 0, 1, 0)
 
@@ -56,7 +60,16 @@ def made(tmp_path_factory):
         progress=False,
     )
     (root / "secret.js").write_text("nobody's business")
-    (root / "site" / "link.js").symlink_to(root / "secret.js")
+    for link, target in (
+        ("link.js", root / "secret.js"),
+        ("circle.js", "other.js"),
+        ("other.js", "circle.js"),
+        ("itself.js", "itself.js"),
+        ("hidden.js", "data/.next/x.js"),
+    ):
+        (root / "site" / link).symlink_to(target)
+    (root / "site" / "data" / ".next").mkdir()
+    (root / "site" / "data" / ".next" / "x.js").write_text("nobody's business yet")
     return root
 
 
@@ -76,6 +89,7 @@ def asker(port):
         connection.close()
         return found
 
+    request.port = port
     return request
 
 
@@ -85,7 +99,7 @@ def asker(port):
 @pytest.fixture
 def get(made):
     """Requests to a server of the site: (status, headers, body)."""
-    server = static_server.make_server(made / "site", "127.0.0.1", 0, only_local=True)
+    server = static_server.make_server(made / "site", "127.0.0.1", 0, Limits(), only_local=True)
     thread = threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True)
     thread.start()
 
@@ -119,6 +133,8 @@ def test_files_of_the_site_are_handed_out(get, made):
         "/data/../../secret.js",
         "//etc/passwd",
         "/link.js",
+        "/hidden.js",
+        "/data/.next/x.js",
         "/data/",
         "/data/build.json",
         "/nothing.js",
@@ -136,16 +152,76 @@ def test_nothing_else_is(get, address):
 
 
 def test_other_methods_are_refused(get):
-    assert get("/data/site.js", method="POST")[0] == 501
-    assert get("/data/site.js", method="DELETE")[0] == 501
+    for method in ("POST", "DELETE", "BREW"):
+        status, headers, _ = get("/data/site.js", method=method)
+        assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example:80", 404)],
+    [
+        ("localhost:80", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+        ("evil.example:80", 404),
+        ("[::1]evil.com", 404),
+        ("localhost:80@evil.com", 404),
+    ],
 )
-def test_requests_by_other_names_are_refused(get, host, status):
-    assert get("/index.html", Host=host)[0] == status
+def test_requests_by_other_names_are_refused(any_server, host, status):
+    assert any_server("/index.html", Host=host)[0] == status
+
+
+@pytest.fixture(params=["static", "live"])
+def any_server(request):
+    """Requests to each kind of server."""
+    return request.getfixturevalue("get" if request.param == "static" else "ask")
+
+
+def test_what_a_browser_has_is_not_sent_again(any_server, made):
+    address = f"/{folder_of(made)}/site.js"
+    _, headers, body = any_server(address)
+    tag = headers["ETag"]
+    for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+        status, headers, again = any_server(address, **{"If-None-Match": known})
+        assert (status, again, headers["ETag"]) == (304, b"", tag)
+        assert headers["Cache-Control"] == "no-cache"
+    status, _, again = any_server(address, **{"If-None-Match": '"x"'})
+    assert (status, again) == (200, body)
+    status, headers, again = any_server(address, method="HEAD")
+    assert (status, headers["ETag"], again) == (200, tag, b"")
+    assert int(headers["Content-Length"]) == len(body)
+
+
+def test_a_changed_file_has_another_tag(tmp_path):
+    path, tags = tmp_path / "a.js", set()
+    for text in ("one", "two", "three", "four"):
+        (tmp_path / "new").write_text(text)
+        (tmp_path / "new").replace(path)  # as builds do it
+        found = open_file(tmp_path, "/a.js")
+        with found.file:
+            tags.add(found.tag)
+    assert len(tags) == 4
+
+
+def test_one_connection_serves_many_requests(any_server):
+    connection = http.client.HTTPConnection("127.0.0.1", any_server.port, timeout=20)
+    connection.connect()
+    opened = connection.sock
+    for address, status in (("/", 200), ("/index.html", 200), ("/none.js", 404), ("/", 200)):
+        connection.request("GET", address)
+        answer = connection.getresponse()
+        answer.read()
+        assert (answer.status, answer.version) == (status, 11)
+        assert connection.sock is opened
+    connection.close()
+
+
+def test_links_in_circles_are_no_files(any_server):
+    for address in ("/circle.js", "/other.js", "/itself.js", "/itself.js/x.js"):
+        assert any_server(address)[0] == 404
+    assert any_server("/")[0] == 200
 
 
 def test_serve_until_it_is_interrupted(made):
@@ -195,8 +271,9 @@ def live(made):
 @pytest.fixture
 def ask(made, live):
     """Requests to a live server: (status, headers, body)."""
-    app = live_search.make_app(made / "site", live, only_local=True, max_bytes=100_000)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    limits = Limits(body_bytes=100_000, uploads=2)
+    app = live_search.make_app(made / "site", live, limits, only_local=True)
+    server = connections.server(app, limits)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -246,10 +323,31 @@ def test_what_is_no_photo_is_refused(ask, body, status, reason):
 def test_truncated_and_huge_photos_are_refused(ask, made, monkeypatch):
     whole = (made / "photos" / "red" / "0.png").read_bytes()
     assert post(ask, whole[: len(whole) // 2])[0] == 422
-    monkeypatch.setattr(live_search, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1000)
     status, answer = post(ask, whole)
     assert status == 413
     assert "48 × 40" in answer["error"]
+
+
+def test_a_photo_that_is_huge_for_the_network_is_refused(ask, made, live, monkeypatch):
+    """Its own pixels are few; what the network would see of it decides."""
+    whole = (made / "photos" / "red" / "0.png").read_bytes()
+    monkeypatch.setattr(photos, "MAX_SEEN", 32 * 32)
+    assert post(ask, whole)[0] == 200
+    monkeypatch.setattr(photos, "MAX_SEEN", 32 * 32 - 1)
+    status, answer = post(ask, whole)
+    assert status == 413
+    assert "48 × 40, seen as 32 × 32" in answer["error"]
+
+
+def test_what_a_network_does_not_take_is_refused(ask, made, monkeypatch):
+    def fails(self, *arguments, **options):
+        raise RuntimeError("Kernel size can't be greater\nand more")
+
+    monkeypatch.setattr(Explainer, "of_input", fails)
+    status, answer = post(ask, (made / "photos" / "red" / "0.png").read_bytes())
+    assert status == 422
+    assert answer["error"] == "the network does not take this photo: Kernel size can't be greater"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +388,10 @@ def test_too_many_photos_at_once_have_to_come_back(ask, monkeypatch):
     for thread in threads:
         thread.start()
     entered.wait(10)
-    assert post(ask, b"x")[0] == 503
+    kind = {"Content-Type": "application/octet-stream"}
+    status, headers, _ = ask("/api/search", "POST", b"x" * 100_000, **kind)
+    assert status == 503
+    assert int(headers["Retry-After"]) >= 1
     go_on.set()
     for thread in threads:
         thread.join()

@@ -157,9 +157,31 @@ class Explainer:
         Raises:
             pyxai.images.ImageError: it does not become the network's input.
         """
-        classifier, settings = self._classifier, self._settings
-        inputs = classifier.to_input(photo)
-        region = [round(edge, 2) for edge in classifier.preprocessing.region(photo.size)]
+        preprocessing = self._classifier.preprocessing
+        view = preprocessing.view(photo) if self._settings.windows else None
+        inputs = self._classifier.to_input(photo)
+        return self.of_input(inputs, photo.size, view=view, label=label, undesirable=undesirable)
+
+    def of_input(
+        self,
+        inputs: torch.Tensor,
+        size: tuple[int, int],
+        *,
+        view: Image.Image | None = None,
+        label: str | None = None,
+        undesirable: bool = False,
+    ) -> dict[str, Any]:
+        """The same for a photo that has become the network's input, and need not be kept.
+
+        Args:
+            inputs: `[1, C, H, W]`.
+            size: (width, height) of the photo.
+            view: what the network sees of it, for windows; None, without these.
+            label: as for a call.
+            undesirable: as for a call.
+        """
+        classifier = self._classifier
+        region = [round(edge, 2) for edge in classifier.preprocessing.region(size)]
         probabilities = classifier.probabilities(classifier(inputs).float())[0]
         best = probabilities.topk(min(_TOP, len(probabilities))).indices.tolist()
         own = _class_named(classifier, label)
@@ -168,8 +190,8 @@ class Explainer:
             classes.append(own)
         chances = {each: float(probabilities[each]) for each in {*best, *classes}}
         maps = self._activation_maps(inputs, classes, chances) if self._methods else []
-        if settings.windows:
-            maps.append(self._windows(photo, classes[0], chances))
+        if view is not None:
+            maps.append(self._windows(view, classes[0], chances))
         is_plain = bool((inputs.amax((2, 3)) == inputs.amin((2, 3))).all())
         if undesirable and not is_plain:  # a picture of one colour equals its blurred one
             maps.append(self._undesirable(inputs, classes[0] if own is None else own))
@@ -205,11 +227,8 @@ class Explainer:
                 maps.append(_map("cam", method, title, target, several[0, row], facts))
         return maps
 
-    def _windows(
-        self, photo: Image.Image, target: int, chances: dict[int, float]
-    ) -> dict[str, Any]:
+    def _windows(self, view: Image.Image, target: int, chances: dict[int, float]) -> dict[str, Any]:
         """Windows of half a side slide over what the network sees of the photo."""
-        view = self._classifier.preprocessing.view(photo)
         side = _window(*view.size)
         found = sliding_window(
             self._fast, view, side, max(1, side // 4), target, resize=self._resize

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from PIL import Image, UnidentifiedImageError
+from fastapi.responses import JSONResponse, Response
 
-from pyxai.images import ImageError, open_photo
-from pyxai.images.reading import readable_formats
+from pyxai._errors import REFUSALS, passes_through
 from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer
 from pyxai.playground.similar import NEIGHBORS
-from pyxai.playground.static_server import HEADERS, file_of, is_local
+from pyxai.playground.site_files import HEADERS, SiteFile, open_file
 from pyxai.search.index import ImageIndex
+from pyxai.serve.guards import Addressed, Deadline, Headers, Receive, Refused, Scope, Send, Uploads
+from pyxai.serve.jobs import Jobs
+from pyxai.serve.limits import Limits
+from pyxai.serve.photos import photo_of
 
-MAX_BYTES = 20_000_000
-MAX_PIXELS = 50_000_000
-_AT_ONCE = 2  # photos that are looked at together; more have to come back
 _TYPE = "application/octet-stream"
 
 
@@ -51,75 +48,73 @@ class Live:
         """What is near to a photo, which classes it has and what speaks for them.
 
         Raises:
-            HTTPException: what was asked for does not exist, or the photo cannot be used.
+            Refused: what was asked for does not exist, or the photo cannot be used.
         """
         start = time.perf_counter()
         if metric not in self.metrics or not 0 <= set_number < len(self.indexes):
-            raise HTTPException(400, "no such set or metric")
+            raise Refused(400, "no such set or metric")
         index = self.indexes[set_number]
         if not 0 <= network < len(index.networks):
-            raise HTTPException(400, "no such network")
+            raise Refused(400, "no such network")
         known = index.networks[network]
         if not 0 <= layer < len(known.layers) or not 1 <= k <= NEIGHBORS:
-            raise HTTPException(400, f"no such layer, or k beyond {NEIGHBORS}")
-        photo = decoded(body)
+            raise Refused(400, f"no such layer, or k beyond {NEIGHBORS}")
+        classifier = index.classifier(known.name)
+        photo = photo_of(body, [classifier.preprocessing])
+        size = photo.size
         try:
-            found = index.search(
-                photo, k, metric=metric, layer=known.layers[layer].name, model=known.name
-            )
-            told = self.explainers[network](photo)
-        except (ImageError, ValueError) as error:
-            raise HTTPException(422, str(error)) from error
+            inputs = classifier.to_input(photo)
+            del photo  # a thousand times what the network sees of it
+            layer_name = known.layers[layer].name
+            (found,) = index.search(inputs, k, metric=metric, layer=layer_name, model=known.name)
+            told = self.explainers[network].of_input(inputs, size)
+        except REFUSALS as error:
+            if passes_through(error):
+                raise Refused(503, "no memory for this photo just now") from error
+            reason = str(error).partition("\n")[0][:300]
+            raise Refused(422, f"the network does not take this photo: {reason}") from error
         return {
             "ids": found.ids.tolist(),
             "distances": found.distances.tolist(),
             "similarity": found.similarity.tolist(),
-            "size": photo.size,
+            "size": size,
             **told,
             "seconds": round(time.perf_counter() - start, 3),
         }
 
 
-def decoded(body: bytes) -> Image.Image:
-    """The photo that was sent.
+class _FileAnswer(Response):
+    """A file of the site, or that the client has it already."""
 
-    Raises:
-        HTTPException: it is none, or too large.
-    """
-    try:
-        with Image.open(io.BytesIO(body), formats=readable_formats()) as picture:
-            width, height = picture.size
-        if width * height > MAX_PIXELS:
-            told = f"a photo of at most {MAX_PIXELS:,} pixels, got {width} × {height}"
-            raise HTTPException(413, f"expected {told}")
-        return open_photo(io.BytesIO(body), name="photo")
-    except (ImageError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = error.reason if isinstance(error, ImageError) else "not a photo in a known format"
-        raise HTTPException(422, reason) from error
-    except (OSError, ValueError, SyntaxError) as error:  # decoders fail in every way there is
-        raise HTTPException(422, "a damaged photo") from error
+    def __init__(self, found: SiteFile, request: Request) -> None:
+        known = found.is_known(request.headers.get("if-none-match"))
+        headers = {"ETag": found.tag} if known else found.headers
+        super().__init__(status_code=304 if known else 200, headers=headers)
+        self._found = found
+        self._sends = not known and request.method != "HEAD"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._found.file:
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            parts = self._found.parts() if self._sends else iter(())
+            while part := await asyncio.to_thread(next, parts, b""):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def make_app(root: Path, live: Live, *, only_local: bool, max_bytes: int = MAX_BYTES) -> FastAPI:
+def make_app(root: Path, live: Live, limits: Limits, *, only_local: bool) -> FastAPI:
     """The site with its live half.
 
     Args:
         root: folder of the site.
         live: what looks at photos.
+        limits: of what visitors may ask.
         only_local: whether to answer only requests that address this machine by its own name.
-        max_bytes: of a photo.
     """
     root = root.resolve()
     app = FastAPI(title="pyxai playground", docs_url=None, redoc_url=None, openapi_url=None)
-    free = threading.BoundedSemaphore(_AT_ONCE)
-
-    def look(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if not free.acquire(blocking=False):
-            raise HTTPException(503, "busy with other photos; try again in a moment")
-        try:
-            return work()
-        finally:
-            free.release()
+    jobs = Jobs(limits.jobs)
 
     async def search(
         request: Request,
@@ -129,62 +124,43 @@ def make_app(root: Path, live: Live, *, only_local: bool, max_bytes: int = MAX_B
         metric: str = "cosine",
         k: int = NEIGHBORS,
     ) -> Response:
-        # A page of another site cannot send this type without asking first, and nobody answers.
-        if request.headers.get("content-type") != _TYPE:
-            raise HTTPException(415, f"expected the bytes of a photo as {_TYPE}")
-        body = await _read(request, max_bytes)
+        body = (await request.receive())["body"]  # `request.body()` would copy it
+        if not body:
+            raise Refused(422, "expected a photo, got nothing")
         return JSONResponse(
-            await asyncio.to_thread(look, lambda: live.search(body, set, network, layer, metric, k))
+            await jobs.run(lambda: live.search(body, set, network, layer, metric, k))
         )
 
     def about() -> Response:
         networks = range(len(live.explainers))
         sets = range(len(live.indexes))
-        told = {"available": True, "max_bytes": max_bytes}
+        told = {"available": True, "max_bytes": limits.body_bytes}
         record = json.dumps({**told, "sets": list(sets), "networks": list(networks)})
         return Response(f'playground.receive("live", {record});\n', media_type="text/javascript")
 
-    def page(path: str) -> Response:
-        found = file_of(root, path)
+    def page(request: Request) -> Response:
+        found = open_file(root, request.scope["path"])
         if found is None:
             raise HTTPException(404, "no such file")
-        return FileResponse(found)
-
-    async def checked(request: Request, call_next: Any) -> Response:
-        if only_local and not is_local(request.headers.get("host")):
-            response: Response = JSONResponse({"error": "no such host"}, 404)
-        else:
-            response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
+        return _FileAnswer(found, request)
 
     def told(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 400
-        text = error.detail if isinstance(error, HTTPException) else "a number is missing"
-        return JSONResponse({"error": str(text)}, status)
+        if isinstance(error, Refused):
+            return JSONResponse({"error": error.reason}, error.status, error.headers)
+        if isinstance(error, HTTPException):
+            return JSONResponse({"error": str(error.detail)}, error.status_code)
+        return JSONResponse({"error": "a number is missing"}, 400)
 
-    app.middleware("http")(checked)
-    app.add_exception_handler(HTTPException, told)
-    app.add_exception_handler(RequestValidationError, told)
+    for kind in (Refused, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, told)
     app.add_api_route("/api/search", search, methods=["POST"])
     # Pages of a site that is built anew while this runs find that nobody answers them.
     app.add_api_route(f"/{data_folder(root).relative_to(root).as_posix()}/live.js", about)
     app.add_api_route("/{path:path}", page, methods=["GET", "HEAD"])
+    # From the inside out. A page of another site cannot send this type without asking first, and
+    # nobody answers.
+    app.add_middleware(Deadline, limits=limits)
+    app.add_middleware(Uploads, limits=limits, types=[_TYPE])
+    app.add_middleware(Addressed, only_local=only_local)
+    app.add_middleware(Headers, headers=HEADERS)
     return app
-
-
-async def _read(request: Request, most: int) -> bytes:
-    """The body, which is never held beyond the limit.
-
-    Raises:
-        HTTPException: it is too long, or empty.
-    """
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > most:
-            raise HTTPException(413, f"expected a photo of at most {most:,} bytes")
-        parts.append(part)
-    if not length:
-        raise HTTPException(422, "expected a photo, got nothing")
-    return b"".join(parts)

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyxai._errors import MissingExtraError, argument_error, check_count
 from pyxai.playground.editions import data_folder
@@ -15,11 +15,15 @@ from pyxai.playground.static_server import make_server
 from pyxai.playground.writing import read_data
 from pyxai.search.index import ImageIndex
 from pyxai.search.networks import Models, named
+from pyxai.serve.hosts import is_loopback
+from pyxai.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from pyxai.playground.live import Live
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 LOOPBACK = "127.0.0.1"
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -29,6 +33,7 @@ def serve(
     port: int = 8000,
     models: Models | None = None,
     index: PathLike | None = None,
+    limits: Limits | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serves a site that `build` made, until it is interrupted.
@@ -44,6 +49,7 @@ def serve(
         port: 0 for any that is free.
         models: the networks that the site was built with, for live search.
         index: the folder of features that it was built with, for live search.
+        limits: how much visitors may ask of the server, and how slowly; the usual by default.
         ready: is called with the site's address once it can be opened.
 
     Raises:
@@ -60,9 +66,10 @@ def serve(
         got = "models" if index is None else "index"
         raise ValueError(f"index: expected models and index together, or neither, got only {got}")
     if models is None or index is None:
-        _serve_files(root, host, port, ready)
+        _serve_files(root, host, port, limits or Limits(), ready)
     else:
-        _serve_live(root, about, models, Path(index), host, port, ready)
+        live = _live(about, models, Path(index))
+        _serve_live(root, live, host, port, limits or Limits(), ready)
 
 
 def read_site(root: Path) -> dict[str, Any]:
@@ -81,8 +88,10 @@ def read_site(root: Path) -> dict[str, Any]:
     return about
 
 
-def _serve_files(root: Path, host: str, port: int, ready: Callable[[str], None] | None) -> None:
-    server = make_server(root, host, port, only_local=host in _LOCAL)
+def _serve_files(
+    root: Path, host: str, port: int, limits: Limits, ready: Callable[[str], None] | None
+) -> None:
+    server = make_server(root, host, port, limits, only_local=is_loopback(host))
     try:
         if ready is not None:
             ready(_address(host, server.server_address[1]))
@@ -91,32 +100,42 @@ def _serve_files(root: Path, host: str, port: int, ready: Callable[[str], None] 
         server.server_close()
 
 
-def _serve_live(
-    root: Path,
-    about: dict[str, Any],
-    models: Models,
-    index: Path,
-    host: str,
-    port: int,
-    ready: Callable[[str], None] | None,
-) -> None:
-    try:
-        import uvicorn
+def _live(about: dict[str, Any], models: Models, index: Path) -> Live:
+    """What looks at photos.
 
-        from pyxai.playground.live import Live, make_app
+    Raises:
+        ValueError: networks or features are not those of the site.
+        MissingExtraError: FastAPI or uvicorn is missing.
+    """
+    try:
+        import uvicorn  # noqa: F401
+
+        from pyxai.playground.live import Live
     except ImportError as error:
         raise MissingExtraError("live search", "fastapi and uvicorn", "serve") from error
     indexes = load_indexes(about, models, index)
     classifiers = [indexes[0].classifier(each.name) for each in indexes[0].networks]
     settings = Explaining(None, ("auto",), False, 0, 1, 0)
-    explainers = [Explainer(each, settings) for each in classifiers]
-    app = make_app(root, Live(indexes, explainers, about["metrics"]), only_local=host in _LOCAL)
+    return Live(indexes, [Explainer(each, settings) for each in classifiers], about["metrics"])
+
+
+def _serve_live(
+    root: Path,
+    live: Live,
+    host: str,
+    port: int,
+    limits: Limits,
+    ready: Callable[[str], None] | None,
+) -> None:
+    from pyxai.playground.live import make_app
+    from pyxai.serve.connections import run
+
+    app = make_app(root, live, limits, only_local=is_loopback(host))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listening:
         if ready is not None:
             ready(_address(host, listening.getsockname()[1]))
-        config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off")
-        uvicorn.Server(config).run([listening])
+        run(app, listening, limits)
 
 
 def load_indexes(about: dict[str, Any], models: Models, folder: Path) -> list[ImageIndex]:

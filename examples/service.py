@@ -30,10 +30,13 @@ from sklearn.datasets import load_sample_images
 
 import pyxai
 from pyxai.draw import overlay
-from pyxai.images import open_photo
+from pyxai.serve.guards import Refused
+from pyxai.serve.photos import photo_of
 
 WORKERS = 8
+WAITING = 64  # connections that wait for one of them
 LARGEST_BODY = 20_000_000  # bytes
+UPLOAD_SECONDS = 30
 
 
 class Explainer:
@@ -44,8 +47,7 @@ class Explainer:
         self.fast = pyxai.accelerate(self.classifier)
 
     def __call__(self, body: bytes) -> tuple[bytes, dict[str, str]]:
-        with Image.open(io.BytesIO(body)) as file:
-            photo = open_photo(file)
+        photo = photo_of(body, [self.classifier.preprocessing])
         report: dict[str, Any] = {}
         maps, logits = pyxai.cam(
             self.fast, photo, size=None, relu=True, return_logits=True, report=report
@@ -73,14 +75,18 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if self.path != "/explain" or not 0 < length <= LARGEST_BODY:
+        length = self.headers.get("Content-Length", "")
+        is_number = length.isdecimal() and len(length) <= 8
+        if self.path != "/explain" or not is_number or not 0 < int(length) <= LARGEST_BODY:
             self.send_error(400, "expected a photo of at most 20 MB, sent to /explain")
             return
-        body = self.rfile.read(length)
+        body = self._body(int(length))
         try:
             picture, headers = self.explain(body)
-        except (OSError, ValueError) as error:  # what is wrong with the photo; never a traceback
+        except Refused as error:  # what is wrong with the photo; never a traceback
+            self.send_error(error.status, error.reason.splitlines()[0][:200])
+            return
+        except ValueError as error:
             self.send_error(422, str(error).splitlines()[0][:200])
             return
         self.send_response(200)
@@ -90,6 +96,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(picture)
+
+    def _body(self, length: int) -> bytes:
+        """What is sent; the time is for all of it, not for each part."""
+        until, parts = time.monotonic() + UPLOAD_SECONDS, []
+        while length > 0:
+            self.connection.settimeout(max(0.001, until - time.monotonic()))
+            part = self.rfile.read1(min(length, 65_536))
+            if not part:
+                raise ConnectionError("the client went away")
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
 
     def log_message(self, *arguments: Any) -> None:
         """Says nothing."""
@@ -103,17 +121,25 @@ class Service(HTTPServer):
     def __init__(self, port: int, explain: Explainer) -> None:
         super().__init__(("127.0.0.1", port), type("Bound", (Handler,), {"explain": explain}))
         self._pool = ThreadPoolExecutor(WORKERS)
+        self._room = threading.BoundedSemaphore(WORKERS + WAITING)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._pool.submit(self._answer, request, client_address)
+        if self._room.acquire(blocking=False):
+            self._pool.submit(self._answer, request, client_address)
+        else:
+            request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n")
+            self.shutdown_request(request)
 
     def _answer(self, request: Any, client_address: Any) -> None:
         try:
             self.finish_request(request, client_address)
+        except OSError:  # the client went away, or was too slow
+            pass
         except Exception:
             self.handle_error(request, client_address)
         finally:
             self.shutdown_request(request)
+            self._room.release()
 
 
 def resident_megabytes() -> float:

@@ -236,7 +236,10 @@ def test_float64_and_inference_mode():
 
 def test_slopes_only_where_wanted():
     assert (
-        _mask_native.penalty(torch.rand(2, 3, 3), 1.0, 1.0, 2.0, True, True, False)[1].numel() == 0
+        _mask_native.penalty(torch.rand(2, 3, 3), 1.0, 1.0, 2.0, True, True, with_slopes=False)[
+            1
+        ].numel()
+        == 0
     )
 
 

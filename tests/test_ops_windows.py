@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pyxai.ops import _native, crop_windows, reference, window_heatmap
+from pyxai.ops import _native, _windows_native, crop_windows, reference, window_heatmap
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -526,12 +526,9 @@ def test_bad_heatmap(scores, boxes, size, message):
         window_heatmap(scores, boxes, size)
 
 
-def test_operators_check_boxes_that_nobody_has_checked():
-    """As they may come from a compiled graph."""
-    operators, outside = torch.ops.pyxai, torch.tensor([[0, 0, 99, 1]])
-    with pytest.raises(ValueError, match="not inside the photo"):
-        operators.crop_windows(PHOTO, outside, (4, 4), [], [], torch.float32, False)
-    with pytest.raises(ValueError, match="not inside the photo"):
-        operators.window_heatmap(torch.zeros(1), outside, (8, 9))
-    bad = operators.window_heatmap(torch.tensor([1, torch.nan]), BOXES, (8, 9))
-    assert bad.isnan().all()
+def test_scores_that_nobody_could_read(kernels):
+    """As they come to the kernels of a CUDA device, where they are not read back."""
+    scores = torch.tensor([[1, torch.nan], [torch.inf, 1], [1, 2]], device=kernels)
+    found = _windows_native.heatmap(scores, BOXES.to(kernels), (8, 9))
+    assert found[:2].isnan().all()
+    assert not found[2].isnan().all()

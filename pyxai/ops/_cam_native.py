@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from pyxai.ops import _native
+from pyxai.ops._memory import note_written
 from pyxai.ops._workspace import current_stream, workspace
 
 _cpu = _native.cpu
@@ -81,12 +82,15 @@ def render(
     relu: bool,
     minmax: bool,
     as_uint8: bool,
+    *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """maps [..., h, w] float32 -> [..., H, W] float32 or uint8."""
     maps = maps.contiguous()
     if out is None:
         out = _output(maps.shape[:-2], size, maps, as_uint8)
+    else:
+        note_written(out)
     count = maps.shape[:-2].numel()
     map_height, map_width = maps.shape[-2:]
     arguments = (
@@ -117,6 +121,7 @@ def project_render(
     relu: bool,
     minmax: bool,
     as_uint8: bool,
+    *,
     out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both of the above in one call -> pictures [N, T, H, W] and maps [N, T, h, w]."""
@@ -128,6 +133,8 @@ def project_render(
     maps = torch.empty(shape, dtype=torch.float32, device=features.device)
     if out is None:
         out = _output(maps.shape[:2], size, maps, as_uint8)
+    else:
+        note_written(out)
     arguments = (
         features.data_ptr(),
         _native.DTYPE_CODES[features.dtype],
@@ -162,12 +169,15 @@ def overlay(
     colors: torch.Tensor,
     relu: bool,
     minmax: bool,
+    *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """photos [N, H, W, 3] uint8 and maps [N, h, w] -> [N, H, W, 3] uint8."""
     photos, maps, colors = photos.contiguous(), maps.contiguous(), colors.contiguous()
     if out is None:
         out = torch.empty_like(photos)
+    else:
+        note_written(out)
     count, height, width, _ = photos.shape
     arguments = (
         photos.data_ptr(),

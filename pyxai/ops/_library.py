@@ -1,6 +1,8 @@
 """Registers the operators with torch, so that autograd, torch.compile and torch.export know them.
 
-Three implementations each: the kernels for CPU and CUDA, the plain reference for all else.
+Three implementations each: the kernels for CPU and CUDA, the plain reference for all else, and
+shapes without data. All check their arguments first: whoever calls the operators, by whatever
+way, cannot reach memory that is not theirs.
 """
 
 from __future__ import annotations
@@ -9,7 +11,15 @@ from typing import Any
 
 import torch
 
-from pyxai.ops import _cam_native, _mask_native, _windows_native, reference
+from pyxai.ops import (
+    _cam_checks,
+    _cam_native,
+    _mask_checks,
+    _mask_native,
+    _windows_checks,
+    _windows_native,
+    reference,
+)
 
 _library: Any = torch.library.Library("pyxai", "DEF")  # type: ignore[no-untyped-call]
 
@@ -46,12 +56,27 @@ _SCHEMAS = {
 }
 
 
-def _or_reference(kernel: Any, plain: Any) -> Any:
-    """The kernel, but the reference for float64, which the kernels do not have."""
+_CHECKS: dict[str, Any] = {
+    "cam_project": _cam_checks.check_cam_project,
+    "cam_render": _cam_checks.check_cam_render,
+    "cam_overlay": _cam_checks.check_cam_overlay,
+    "mask_blend": _mask_checks.check_mask_blend,
+    "mask_blend_backward": _mask_checks.check_mask_blend_backward,
+    "mask_penalty": _mask_checks.check_mask_penalty,
+    "mask_step_": _mask_checks.check_mask_step_,
+    "mask_penalized_step_": _mask_checks.check_mask_penalized_step_,
+    "crop_windows": _windows_checks.check_crop_windows,
+    "window_heatmap": _windows_checks.check_window_heatmap,
+}
 
-    def implementation(first: torch.Tensor, *arguments: Any) -> Any:
-        chosen = plain if first.dtype == torch.float64 else kernel
-        return chosen(first, *arguments)
+
+def _checked(check: Any, plain: Any, kernel: Any = None) -> Any:
+    """The kernel, or the plain function where there is none and for float64, on what fits."""
+
+    def implementation(*arguments: Any) -> Any:
+        arguments = check(*arguments)
+        no_kernel = kernel is None or arguments[0].dtype == torch.float64
+        return (plain if no_kernel else kernel)(*arguments)
 
     return implementation
 
@@ -73,8 +98,8 @@ for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
     _kernel, _plain = _KERNELS[_name]
     for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _or_reference(_kernel, _plain), _key)
-    _library.impl(_name, _plain, "CompositeExplicitAutograd")
+        _library.impl(_name, _checked(_CHECKS[_name], _plain, _kernel), _key)
+    _library.impl(_name, _checked(_CHECKS[_name], _plain), "CompositeExplicitAutograd")
 
 
 # ---- shapes without data ----
@@ -177,7 +202,7 @@ _FAKES: dict[str, Any] = {
     "window_heatmap": _fake_heatmap,
 }
 for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"pyxai::{_name}", _fake, lib=_library)
+    torch.library.register_fake(f"pyxai::{_name}", _checked(_CHECKS[_name], _fake), lib=_library)
 
 
 # ---- gradients ----
@@ -227,7 +252,7 @@ def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | No
     images, masks, background = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:3])
     found = torch.ops.pyxai.mask_blend_backward(
-        grad_out, images, masks, background, ctx.channels_last, wanted
+        grad_out.resolve_neg(), images, masks, background, ctx.channels_last, wanted
     )
     return *(each if want else None for each, want in zip(found, wanted, strict=True)), None
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pyxai.ops import _native, reference
+from pyxai.ops._memory import note_written
 from pyxai.ops._workspace import current_stream, workspace
 
 _cpu = _native.cpu
@@ -38,6 +39,7 @@ def blend(
     masks: torch.Tensor,
     background: torch.Tensor | None,
     channels_last: bool,
+    *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """images [M or 1, C, H, W], masks [M, h, w] float32 -> [M, C, H, W].
@@ -50,6 +52,8 @@ def blend(
     if out is None:
         shape = (count, channels, height, width)
         out = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=layout)
+    else:
+        note_written(out)
     images = _source(images, layout)
     background = None if background is None else _source(background, layout)
     masks = masks.contiguous()
@@ -208,6 +212,7 @@ def penalty(
     beta: float,
     root: bool,
     mean: bool,
+    *,
     with_slopes: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """masks [M, h, w] float32 -> costs [M], and slopes [M, h, w], empty if not wanted."""
@@ -267,6 +272,7 @@ def step_(
         _native.cuda().mask_step(*arguments, masks.get_device(), current_stream(masks.device))
     else:
         _cpu.mask_step(*arguments, torch.get_num_threads())
+    note_written(masks, first_moment, second_moment)
 
 
 def penalized_step_(
@@ -314,4 +320,5 @@ def penalized_step_(
         )
     else:
         workspace.run(_cpu.mask_penalized_step, *arguments)
+    note_written(masks, first_moment, second_moment)
     return costs

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from pyxai.ops import _native, reference
+from pyxai.ops._memory import note_written
 from pyxai.ops._workspace import current_stream, workspace
 
 _cpu = _native.cpu
@@ -22,15 +23,16 @@ _MAX_CUDA_CHANNELS = 64
 
 
 def survey(boxes: torch.Tensor, height: int, width: int) -> tuple[int, int, int]:
-    """Looks at boxes [n, 4] in main memory.
+    """Looks at dense boxes [n, 4] in main memory.
 
     Returns:
         The first that is empty or not inside a photo of this size, or -1; height and width of all
         boxes, both 0 where they differ.
     """
-    boxes = boxes.contiguous()
-    found = _cpu.survey_boxes(boxes.data_ptr(), len(boxes), height, width)
-    return found[0], found[1], found[2]
+    first_bad, all_height, all_width = _cpu.survey_boxes(
+        boxes.data_ptr(), boxes.shape[0], height, width
+    )
+    return first_bad, all_height, all_width
 
 
 def _constants(
@@ -51,6 +53,7 @@ def crop(
     std: Sequence[float],
     dtype: torch.dtype,
     channels_last: bool,
+    *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """photo [C, H, W], boxes [n, 4] int64 -> [n, C, h, w].
@@ -68,6 +71,8 @@ def crop(
             device=photo.device,
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
+    else:
+        note_written(out)
     boxes = boxes.contiguous()
     arguments = (
         photo.data_ptr(),
@@ -93,11 +98,14 @@ def heatmap(
     scores: torch.Tensor,
     boxes: torch.Tensor,
     size: tuple[int, int],
+    *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """scores [..., n] float32, boxes [n, 4] int64 -> [..., H, W]."""
     if out is None:
         out = torch.empty((*scores.shape[:-1], *size), dtype=torch.float32, device=scores.device)
+    else:
+        note_written(out)
     scores, boxes = scores.contiguous(), boxes.contiguous()
     maps, count = scores.shape[:-1].numel(), len(boxes)
     arguments = (scores.data_ptr(), maps, boxes.data_ptr(), count, out.data_ptr(), *size)

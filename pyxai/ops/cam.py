@@ -12,8 +12,14 @@ from collections.abc import Sequence
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.ops import _cam_native, _native
-from pyxai.ops._checks import check_out, check_same_device, is_direct, operators
+from pyxai.ops import _cam_native
+from pyxai.ops._cam_checks import (
+    check_cam_overlay,
+    check_cam_project,
+    check_cam_project_render,
+    check_cam_render,
+)
+from pyxai.ops._checks import check_out, is_direct, operators
 
 
 def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -31,7 +37,7 @@ def cam_project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names it.
     """
-    _check_projection(features, weights)
+    check_cam_project(features, weights)
     if is_direct(features, weights):
         return _cam_native.project(features, weights)
     maps: torch.Tensor = operators().cam_project(features, weights)
@@ -67,17 +73,14 @@ def cam_render(
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names it.
     """
-    if maps.ndim < 2 or 0 in maps.shape[-2:]:
-        raise argument_error("maps", "a tensor [..., h, w] with h, w >= 1", maps)
-    if maps.dtype not in (torch.float32, torch.float64):
-        raise argument_error("maps", "dtype float32 or float64", maps)
-    height, width = _check_size(size)
-    as_uint8 = _check_output_dtype(dtype)
+    arguments = check_cam_render(maps, size, relu, minmax, _is_uint8(dtype))
+    direct = is_direct(maps, out)
     if out is not None:
-        check_out(out, (*maps.shape[:-2], height, width), dtype, maps)
-    if is_direct(maps):
-        return _cam_native.render(maps, (height, width), relu, minmax, as_uint8, out)
-    result: torch.Tensor = operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
+        shape = (*maps.shape[:-2], *arguments[1])
+        check_out(out, shape, dtype, {"maps": maps}, direct=direct)
+    if direct:
+        return _cam_native.render(*arguments, out=out)
+    result = operators().cam_render(*arguments)
     return result if out is None else out.copy_(result)
 
 
@@ -99,20 +102,16 @@ def cam_project_render(
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names it.
     """
-    _check_projection(features, weights)
-    if 0 in features.shape[-2:]:
-        raise argument_error("features", "a tensor [N, C, h, w] with h, w >= 1", features)
-    height, width = _check_size(size)
-    as_uint8 = _check_output_dtype(dtype)
+    arguments = check_cam_project_render(features, weights, size, relu, minmax, _is_uint8(dtype))
+    direct = is_direct(features, weights, out)
     if out is not None:
-        shape = (len(features), weights.shape[1], height, width)
-        check_out(out, shape, dtype, features, weights)
-    if is_direct(features, weights):
-        return _cam_native.project_render(
-            features, weights, (height, width), relu, minmax, as_uint8, out
-        )
+        shape = (features.shape[0], weights.shape[1], *arguments[2])
+        inputs = {"features": features, "weights": weights}
+        check_out(out, shape, dtype, inputs, direct=direct)
+    if direct:
+        return _cam_native.project_render(*arguments, out=out)
     maps = operators().cam_project(features, weights)
-    pictures = operators().cam_render(maps, (height, width), relu, minmax, as_uint8)
+    pictures = operators().cam_render(maps, *arguments[2:])
     return (pictures if out is None else out.copy_(pictures)), maps
 
 
@@ -136,7 +135,7 @@ def cam_overlay(
         colors: `[256, 4]` uint8: red, green, blue, opacity of each value.
         relu: whether negative values become 0 first.
         minmax: whether each map is scaled to [0, 1] over its own values.
-        out: a contiguous tensor like `photos` to write into; must not be `photos` itself.
+        out: a contiguous tensor like `photos` to write into.
 
     Returns:
         `[N, H, W, 3]` uint8.
@@ -144,52 +143,20 @@ def cam_overlay(
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names it.
     """
-    if photos.ndim != 4 or photos.shape[-1] != 3 or photos.dtype != torch.uint8:
-        raise argument_error("photos", "a uint8 tensor [N, H, W, 3]", photos)
-    if maps.ndim != 3 or maps.dtype != torch.float32 or 0 in maps.shape[1:]:
-        raise argument_error("maps", "a float32 tensor [N, h, w] with h, w >= 1", maps)
-    if maps.shape[0] != photos.shape[0]:
-        raise argument_error("maps", f"one map for each of {photos.shape[0]} photos", maps)
-    if colors.shape != (256, 4) or colors.dtype != torch.uint8:
-        raise argument_error("colors", "a uint8 tensor [256, 4]", colors)
-    if not photos.device == maps.device == colors.device:
-        check_same_device(photos=photos, maps=maps, colors=colors)
-    if out is not None:
-        check_out(out, photos.shape, torch.uint8, photos)
-        if out.data_ptr() == photos.data_ptr() and out.numel():
-            raise ValueError("out: expected memory of its own, got the photos themselves")
+    arguments = check_cam_overlay(photos, maps, colors, relu, minmax)
     if maps.requires_grad:
         maps = maps.detach()  # bytes have no gradient
-    if is_direct(photos, maps, colors):
-        return _cam_native.overlay(photos, maps, colors, relu, minmax, out)
-    result: torch.Tensor = operators().cam_overlay(photos, maps, colors, relu, minmax)
+    direct = is_direct(photos, maps, colors, out)
+    if out is not None:
+        inputs = {"photos": photos, "maps": maps, "colors": colors}
+        check_out(out, photos.shape, torch.uint8, inputs, direct=direct)
+    if direct:
+        return _cam_native.overlay(photos, maps, colors, *arguments[3:], out=out)
+    result = operators().cam_overlay(photos, maps, colors, *arguments[3:])
     return result if out is None else out.copy_(result)
 
 
-def _check_projection(features: torch.Tensor, weights: torch.Tensor) -> None:
-    if features.ndim != 4:
-        raise argument_error("features", "a tensor [N, C, h, w]", features)
-    if features.dtype not in _native.DTYPE_CODES and features.dtype != torch.float64:
-        raise argument_error("features", "dtype float32, bfloat16, float16 or float64", features)
-    images, channels, _, _ = features.shape
-    shape = weights.shape
-    if len(shape) != 3 or shape[2] != channels or (shape[0] != 1 and shape[0] != images):
-        raise argument_error(
-            "weights", f"a tensor [{images} or 1, T, {channels}] to fit the features", weights
-        )
-    if not weights.is_floating_point():
-        raise argument_error("weights", "a floating dtype", weights)
-    if features.device != weights.device:
-        check_same_device(features=features, weights=weights)
-
-
-def _check_size(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or size[0] < 1 or size[1] < 1:
-        raise argument_error("size", "(height, width), both >= 1", tuple(size))
-    return size[0], size[1]
-
-
-def _check_output_dtype(dtype: torch.dtype) -> bool:
+def _is_uint8(dtype: torch.dtype) -> bool:
     if dtype is torch.float32:
         return False
     if dtype is not torch.uint8:

@@ -8,15 +8,25 @@ tensors, function transforms, devices without a kernel, float64) goes through th
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from pyxai._errors import argument_error
-from pyxai.ops import _mask_native, _native, reference
-from pyxai.ops._checks import check_out, check_same_device, is_direct, operators
+from pyxai.ops import _mask_native, reference
+from pyxai.ops._checks import (
+    check_memory_format,
+    check_out,
+    is_direct,
+    operators,
+)
+from pyxai.ops._mask_checks import (
+    check_mask_blend,
+    check_mask_blend_backward,
+    check_mask_penalized_step_,
+    check_mask_penalty,
+    check_mask_step_,
+)
 
 
 def mask_blend(
@@ -53,35 +63,23 @@ def mask_blend(
     Raises:
         ValueError: a shape, dtype, device or memory format does not fit; the message names it.
     """
-    _check_blend(images, masks, background)
-    channels_last = memory_format is torch.channels_last
-    if not channels_last and memory_format is not torch.contiguous_format:
-        expected = "torch.contiguous_format or torch.channels_last"
-        raise ValueError(f"memory_format: expected {expected}, got {memory_format}")
-    inputs = (images, masks) if background is None else (images, masks, background)
+    channels_last = check_memory_format(memory_format)
+    check_mask_blend(images, masks, background, channels_last)
+    direct = is_direct(images, masks, background, out)
     if out is not None:
-        shape = (len(masks), *images.shape[1:])
-        check_out(out, shape, images.dtype, *inputs, or_channels_last=True)
+        shape = (masks.shape[0], *images.shape[1:])
+        inputs = {"images": images, "masks": masks, "background": background}
+        check_out(out, shape, images.dtype, inputs, direct=direct, or_channels_last=True)
         channels_last = not out.is_contiguous()
-        if out.numel() and any(out.data_ptr() == each.data_ptr() for each in inputs):
-            raise ValueError("out: expected memory of its own, got that of another argument")
-    if is_direct(*inputs):
-        return _mask_native.blend(images, masks, background, channels_last, out)
-    if out is None and _is_direct_but_for_gradients(*inputs):
+    if direct:
+        return _mask_native.blend(images, masks, background, channels_last, out=out)
+    if out is None and is_direct(images, masks, background, gradients=True):
         blended: torch.Tensor = _Blend.apply(  # type: ignore[no-untyped-call]
             images, masks, background, channels_last
         )
         return blended
-    result: torch.Tensor = operators().mask_blend(images, masks, background, channels_last)
+    result = operators().mask_blend(images, masks, background, channels_last)
     return result if out is None else out.copy_(result)
-
-
-def _is_direct_but_for_gradients(*tensors: torch.Tensor) -> bool:
-    """Whether the kernel may be called by address if somebody else looks after the gradient."""
-    if not torch.is_grad_enabled():
-        return is_direct(*tensors)
-    with torch.no_grad():
-        return is_direct(*tensors)
 
 
 class _Blend(torch.autograd.Function):
@@ -102,9 +100,13 @@ class _Blend(torch.autograd.Function):
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         wanted = ctx.needs_input_grad[:3]
         images, masks, background = ctx.saved_tensors
-        found = _mask_native.blend_backward(
-            gradients, images, masks, background, ctx.channels_last, wanted
+        # What a graph has saved of leaves is whatever their `data` is by now.
+        arguments = check_mask_blend_backward(
+            gradients.resolve_neg(), images, masks, background, ctx.channels_last, wanted
         )
+        direct = is_direct(images, masks, background, gradients, gradients=True)
+        backward = _mask_native.blend_backward if direct else operators().mask_blend_backward
+        found = backward(*arguments)
         return *(each if want else None for each, want in zip(found, wanted, strict=True)), None
 
 
@@ -120,43 +122,6 @@ class _Penalty(torch.autograd.Function):
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return gradients[:, None, None] * slopes, *(None,) * 5
-
-
-def _check_blend(
-    images: torch.Tensor, masks: torch.Tensor, background: torch.Tensor | None
-) -> None:
-    dtype = images.dtype
-    if images.ndim != 4 or 0 in images.shape[2:]:
-        raise argument_error("images", "a tensor [M or 1, C, H, W] with H, W >= 1", images)
-    if dtype not in _native.DTYPE_CODES and dtype != torch.float64:
-        raise argument_error("images", "dtype float32, bfloat16, float16 or float64", images)
-    if masks.ndim != 3 or 0 in masks.shape[1:]:
-        raise argument_error("masks", "a tensor [M, h, w] with h, w >= 1", masks)
-    if masks.dtype != torch.float32 and (masks.dtype != torch.float64 or dtype != torch.float64):
-        raise argument_error("masks", "dtype float32 (or float64, like the images)", masks)
-    count, channels = len(masks), images.shape[1]
-    if len(images) not in (1, count):
-        expected = f"one for each of {count} masks, or one for all"
-        raise argument_error("images", expected, images)
-    if background is not None:
-        size = background.shape[2:]
-        if (
-            background.ndim != 4
-            or background.shape[0] not in (1, count)
-            or background.shape[1] != channels
-            or (size != images.shape[2:] and size != (1, 1))
-        ):
-            pictures = [channels, *images.shape[2:]]
-            inner = ", ".join(map(str, pictures))
-            expected = f"a tensor [{count} or 1, {inner}] or [{count} or 1, {channels}, 1, 1]"
-            raise argument_error("background", expected, background)
-        if background.dtype != dtype:
-            name = str(dtype).removeprefix("torch.")
-            raise argument_error("background", f"dtype {name}, that of the images", background)
-        if background.device != images.device:
-            check_same_device(images=images, background=background)
-    if masks.device != images.device:
-        check_same_device(images=images, masks=masks)
 
 
 def mask_penalty(
@@ -193,33 +158,17 @@ def mask_penalty(
     Raises:
         ValueError: a shape, dtype or number does not fit; the message names it.
     """
-    if masks.dtype not in (torch.float32, torch.float64):
-        raise argument_error("masks", "dtype float32 or float64", masks)
-    numbers = _penalty_numbers(masks, tv_weight, l1_weight, beta, root, mean)
+    arguments = check_mask_penalty(masks, tv_weight, l1_weight, beta, root, mean)
     if is_direct(masks):
-        return _mask_native.penalty(masks, *numbers, with_slopes=False)[0]
-    if _is_direct_but_for_gradients(masks):
-        tracked: torch.Tensor = _Penalty.apply(masks, *numbers)  # type: ignore[no-untyped-call]
+        return _mask_native.penalty(*arguments, with_slopes=False)[0]
+    if is_direct(masks, gradients=True):
+        tracked: torch.Tensor = _Penalty.apply(*arguments)  # type: ignore[no-untyped-call]
         return tracked
     chosen = operators()
     if chosen is reference:
-        return reference.mask_penalty(masks, *numbers)
-    costs: torch.Tensor = chosen.mask_penalty(masks, *numbers)[0]
+        return reference.mask_penalty(*arguments)
+    costs: torch.Tensor = chosen.mask_penalty(*arguments)[0]
     return costs
-
-
-def _penalty_numbers(
-    masks: torch.Tensor, tv_weight: float, l1_weight: float, beta: float, root: bool, mean: bool
-) -> tuple[float, float, float, bool, bool]:
-    """As the kernels take them, once they fit."""
-    if masks.ndim != 3 or 0 in masks.shape[1:]:
-        raise argument_error("masks", "a tensor [M, h, w] with h, w >= 1", masks)
-    if not 1 <= beta < math.inf:
-        raise argument_error("beta", "a number of at least 1", beta)
-    for name, weight in (("tv_weight", tv_weight), ("l1_weight", l1_weight)):
-        if not 0 <= weight < math.inf:
-            raise argument_error(name, "a number of at least 0", weight)
-    return float(tv_weight), float(l1_weight), float(beta), root, mean
 
 
 def mask_step_(
@@ -257,17 +206,19 @@ def mask_step_(
     Raises:
         ValueError: a shape, dtype, device or number does not fit; the message names it.
     """
-    _check_step(masks, gradients, first_moment, second_moment, step)
-    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
-    tensors = (masks, gradients, first_moment, second_moment)
-    numbers = _adam_numbers(learning_rate, beta1, beta2, eps)
-    given = tensors if held is None else (*tensors, held)
-    if is_direct(*given) or _is_direct_but_for_gradients(*given):
-        _mask_native.step_(*tensors, at, held, *numbers)
-        _tell_autograd(masks, first_moment, second_moment)
+    at, held = _step_and_tensor(step)
+    direct = is_direct(masks, gradients, first_moment, second_moment, held, gradients=True)
+    arguments = check_mask_step_(
+        *(masks, gradients, first_moment, second_moment),
+        *(at, held),
+        *(learning_rate, beta1, beta2, eps),
+        direct=direct,
+    )
+    if direct:
+        _mask_native.step_(*arguments)
         return
     with torch.no_grad():
-        operators().mask_step_(*tensors, at, held, *numbers)
+        operators().mask_step_(*arguments)
 
 
 def mask_penalized_step_(
@@ -313,67 +264,22 @@ def mask_penalized_step_(
     Raises:
         ValueError: a shape, dtype, device or number does not fit; the message names it.
     """
-    _check_step(masks, gradients, first_moment, second_moment, step)
-    at, held = (0, step) if isinstance(step, torch.Tensor) else (step, None)
-    tensors = (masks, gradients, first_moment, second_moment)
-    numbers = (
-        *_adam_numbers(learning_rate, beta1, beta2, eps),
-        *_penalty_numbers(masks, tv_weight, l1_weight, beta, root, mean),
+    at, held = _step_and_tensor(step)
+    direct = is_direct(masks, gradients, first_moment, second_moment, held, gradients=True)
+    arguments = check_mask_penalized_step_(
+        *(masks, gradients, first_moment, second_moment),
+        *(at, held),
+        *(learning_rate, beta1, beta2, eps),
+        *(tv_weight, l1_weight, beta, root, mean),
+        direct=direct,
     )
-    given = tensors if held is None else (*tensors, held)
-    if is_direct(*given) or _is_direct_but_for_gradients(*given):
-        costs = _mask_native.penalized_step_(*tensors, at, held, *numbers)
-        _tell_autograd(masks, first_moment, second_moment)
-        return costs
+    if direct:
+        return _mask_native.penalized_step_(*arguments)
     with torch.no_grad():
-        found: torch.Tensor = operators().mask_penalized_step_(*tensors, at, held, *numbers)
+        found: torch.Tensor = operators().mask_penalized_step_(*arguments)
     return found
 
 
-def _adam_numbers(
-    learning_rate: float, beta1: float, beta2: float, eps: float
-) -> tuple[float, float, float, float]:
-    """As the kernels take them, once they fit."""
-    for name, beta in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= beta < 1:
-            raise argument_error(name, "a number from 0 to below 1", beta)
-    for name, number in (("learning_rate", learning_rate), ("eps", eps)):
-        if not 0 <= number < math.inf:
-            raise argument_error(name, "a number of at least 0", number)
-    return float(learning_rate), float(beta1), float(beta2), float(eps)
-
-
-def _tell_autograd(*changed: torch.Tensor) -> None:
-    """What it may have saved of them is no longer so."""
-    for each in changed:
-        if not each.is_inference():
-            torch.autograd.graph.increment_version(each)
-
-
-def _check_step(
-    masks: torch.Tensor,
-    gradients: torch.Tensor,
-    first_moment: torch.Tensor,
-    second_moment: torch.Tensor,
-    step: int | torch.Tensor,
-) -> None:
-    if masks.dtype not in (torch.float32, torch.float64):
-        raise argument_error("masks", "dtype float32 or float64", masks)
-    others = {
-        "gradients": gradients,
-        "first_moment": first_moment,
-        "second_moment": second_moment,
-    }
-    for name, other in others.items():
-        if other.shape != masks.shape or other.dtype != masks.dtype:
-            dtype = str(masks.dtype).removeprefix("torch.")
-            raise argument_error(name, f"a {dtype} tensor {list(masks.shape)}", other)
-        if other.device != masks.device:
-            check_same_device(**{"masks": masks, name: other})
-    if isinstance(step, torch.Tensor):
-        if step.dtype != torch.int64 or step.numel() != 1:
-            raise argument_error("step", "an int, or an int64 tensor of one element", step)
-        if step.device != masks.device:
-            check_same_device(masks=masks, step=step)
-    elif step < 1:
-        raise argument_error("step", "a count from 1", step)
+def _step_and_tensor(step: int | torch.Tensor) -> tuple[int, torch.Tensor | None]:
+    """As the operators take it: a number, or, in place of that, a tensor."""
+    return (0, step) if isinstance(step, torch.Tensor) else (step, None)

@@ -166,6 +166,7 @@ def mask_penalty_and_slopes(
     return costs, slopes / masks.shape[1:].numel() if mean else slopes
 
 
+@torch.no_grad()
 def mask_step_(
     masks: torch.Tensor,
     gradients: torch.Tensor,
@@ -191,6 +192,7 @@ def mask_step_(
     masks.sub_(rate * first_moment / scale).clamp_(0, 1)
 
 
+@torch.no_grad()
 def mask_penalized_step_(
     masks: torch.Tensor,
     gradients: torch.Tensor,

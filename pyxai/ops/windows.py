@@ -7,14 +7,18 @@ operators that `pyxai.ops._library` registers with torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
-from pyxai._errors import argument_error
-from pyxai.ops import _native, _windows_native
-from pyxai.ops._checks import check_out, check_same_device, is_direct, operators
+from pyxai.ops import _windows_native
+from pyxai.ops._checks import (
+    check_memory_format,
+    check_out,
+    is_direct,
+    operators,
+)
+from pyxai.ops._windows_checks import check_crop_windows, check_window_heatmap
 
 
 def crop_windows(
@@ -60,30 +64,18 @@ def crop_windows(
         ValueError: a shape, dtype, device, box, number or memory format does not fit; the message
             names it.
     """
-    _check_photo(photo)
-    channels = photo.shape[0]
-    box_size = _check_boxes(boxes, photo.shape[1:], photo=photo)
-    height, width = _window_size(size, box_size, boxes.shape[0])
-    mean, std = _numbers("mean", mean, channels), _numbers("std", std, channels)
-    if any(each <= 0 for each in std):
-        raise argument_error("std", "numbers above 0", std)
-    dtype = _result_dtype(photo, dtype)
-    channels_last = memory_format is torch.channels_last
-    if not channels_last and memory_format is not torch.contiguous_format:
-        expected = "torch.contiguous_format or torch.channels_last"
-        raise ValueError(f"memory_format: expected {expected}, got {memory_format}")
+    channels_last = check_memory_format(memory_format)
+    arguments = check_crop_windows(photo, boxes, size, mean, std, dtype, channels_last)
+    own, found_size, found_dtype = arguments[1], arguments[2], arguments[5]
+    direct = is_direct(photo, own, out)
     if out is not None:
-        shape = (boxes.shape[0], channels, height, width)
-        check_out(out, shape, dtype, photo, or_channels_last=True)
-        channels_last = not out.is_contiguous()
-        if out.numel() and out.data_ptr() == photo.data_ptr():
-            raise ValueError("out: expected memory of its own, got that of the photo")
-    if boxes.device != photo.device:
-        boxes = boxes.to(photo.device)
-    arguments = (photo, boxes, (height, width), mean, std, dtype, channels_last)
-    if is_direct(photo, boxes):
-        return _windows_native.crop(*arguments, out)
-    result: torch.Tensor = operators().crop_windows(*arguments)
+        shape = (boxes.shape[0], photo.shape[0], *found_size)
+        inputs = {"photo": photo, "boxes": boxes}
+        check_out(out, shape, found_dtype, inputs, direct=direct, or_channels_last=True)
+        arguments = (*arguments[:-1], not out.is_contiguous())
+    if direct:
+        return _windows_native.crop(*arguments, out=out)
+    result = operators().crop_windows(*arguments)
     return result if out is None else out.copy_(result)
 
 
@@ -114,94 +106,13 @@ def window_heatmap(
     Raises:
         ValueError: a shape, dtype, device, box or score does not fit; the message names it.
     """
-    if scores.ndim not in (1, 2):
-        raise argument_error("scores", "a tensor [n] or [k, n]", scores)
-    if scores.dtype not in (torch.float32, torch.float64):
-        raise argument_error("scores", "dtype float32 or float64", scores)
-    height, width = _pair("size", size)
-    _check_boxes(boxes, (height, width), scores=scores)
-    if boxes.shape[0] != scores.shape[-1]:
-        raise argument_error("scores", f"one for each of {boxes.shape[0]} boxes", scores)
-    if _can_read(boxes) and scores.is_cpu and not torch.isfinite(scores).all():
-        raise ValueError("scores: expected finite numbers, got NaN or infinity")
+    arguments = check_window_heatmap(scores, boxes, size)
+    direct = is_direct(*arguments[:2], out)
     if out is not None:
-        check_out(out, (*scores.shape[:-1], height, width), scores.dtype, scores)
-    if boxes.device != scores.device:
-        boxes = boxes.to(scores.device)
-    if is_direct(scores, boxes):
-        return _windows_native.heatmap(scores, boxes, (height, width), out)
-    result: torch.Tensor = operators().window_heatmap(scores, boxes, (height, width))
+        shape = (*scores.shape[:-1], *arguments[2])
+        inputs = {"scores": scores, "boxes": boxes}
+        check_out(out, shape, scores.dtype, inputs, direct=direct)
+    if direct:
+        return _windows_native.heatmap(*arguments, out=out)
+    result = operators().window_heatmap(*arguments)
     return result if out is None else out.copy_(result)
-
-
-def _check_photo(photo: torch.Tensor) -> None:
-    if photo.ndim != 3 or 0 in photo.shape:
-        raise argument_error("photo", "a tensor [C, H, W] with C, H, W >= 1", photo)
-    known = (torch.uint8, *_native.DTYPE_CODES, torch.float64)
-    if photo.dtype not in known:
-        raise argument_error("photo", "dtype uint8, float32, bfloat16, float16 or float64", photo)
-
-
-def _result_dtype(photo: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is None:
-        return torch.float32 if photo.dtype == torch.uint8 else photo.dtype
-    if dtype not in _native.DTYPE_CODES and (dtype, photo.dtype) != (torch.float64,) * 2:
-        raise argument_error("dtype", "float32, bfloat16 or float16 (float64 of float64)", dtype)
-    return dtype
-
-
-def _numbers(name: str, values: Sequence[float] | None, channels: int) -> list[float]:
-    if values is None:
-        return []
-    numbers = [float(each) for each in values]
-    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
-        raise argument_error(name, f"{channels} finite numbers, one for each channel", numbers)
-    return numbers
-
-
-def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, (int, torch.SymInt)) else size
-    if height < 1 or width < 1:
-        raise argument_error(name, "(height, width), both at least 1", size)
-    return height, width
-
-
-def _can_read(boxes: torch.Tensor) -> bool:
-    """Whether values may be looked at: they are here, and nobody records what is done to them."""
-    return boxes.is_cpu and is_direct(boxes)
-
-
-def _check_boxes(
-    boxes: torch.Tensor, size: Sequence[int], **other: torch.Tensor
-) -> tuple[int, int] | None:
-    """Raises ValueError unless boxes fit a photo of this size, and the device of the other tensor.
-
-    Returns:
-        height and width of all boxes, 0 where they differ; None if that cannot be known.
-    """
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype != torch.int64:
-        raise argument_error("boxes", "an int64 tensor [n, 4] of x0, y0, x1, y1", boxes)
-    if not boxes.is_cpu:
-        check_same_device(**other, boxes=boxes)
-    if not _can_read(boxes):
-        return None
-    height, width = size
-    first_bad, *box_size = _windows_native.survey(boxes, height, width)
-    if first_bad >= 0:
-        expected = f"0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
-        got = f"{boxes[first_bad].tolist()} (box {first_bad})"
-        raise ValueError(f"boxes: expected {expected}, got {got}")
-    return box_size[0], box_size[1]
-
-
-def _window_size(
-    size: int | tuple[int, int] | None, box_size: tuple[int, int] | None, count: int
-) -> tuple[int, int]:
-    if size is not None:
-        return _pair("size", size)
-    if box_size is None:
-        expected = "(height, width), as boxes on CUDA or under torch.compile cannot be read"
-        raise argument_error("size", expected, None)
-    if count and not box_size[0]:
-        raise argument_error("size", "(height, width), as the boxes are of several sizes", None)
-    return box_size

@@ -43,15 +43,23 @@ constexpr Address kAlignment = 64;
 
 // Scratch memory that Python owns. Every kernel returns 0, or, before it has done anything, how
 // many bytes it needs: so the common call, whose memory suffices, costs one crossing.
-struct Workspace {
-    void* memory;
-    std::int64_t bytes;
+class Workspace {
+  public:
+    Workspace(Address memory, std::int64_t bytes, int num_threads)
+        : memory(reinterpret_cast<void*>(memory)), bytes_(bytes) {
+        PYXAI_CHECK(memory % kAlignment == 0, "workspace not aligned to 64 bytes");
+        PYXAI_CHECK(bytes == 0 || memory != 0, "workspace is null");
+        PYXAI_CHECK(num_threads > 0, "no threads");
+    }
 
     bool is_too_small(std::int64_t needed) const {
-        PYXAI_CHECK(reinterpret_cast<Address>(memory) % kAlignment == 0,
-                    "workspace not aligned to 64 bytes");
-        return needed > bytes;
+        return needed > bytes_;
     }
+
+    void* const memory;
+
+  private:
+    const std::int64_t bytes_;
 };
 
 // Boxes that are not inside a photo of this size would make the kernels leave their memory.
@@ -80,7 +88,7 @@ PYBIND11_MODULE(_cpu, module) {
             const ProjectArgs args =
                 project_args(features, dtype, channels_last, weights, weights_per_image, maps,
                              images, channels, targets, positions);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::project_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -101,7 +109,7 @@ PYBIND11_MODULE(_cpu, module) {
            int num_threads) -> std::int64_t {
             const RenderArgs args = render_args(maps, count, map_height, map_width, height, width,
                                                 relu, minmax, out, out_uint8);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::render_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -126,7 +134,7 @@ PYBIND11_MODULE(_cpu, module) {
                              images, channels, targets, map_height * map_width);
             const RenderArgs rendering = render_args(maps, images * targets, map_height, map_width,
                                                      height, width, relu, minmax, out, out_uint8);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::project_workspace(projection, num_threads) +
                                         pyxai::cpu::render_workspace(rendering, num_threads);
             if (scratch.is_too_small(needed)) {
@@ -151,7 +159,7 @@ PYBIND11_MODULE(_cpu, module) {
                 overlay_args(photos, colors,
                              render_args(maps, count, map_height, map_width, height, width, relu,
                                          minmax, out, true));
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::render_workspace(args.render, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -174,7 +182,7 @@ PYBIND11_MODULE(_cpu, module) {
             const BlendArgs args = blend_args(
                 images, image_strides, backgrounds, background_strides, dtype, masks, out,
                 channels_last, count, channels, mask_height, mask_width, height, width);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::blend_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -198,7 +206,7 @@ PYBIND11_MODULE(_cpu, module) {
             const BlendSlopesArgs args = blend_slopes_args(
                 gradients, images, image_strides, backgrounds, background_strides, dtype, slopes,
                 channels_last, count, channels, mask_height, mask_width, height, width);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::blend_slopes_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -221,7 +229,7 @@ PYBIND11_MODULE(_cpu, module) {
             const ShownSumArgs args =
                 shown_sum_args(gradients, dtype, masks, out, channels_last, count, channels,
                                mask_height, mask_width, height, width);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::sum_shown_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -243,7 +251,7 @@ PYBIND11_MODULE(_cpu, module) {
             const PenaltyArgs args =
                 penalty_args(masks, costs, slopes, count, height, width, variation_weight,
                              distance_weight, beta, root, mean);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::penalty_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -261,6 +269,7 @@ PYBIND11_MODULE(_cpu, module) {
         [](Address masks, Address gradients, Address first, Address second, std::int64_t count,
            Address step_address, std::int64_t step, double learning_rate, double beta1,
            double beta2, double eps, int num_threads) {
+            PYXAI_CHECK(num_threads > 0, "no threads");
             pyxai::cpu::step(step_args(masks, gradients, first, second, count, step_address, step,
                                        learning_rate, beta1, beta2, eps),
                              num_threads);
@@ -282,7 +291,7 @@ PYBIND11_MODULE(_cpu, module) {
                 step, learning_rate, beta1, beta2, eps, variation_weight, distance_weight, beta,
                 root, mean);
             PYXAI_CHECK(slopes != 0 || count * height * width == 0, "slopes is null");
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::penalty_workspace(args.first, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -300,6 +309,9 @@ PYBIND11_MODULE(_cpu, module) {
     module.def(
         "survey_boxes",
         [](Address boxes, std::int64_t count, std::int64_t height, std::int64_t width) {
+            pyxai::check_sizes("boxes", {count, 4});
+            pyxai::check_aligned("boxes", boxes, sizeof(std::int64_t));
+            PYXAI_CHECK(count == 0 || boxes != 0, "boxes is null");
             const pyxai::cpu::BoxSurvey survey = pyxai::cpu::survey_boxes(
                 reinterpret_cast<const WindowBox*>(boxes), count, height, width);
             return std::array<std::int64_t, 3>{survey.first_bad, survey.height, survey.width};
@@ -316,7 +328,7 @@ PYBIND11_MODULE(_cpu, module) {
             const CropArgs args = crop_args(photo, photo_dtype, strides, sizes, boxes, count, scale,
                                             shift, out, dtype, channels_last, height, width);
             check_boxes(args.boxes, count, args.photo_height, args.photo_width);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::crop_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;
@@ -336,7 +348,7 @@ PYBIND11_MODULE(_cpu, module) {
            int num_threads) -> std::int64_t {
             const HeatmapArgs args = heatmap_args(scores, maps, boxes, count, out, height, width);
             check_boxes(args.boxes, count, height, width);
-            const Workspace scratch{reinterpret_cast<void*>(workspace), workspace_bytes};
+            const Workspace scratch(workspace, workspace_bytes, num_threads);
             const std::int64_t needed = pyxai::cpu::heatmap_workspace(args, num_threads);
             if (scratch.is_too_small(needed)) {
                 return needed;

@@ -77,10 +77,10 @@ def objcopy() -> str:
 
 def address_sanitizer() -> str:
     """The library that a process preloads to load a module built with `sanitize`."""
-    return _call([compiler(), "-print-file-name=libasan.so"]).strip()
+    return call([compiler(), "-print-file-name=libasan.so"]).strip()
 
 
-def _digest(command: list[str]) -> str:
+def digest(command: list[str]) -> str:
     state = hashlib.sha256("\0".join([*command, torch.__version__]).encode())
     for folder in ("csrc", "tests/cuda_host"):
         for path in sorted((ROOT / folder).rglob("*.*")):
@@ -101,7 +101,7 @@ def build(sanitize: bool = False, watch: str | None = None) -> Path:
     others = [*UNITS[KERNEL_UNITS:]]
     watched: tuple[str, ...] = ()
     if watch is not None:
-        if "clang" in _call([compiler(), "--version"]):  # has other calls
+        if "clang" in call([compiler(), "--version"]):  # has other calls
             raise CannotBuild("accesses to memory are watched by what g++ compiles")
         watched = (*WATCHED, f"-DCUDA_HOST_TRAFFIC={int(watch == 'traffic')}")
         others += ["tests/cuda_host/accesses.cpp", WATCHERS[watch][0]]
@@ -111,7 +111,7 @@ def build(sanitize: bool = False, watch: str | None = None) -> Path:
     includes += [Path(sysconfig.get_path("include"))]
     command = [compiler(), *flags, *(f"-I{each}" for each in includes[:1])]
     command += [part for each in includes[1:] for part in ("-isystem", str(each))]
-    key = _digest([*command, *kernels, *watched, *others])
+    key = digest([*command, *kernels, *watched, *others])
     folder = Path(tempfile.gettempdir()) / f"pyxai-cuda-host-{os.getuid()}" / key
     module = folder / "_cuda.so"
     if module.exists():
@@ -125,16 +125,16 @@ def build(sanitize: bool = False, watch: str | None = None) -> Path:
             for unit, out in zip(units, objects, strict=True)
         ]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_call, calls))
+            list(pool.map(call, calls))
         if not sanitize:
             for out in objects[: len(kernels)]:  # their only variables are shared memory
-                _call([objcopy(), "--rename-section", RENAME, out])
-        _call([compiler(), *flags, "-shared", *objects, "-o", f"{work}/_cuda.so"])
+                call([objcopy(), "--rename-section", RENAME, out])
+        call([compiler(), *flags, "-shared", *objects, "-o", f"{work}/_cuda.so"])
         Path(work, "_cuda.so").replace(module)  # whole or not at all
     return module
 
 
-def _call(command: list[str]) -> str:
+def call(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
@@ -143,9 +143,9 @@ def _call(command: list[str]) -> str:
 
 @functools.cache
 def load(path: Path):
-    """The module at the path; its PyInit function is that of `_cuda`."""
+    """The module at the path, whose stem names its PyInit function."""
     # pybind11 hands out one module a name.
-    spec = importlib.util.spec_from_file_location(f"{path.parent.name}._cuda", path)
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}.{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -23,10 +23,6 @@ std::int64_t blocks(std::int64_t size, std::int64_t block) {
     return (size + block - 1) / block;
 }
 
-std::int64_t element_bytes(DType dtype) {
-    return dtype == DType::kFloat32 ? 4 : 2;
-}
-
 // The positions [position, position + count) of image n, all targets.
 ProjectPiece piece_at(const ProjectArgs& args, std::int64_t n, std::int64_t position,
                       std::int64_t count) {

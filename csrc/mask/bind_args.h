@@ -14,7 +14,9 @@ namespace pyxai {
 // Between images, channels, rows, columns.
 using BlendStrides = std::array<std::int64_t, 4>;
 
-inline BlendSource blend_source(Address data, const BlendStrides& strides) {
+inline BlendSource blend_source(const char* name, Address data, int dtype,
+                                const BlendStrides& strides) {
+    check_aligned(name, data, element_bytes(static_cast<DType>(dtype)));
     for (const std::int64_t stride : strides) {
         PYXAI_CHECK(stride >= 0, "negative stride");
     }
@@ -26,12 +28,11 @@ inline void check_blend_sizes(int dtype, std::int64_t count, std::int64_t channe
                               std::int64_t mask_height, std::int64_t mask_width,
                               std::int64_t height, std::int64_t width) {
     PYXAI_CHECK(dtype >= 0 && dtype <= 2, "unknown images dtype");
-    PYXAI_CHECK(count >= 0 && channels >= 0 && mask_height >= 0 && mask_width >= 0 && height >= 0 &&
-                    width >= 0,
-                "negative size");
+    check_sizes("images", {count, channels, height, width});
+    check_sizes("masks", {count, mask_height, mask_width});
     PYXAI_CHECK(mask_height < kLongest && mask_width < kLongest && height < kLongest &&
                     width < kLongest && channels < kLongest,
-                "mask or image too long");
+                "masks or images: too long");
     const bool has_output = count > 0 && channels > 0 && height > 0 && width > 0;
     PYXAI_CHECK(!has_output || (mask_height > 0 && mask_width > 0), "empty mask");
 }
@@ -45,8 +46,10 @@ inline BlendArgs blend_args(Address images, const BlendStrides& image_strides, A
     const bool has_output = count > 0 && channels > 0 && height > 0 && width > 0;
     PYXAI_CHECK(!has_output || (images != 0 && masks != 0 && out != 0),
                 "images, masks or out is null");
-    return BlendArgs{blend_source(images, image_strides),
-                     blend_source(backgrounds, background_strides),
+    check_aligned("masks", masks, sizeof(float));
+    check_aligned("out", out, element_bytes(static_cast<DType>(dtype)));
+    return BlendArgs{blend_source("images", images, dtype, image_strides),
+                     blend_source("background", backgrounds, dtype, background_strides),
                      static_cast<DType>(dtype),
                      reinterpret_cast<const float*>(masks),
                      reinterpret_cast<void*>(out),
@@ -70,8 +73,10 @@ inline BlendSlopesArgs blend_slopes_args(Address gradients, Address images,
     const bool has_input = count > 0 && channels > 0 && height > 0 && width > 0;
     PYXAI_CHECK(!has_input || (gradients != 0 && images != 0), "gradients or images is null");
     PYXAI_CHECK(slopes != 0 || count * mask_height * mask_width == 0, "slopes is null");
-    const BlendArgs blend{blend_source(images, image_strides),
-                          blend_source(backgrounds, background_strides),
+    check_aligned("gradients", gradients, element_bytes(static_cast<DType>(dtype)));
+    check_aligned("slopes", slopes, sizeof(float));
+    const BlendArgs blend{blend_source("images", images, dtype, image_strides),
+                          blend_source("background", backgrounds, dtype, background_strides),
                           static_cast<DType>(dtype),
                           nullptr,
                           nullptr,
@@ -96,6 +101,9 @@ inline ShownSumArgs shown_sum_args(Address gradients, int dtype, Address masks, 
     PYXAI_CHECK(!has_output || out != 0, "out is null");
     PYXAI_CHECK(!has_output || count == 0 || (gradients != 0 && masks != 0),
                 "gradients or masks is null");
+    check_aligned("gradients", gradients, element_bytes(static_cast<DType>(dtype)));
+    check_aligned("masks", masks, sizeof(float));
+    check_aligned("out", out, element_bytes(static_cast<DType>(dtype)));
     const BlendArgs blend{BlendSource{},
                           BlendSource{},
                           static_cast<DType>(dtype),
@@ -114,10 +122,13 @@ inline ShownSumArgs shown_sum_args(Address gradients, int dtype, Address masks, 
 inline PenaltyArgs penalty_args(Address masks, Address costs, Address slopes, std::int64_t count,
                                 std::int64_t height, std::int64_t width, float variation_weight,
                                 float distance_weight, float beta, bool root, bool mean) {
-    PYXAI_CHECK(count >= 0 && height >= 0 && width >= 0, "negative size");
-    PYXAI_CHECK(height < kLongest && width < kLongest, "mask too long");
+    check_sizes("masks", {count, height, width});
+    PYXAI_CHECK(height < kLongest && width < kLongest, "masks: too long");
     PYXAI_CHECK(count == 0 || costs != 0, "costs is null");
     PYXAI_CHECK(count * height * width == 0 || masks != 0, "masks is null");
+    check_aligned("masks", masks, sizeof(float));
+    check_aligned("costs", costs, sizeof(float));
+    check_aligned("slopes", slopes, sizeof(float));
     return PenaltyArgs{reinterpret_cast<const float*>(masks),
                        reinterpret_cast<float*>(costs),
                        reinterpret_cast<float*>(slopes),
@@ -135,9 +146,14 @@ inline PenaltyArgs penalty_args(Address masks, Address costs, Address slopes, st
 inline StepArgs step_args(Address masks, Address gradients, Address first, Address second,
                           std::int64_t count, Address step_address, std::int64_t step,
                           double learning_rate, double beta1, double beta2, double eps) {
-    PYXAI_CHECK(count >= 0, "negative size");
+    check_sizes("masks", {count});
     PYXAI_CHECK(count == 0 || (masks != 0 && gradients != 0 && first != 0 && second != 0),
                 "masks, gradients or moments are null");
+    check_aligned("masks", masks, sizeof(float));
+    check_aligned("gradients", gradients, sizeof(float));
+    check_aligned("first_moment", first, sizeof(float));
+    check_aligned("second_moment", second, sizeof(float));
+    check_aligned("step", step_address, sizeof(std::int64_t));
     return StepArgs{reinterpret_cast<float*>(masks),
                     reinterpret_cast<const float*>(gradients),
                     reinterpret_cast<float*>(first),

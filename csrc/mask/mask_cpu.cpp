@@ -16,10 +16,6 @@ constexpr std::int64_t kMinChunkRows = 16;
 // Rows written past the cache start at this alignment.
 constexpr std::int64_t kLine = 64;
 
-std::int64_t element_bytes(DType dtype) {
-    return dtype == DType::kFloat32 ? 4 : 2;
-}
-
 bool is_empty(const BlendArgs& args) {
     return args.count == 0 || args.channels == 0 || args.height == 0 || args.width == 0;
 }

@@ -15,10 +15,6 @@ constexpr std::int64_t kChunkElements = 65536;
 // Elements that are summed over all masks at a time: their sums stay in the first-level cache.
 constexpr std::int64_t kSumElements = 4096;
 
-std::int64_t element_bytes(DType dtype) {
-    return dtype == DType::kFloat32 ? 4 : 2;
-}
-
 bool has_pixels(const BlendArgs& args) {
     return args.channels > 0 && args.height > 0 && args.width > 0;
 }

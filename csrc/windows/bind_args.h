@@ -31,17 +31,22 @@ inline CropArgs crop_args(Address photo, int photo_dtype, const PhotoStrides& st
     }
     const auto [channels, photo_height, photo_width] = sizes;
     PYXAI_CHECK(channels > 0 && photo_height > 0 && photo_width > 0, "empty photo");
-    PYXAI_CHECK(count >= 0, "negative count");
+    check_sizes("photo", {channels, photo_height, photo_width});
+    check_sizes("boxes", {count, 4});
+    check_sizes("size or out", {count, channels, height, width});
     PYXAI_CHECK(count == 0 || (height > 0 && width > 0), "empty windows");
     PYXAI_CHECK(channels < kLongest && photo_height < kLongest &&
                     photo_width < kLongest / channels && height < kLongest &&
                     width < kLongest / channels,
-                "photo or windows too wide or high");
+                "photo or size: too wide or high");
     PYXAI_CHECK(scale.size() == static_cast<std::size_t>(channels) && shift.size() == scale.size(),
                 "not one scale and shift for each channel");
     PYXAI_CHECK(count == 0 || (photo != 0 && boxes != 0 && out != 0),
                 "photo, boxes or out is null");
     const bool bytes = photo_dtype == kBytes;
+    check_aligned("photo", photo, bytes ? 1 : element_bytes(static_cast<DType>(photo_dtype)));
+    check_aligned("boxes", boxes, sizeof(std::int64_t));
+    check_aligned("out", out, element_bytes(static_cast<DType>(dtype)));
     return CropArgs{WindowPhoto{reinterpret_cast<const void*>(photo), bytes,
                                 bytes ? DType::kFloat32 : static_cast<DType>(photo_dtype),
                                 strides[0], strides[1], strides[2]},
@@ -62,12 +67,17 @@ inline CropArgs crop_args(Address photo, int photo_dtype, const PhotoStrides& st
 inline HeatmapArgs heatmap_args(Address scores, std::int64_t maps, Address boxes,
                                 std::int64_t count, Address out, std::int64_t height,
                                 std::int64_t width) {
-    PYXAI_CHECK(maps >= 0 && count >= 0, "negative count");
+    check_sizes("scores", {maps, count});
+    check_sizes("boxes", {count, 4});
+    check_sizes("size or out", {maps, height, width});
     PYXAI_CHECK(height > 0 && width > 0 && height < kLongest && width < kLongest,
-                "map empty, or too wide or high");
+                "size: empty, or too wide or high");
     PYXAI_CHECK(count < kLongest, "too many boxes");
     PYXAI_CHECK(maps == 0 || out != 0, "out is null");
     PYXAI_CHECK(maps == 0 || count == 0 || (scores != 0 && boxes != 0), "scores or boxes is null");
+    check_aligned("scores", scores, sizeof(float));
+    check_aligned("boxes", boxes, sizeof(std::int64_t));
+    check_aligned("out", out, sizeof(float));
     return HeatmapArgs{reinterpret_cast<const float*>(scores),
                        maps,
                        reinterpret_cast<const WindowBox*>(boxes),

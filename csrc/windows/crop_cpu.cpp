@@ -21,11 +21,7 @@ constexpr std::int64_t kBlocksPerThread = 4;
 // Larger parts of a photo are not rearranged as a whole: scratch memory is kept between calls.
 constexpr std::int64_t kMaxRearrangedBytes = std::int64_t{64} << 20;
 
-std::int64_t element_bytes(DType dtype) {
-    return dtype == DType::kFloat32 ? 4 : 2;
-}
-
-std::int64_t element_bytes(const WindowPhoto& photo) {
+std::int64_t value_bytes(const WindowPhoto& photo) {
     return photo.bytes ? 1 : element_bytes(photo.dtype);
 }
 
@@ -56,7 +52,7 @@ std::int64_t area(const WindowBox& box) {
 }
 
 std::int64_t rearranged_bytes(const CropArgs& args, const WindowBox& part) {
-    const std::int64_t bytes = area(part) * args.channels * element_bytes(args.photo);
+    const std::int64_t bytes = area(part) * args.channels * value_bytes(args.photo);
     return (bytes + kLine - 1) / kLine * kLine;
 }
 
@@ -68,14 +64,15 @@ WindowBox rearranged_part(const CropArgs& args) {
         return none;
     }
     WindowBox part = args.boxes[0];
-    std::int64_t total = 0;
+    double total = 0.0; // which no number of boxes makes too large
     for (std::int64_t i = 0; i < args.count; ++i) {
         const WindowBox& box = args.boxes[i];
         part = WindowBox{std::min(part.x0, box.x0), std::min(part.y0, box.y0),
                          std::max(part.x1, box.x1), std::max(part.y1, box.y1)};
-        total += area(box);
+        total += static_cast<double>(area(box));
     }
-    const bool pays = total > area(part) && rearranged_bytes(args, part) <= kMaxRearrangedBytes;
+    const bool pays = total > static_cast<double>(area(part)) &&
+                      rearranged_bytes(args, part) <= kMaxRearrangedBytes;
     return pays ? part : none;
 }
 
@@ -143,7 +140,7 @@ class Cropper {
   private:
     const void* pixel(std::int64_t y, std::int64_t x) const {
         return static_cast<const char*>(photo_.data) +
-               (y * photo_.row_stride + x * photo_.column_stride) * element_bytes(photo_);
+               (y * photo_.row_stride + x * photo_.column_stride) * value_bytes(photo_);
     }
 
     // From here on the photo is the rearranged one, its first pixel where it would lie.

@@ -8,7 +8,7 @@ import torch
 
 from pyxai._errors import argument_error
 from pyxai.ops import _native
-from pyxai.ops._checks import Arguments, check_same_device, check_size, check_tensors
+from pyxai.ops._checks import Arguments, check_flags, check_same_device, check_size, check_tensors
 
 
 def check_cam_project(features: torch.Tensor, weights: torch.Tensor) -> Arguments:
@@ -40,7 +40,11 @@ def check_cam_render(
         raise argument_error("maps", "a tensor [..., h, w] with h, w >= 1", maps)
     if maps.dtype not in (torch.float32, torch.float64):
         raise argument_error("maps", "dtype float32 or float64", maps)
-    return maps, check_size(size), bool(relu), bool(minmax), bool(as_uint8)
+    return (
+        maps,
+        check_size(size),
+        *check_flags(relu=relu, minmax=minmax, as_uint8=as_uint8),
+    )
 
 
 def check_cam_project_render(
@@ -55,7 +59,12 @@ def check_cam_project_render(
     check_cam_project(features, weights)
     if 0 in features.shape[-2:]:
         raise argument_error("features", "a tensor [N, C, h, w] with h, w >= 1", features)
-    return features, weights, check_size(size), bool(relu), bool(minmax), bool(as_uint8)
+    return (
+        features,
+        weights,
+        check_size(size),
+        *check_flags(relu=relu, minmax=minmax, as_uint8=as_uint8),
+    )
 
 
 def check_cam_overlay(
@@ -73,4 +82,4 @@ def check_cam_overlay(
         raise argument_error("colors", "a uint8 tensor [256, 4]", colors)
     if not photos.device == maps.device == colors.device:
         check_same_device(photos=photos, maps=maps, colors=colors)
-    return photos, maps, colors, bool(relu), bool(minmax)
+    return photos, maps, colors, *check_flags(relu=relu, minmax=minmax)

@@ -153,6 +153,17 @@ def check_out(
         raise ValueError("out: expected no gradient to be needed, got requires_grad=True")
     if direct or has_memory(out, *tensors.values()):
         check_apart({"out": out, **tensors}, written=1)
+        check_changeable({"out": out})
+
+
+def check_changeable(tensors: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError if torch would not let those be changed now."""
+    if not torch.is_inference_mode_enabled():
+        for name, tensor in tensors.items():
+            # Torch says so itself, but not before it has changed some.
+            if tensor.is_inference():
+                expected = "expected a tensor made outside of inference mode, as this call is"
+                raise ValueError(f"{name}: {expected}, got one made inside")
 
 
 def check_memory_format(memory_format: torch.memory_format) -> bool:
@@ -206,16 +217,33 @@ def check_size(size: Any, expected: str = "(height, width), both at least 1") ->
     )
 
 
+def check_flags(**flags: Any) -> tuple[bool, ...]:
+    """Whether each, given by its name, is true.
+
+    Raises:
+        ValueError: that cannot be said of one.
+    """
+    try:
+        return tuple([bool(flag) for flag in flags.values()])
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{', '.join(flags)}: expected True or False") from None
+
+
+def _as_float(value: Any) -> float:
+    """A number; NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
+
+
 def check_number(argument: str, value: Any, least: float, below: float = math.inf) -> float:
     """A number from `least` to below `below` and to what float32 holds.
 
     Raises:
         ValueError: it is something else.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        number = math.nan
+    number = _as_float(value)
     if least <= number <= _LARGEST and number < below:
         return number
     expected = f"of at least {least} that float32 holds"
@@ -233,8 +261,8 @@ def check_numbers(argument: str, values: Sequence[float] | None, count: int) -> 
     if values is None:
         return []
     try:
-        numbers = [float(each) for each in values]
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = [_as_float(each) for each in values]
+    except (TypeError, RuntimeError):  # nothing that could be gone through
         numbers = [math.nan]
     if not numbers:
         return []

@@ -100,6 +100,9 @@ for _name, _schema in _SCHEMAS.items():
     for _key in ("CPU", "CUDA"):
         _library.impl(_name, _checked(_CHECKS[_name], _plain, _kernel), _key)
     _library.impl(_name, _checked(_CHECKS[_name], _plain), "CompositeExplicitAutograd")
+    # What torch would do for views with the other sign in memory, it does badly where tensors
+    # change or are None. So they come to the checks.
+    _library.impl(_name, torch.library.fallthrough_kernel, "Negative")
 
 
 # ---- shapes without data ----

@@ -10,7 +10,15 @@ import torch
 
 from pyxai._errors import argument_error
 from pyxai.ops import _native
-from pyxai.ops._checks import Arguments, check_number, check_same_device, check_tensors, has_memory
+from pyxai.ops._checks import (
+    Arguments,
+    check_changeable,
+    check_flags,
+    check_number,
+    check_same_device,
+    check_tensors,
+    has_memory,
+)
 from pyxai.ops._memory import check_apart
 
 _LAST_STEP = (1 << 63) - 1
@@ -41,7 +49,7 @@ def check_mask_blend(
         check_same_device(images=images, masks=masks)
     if background is not None:
         _check_background(images, background, count)
-    return images, masks, background, bool(channels_last)
+    return images, masks, background, *check_flags(channels_last=channels_last)
 
 
 def _check_background(images: torch.Tensor, background: torch.Tensor, count: int) -> None:
@@ -150,8 +158,7 @@ def _penalty_numbers(
         check_number("tv_weight", tv_weight, 0),
         check_number("l1_weight", l1_weight, 0),
         check_number("beta", beta, 1),
-        bool(root),
-        bool(mean),
+        *check_flags(root=root, mean=mean),
     )
 
 
@@ -173,12 +180,8 @@ def _check_state(
     step_tensor: torch.Tensor | None,
     direct: bool,
 ) -> Arguments:
-    tensors = {
-        "masks": masks,
-        "first_moment": first_moment,
-        "second_moment": second_moment,
-        "gradients": gradients,
-    }
+    written = {"masks": masks, "first_moment": first_moment, "second_moment": second_moment}
+    tensors = {**written, "gradients": gradients}
     check_tensors(tensors)
     if masks.dtype not in (torch.float32, torch.float64):
         raise argument_error("masks", "dtype float32 or float64", masks)
@@ -195,6 +198,7 @@ def _check_state(
         tensors["step"] = step_tensor
     if direct or has_memory(*tensors.values()):
         check_apart(tensors, written=3)
+        check_changeable(written)
         if step_tensor is not None and step_tensor.is_cpu:
             step_tensor = step_tensor.clone()  # whoever writes into it now changes nothing
             _check_step(int(step_tensor.item()))

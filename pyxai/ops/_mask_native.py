@@ -26,6 +26,16 @@ def _strides(source: torch.Tensor) -> tuple[int, ...]:
     )
 
 
+def _address(name: str, tensor: torch.Tensor | None) -> int:
+    """Where a tensor lies, or 0 for none: which that of a tensor without memory is not to be."""
+    if tensor is None:
+        return 0
+    address = tensor.data_ptr()
+    if not address and tensor.numel():
+        raise ValueError(f"{name}: expected a tensor with memory, got one whose storage was freed")
+    return address
+
+
 def _source(source: torch.Tensor, layout: torch.memory_format) -> torch.Tensor:
     # The kernels read any strides, but only rows laid out like the result's fast. An image that
     # all masks share is read many times.
@@ -60,7 +70,7 @@ def blend(
     arguments = (
         images.data_ptr(),
         _strides(images),
-        0 if background is None else background.data_ptr(),
+        _address("background", background),
         (0, 0, 0, 0) if background is None else _strides(background),
         _native.DTYPE_CODES[images.dtype],
         masks.data_ptr(),
@@ -124,7 +134,7 @@ def _slopes(
         gradients.data_ptr(),
         images.data_ptr(),
         _strides(images),
-        0 if background is None else background.data_ptr(),
+        _address("background", background),
         (0, 0, 0, 0) if background is None else _strides(background),
         _native.DTYPE_CODES[gradients.dtype],
         slopes.data_ptr(),
@@ -264,7 +274,7 @@ def step_(
         first_moment.data_ptr(),
         second_moment.data_ptr(),
         masks.numel(),
-        0 if step_tensor is None else step_tensor.data_ptr(),
+        _address("step", step_tensor),
         step,
         *numbers,
     )
@@ -307,7 +317,7 @@ def penalized_step_(
         costs.data_ptr(),
         slopes.data_ptr(),
         *masks.shape,
-        0 if step_tensor is None else step_tensor.data_ptr(),
+        _address("step", step_tensor),
         step,
         *numbers,
         *penalty_numbers,

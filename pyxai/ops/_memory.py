@@ -22,7 +22,7 @@ def check_apart(tensors: dict[str, torch.Tensor], *, written: int) -> None:
     spans, dense = [], True
     for tensor in tensors.values():
         start, size = tensor.data_ptr(), tensor.nbytes
-        if size:
+        if size and start:  # zeros without memory have no address
             if not tensor.is_contiguous():
                 size, dense = _reach(tensor) * tensor.itemsize, False
             spans.append((start, start + size))
@@ -66,6 +66,8 @@ def _reach(tensor: torch.Tensor) -> int:
 
 def _share(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have a byte in common: columns of one may lie between the other's."""
+    if not one.data_ptr() or not other.data_ptr():
+        return False
     arrays = _as_array(one), _as_array(other)
     try:
         return np.shares_memory(*arrays, max_work=_EFFORT)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pyxai.ops import _native
 from pyxai.ops._checks import (
     LONGEST,
     Arguments,
+    check_flags,
     check_length,
     check_numbers,
     check_same_device,
@@ -49,7 +50,15 @@ def check_crop_windows(
     stds = check_numbers("std", std, channels)
     if stds and min(stds) < _SMALLEST:
         raise argument_error("std", "numbers that float32 holds, above 0", stds)
-    return photo, boxes, size, means, stds, _result_dtype(photo, dtype), bool(channels_last)
+    return (
+        photo,
+        boxes,
+        size,
+        means,
+        stds,
+        _result_dtype(photo, dtype),
+        *check_flags(channels_last=channels_last),
+    )
 
 
 def check_window_heatmap(scores: torch.Tensor, boxes: torch.Tensor, size: Any) -> Arguments:

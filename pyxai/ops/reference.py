@@ -58,6 +58,8 @@ def cam_overlay(
 ) -> torch.Tensor:
     """See `pyxai.ops.cam_overlay`."""
     height, width = photos.shape[1:3]
+    if not photos.numel():
+        return photos.clone()
     index = cam_render(maps, (height, width), relu, minmax, as_uint8=True)
     chosen = colors.to(torch.int32)[index.to(torch.int64)]
     color, alpha = chosen[..., :3], chosen[..., 3:]
@@ -100,8 +102,8 @@ def mask_blend_backward(
     """Gradients of a blend by images, masks and background; empty where not wanted."""
     dtype = _accumulation_dtype(images.dtype)
     gradients = gradients.to(dtype)
-    with torch.enable_grad():
-        leaf = masks.detach().to(dtype).requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = masks.detach().to(dtype, copy=True).requires_grad_()
         tracked = _resize_masks(leaf, (images.shape[2], images.shape[3]))
     resized = tracked.detach()
     grad_images, grad_masks, grad_background = (images.new_empty(0) for _ in range(3))
@@ -299,7 +301,7 @@ def window_heatmap(
         changes = changes.index_add(1, corners, signed).reshape(-1, height + 1, width + 1)
         return changes.cumsum(1).cumsum(2)[:, :height, :width]
 
-    flat = scores.reshape(-1, scores.shape[-1]).to(torch.float64)
+    flat = scores.reshape(scores.shape[:-1].numel(), scores.shape[-1]).to(torch.float64)
     count = sums(flat.new_ones(1, flat.shape[1])).round()
     mean = torch.where(count > 0, sums(flat) / count.clamp(min=1), torch.nan)
     return mean.reshape(*scores.shape[:-1], height, width).to(_accumulation_dtype(scores.dtype))

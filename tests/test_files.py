@@ -124,6 +124,12 @@ def test_records(tmp_path):
             read_record(path)
 
 
+def test_a_record_cannot_have_the_key_of_its_digest(tmp_path):
+    with pytest.raises(ValueError, match="record: expected one without 'digest'"):
+        write_record(tmp_path / "a.json", {"digest": [1]})
+    assert not (tmp_path / "a.json").exists()
+
+
 def tensors():
     generator = torch.Generator().manual_seed(0)
     return {

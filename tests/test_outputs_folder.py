@@ -151,3 +151,62 @@ def test_a_whole_folder(tmp_path):
     assert not (tmp_path / "other").exists()
     OutputFolder(tmp_path / "other")  # made when something is written
     assert not (tmp_path / "other").exists()
+
+
+def test_files_of_another_folder_are_taken_over(tmp_path, monkeypatch):
+    def refused(self, other):
+        raise OSError(95, "Operation not supported")
+
+    write(tmp_path / "old", "a/b.txt", "c.txt")
+    old = OutputFolder(tmp_path / "old")
+    assert old.is_intact("c.txt")
+    (tmp_path / "old" / "c.txt").write_text("another")
+    assert not old.is_intact("c.txt")
+    assert not old.is_intact("d.txt")
+    for number, links in enumerate((True, False)):
+        if not links:
+            monkeypatch.setattr("pathlib.Path.hardlink_to", refused)
+        new = OutputFolder(tmp_path / f"new{number}")
+        for name, expected in (("a/b.txt", True), ("c.txt", False)):
+            source = tmp_path / "old" / name
+            assert new.take(name, source, old.digest_of(name)) is expected
+            assert (new.path / name).exists() is expected
+        assert not new.take("d.txt", tmp_path / "old" / "d.txt", "")
+        same = [(each / "a" / "b.txt").stat().st_ino for each in (new.path, old.path)]
+        assert (same[0] == same[1]) is links
+        assert new.files == {"a/b.txt": old.digest_of("a/b.txt")}
+        new.keep("a/b.txt")
+        new.finish()
+        assert (new.path / "a" / "b.txt").read_text() == "a/b.txt"
+        OutputFolder(new.path).finish()
+        assert not (new.path / "a").exists()
+
+
+def test_a_folder_is_discarded_with_what_a_killed_run_left(tmp_path):
+    for whole in (True, False):
+        folder = tmp_path / str(whole)
+        out = OutputFolder(folder, whole=whole)
+        out.claim()
+        for name in ("a/b/c.txt", "d.txt"):
+            with out.writing(name) as path:
+                path.write_text("ours")
+        (folder / "a" / "mine.txt").write_text("mine")
+        (folder / "d.txt").write_text("changed")
+        part = folder / "a" / ".1234.abcdef.1.0.pyxai-part.txt"
+        part.write_text("half")
+        OutputFolder(folder, whole=whole).discard()
+        left = {"a/mine.txt": b"mine"}
+        if not whole:  # what others changed is theirs there, and other runs may write
+            left |= {"d.txt": b"changed", "a/.1234.abcdef.1.0.pyxai-part.txt": b"half"}
+        assert tree(folder) == left
+
+
+def test_a_whole_folder_whose_first_file_was_never_finished(tmp_path):
+    """The list comes before the file; a part may come before the list."""
+    (tmp_path / ".1234.abcdef.1.0.pyxai-part.txt").write_text("half")
+    (tmp_path / ".pyxai-lock").write_text("")
+    (tmp_path / ".pyxai-files.jsonl").write_text("")
+    out = OutputFolder(tmp_path, whole=True)
+    with out.writing("a.txt") as path:
+        path.write_text("ours")
+    assert written_in(tmp_path).whole

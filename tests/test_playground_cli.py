@@ -36,6 +36,21 @@ def test_build_two_data_sets_by_two_networks(run, photos, tmp_path):
     assert (tmp_path / "site.index" / "1" / "index.json").exists()  # for --live
 
 
+def test_a_photo_that_is_gone(run, tmp_path):
+    folder = folder_of_photos(tmp_path / "mine", count=2, size=48)
+    (folder / "broken.png").write_bytes(b"no photo")
+    build = ("playground", "build", folder, "--layer", "stage3", "--metric", "cosine", "-o", "site")
+    build = (*build, "--explained", 0, *QUICK)
+    code, _, err = run(*build)
+    assert code == 0
+    assert f"pyxai: not read: {folder}/broken.png: expected an image" in err
+    (folder / "red" / "0.png").unlink()
+    code, _, err = run(*build)
+    assert code == 0
+    assert f"pyxai: removed: {folder}/red/0.png\npyxai: photos removed: 1\n" in err
+    assert read_site(tmp_path / "site")["sets"][0]["photos"] == 5
+
+
 def test_classes_from_a_table(run, photos, tmp_path):
     lines = ["path,label"]
     lines += [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gallery_photos import PLAIN, color_classifier, folder_of_photos
+from PIL import Image
 
 from pyxai import ImageIndex
 from pyxai._errors import MissingExtraError
@@ -129,6 +130,32 @@ def test_the_same_call(tmp_path, backend):
     extra = folder_of_photos(tmp_path / "more", count=4)
     index.add(extra, progress=False)
     assert len(index.search(0, 20, backend=backend)) == 20
+
+
+def test_tables_go_when_photos_are_taken_out(tmp_path):
+    pytest.importorskip("lancedb")
+    photos = folder_of_photos(tmp_path / "photos", count=3)
+    index = ImageIndex.build(
+        color_classifier(), photos, layers="relu", directory=tmp_path / "index", progress=False
+    )
+    tables = tmp_path / "index" / "lancedb"
+    index.search(0, 2, backend="lancedb")
+    assert tables.is_dir()
+    index.add(photos / "red", progress=False)
+    assert tables.is_dir()
+    index.remove(photos / "red" / "0.png")
+    assert not tables.exists()
+    index.search(0, 2, backend="lancedb")
+    Image.new("RGB", (96, 96), "white").save(photos / "red" / "1.png")
+    again = ImageIndex.build(
+        color_classifier(), photos, layers="relu", directory=tmp_path / "index", progress=False
+    )
+    assert not tables.exists()
+    expected = again.search(0, 4).ids.tolist()
+    assert again.search(0, 4, backend="lancedb").ids.tolist() == expected
+    (tables / "mine.txt").write_text("mine")
+    again.remove(photos / "green" / "0.png")
+    assert [path.name for path in tables.iterdir()] == ["mine.txt"]
 
 
 def test_a_backend_of_ones_own(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from gallery_photos import folder_of_photos
 from PIL import Image
 
+from pyxai._locks import locked
 from pyxai.cli import main
 
 
@@ -57,6 +58,37 @@ def test_build_query_and_evaluate(run, photos, tmp_path):
     assert "green" in out
     code, out, _ = run("evaluate", "index", "--bootstrap", 0, "--json")
     assert json.loads(out)["rows"][0]["measures"]["mAP"]["low"] is None
+
+
+def test_photos_that_are_gone(run, tmp_path):
+    folder = folder_of_photos(tmp_path / "mine", count=2, size=48)
+    build = ("build", folder, "--layer", "stem", "-o", "index")
+    assert run(*build)[0] == 0
+    (folder / "red" / "0.png").unlink()
+    code, out, err = run(*build)
+    assert code == 0
+    assert "5 photos in index/" in out
+    assert f"pyxai: removed: {folder}/red/0.png\npyxai: photos removed: 1\n" in err
+    code, out, err = run("remove", "index", folder / "red" / "1.png")
+    assert (code, out) == (0, "4 photos in index/\n")
+    assert f"pyxai: removed: {folder}/red/1.png" in err
+    code, _, err = run("remove", "index", folder / "red" / "1.png")
+    assert code == 2
+    assert "error: paths: expected photos of the index" in err
+    (folder / "blue").rename(tmp_path / "blue")
+    (folder / "green" / "0.png").unlink()
+    code, _, err = run(*build)
+    assert code == 2
+    assert "got 3 of 4 that are not there any more" in err or "got 3 of 5" in err
+    code, out, _ = run(*build, "--allow-removal", "--json")
+    assert sorted(json.loads(out)["removed"])[0] == f"{folder}/blue/0.png"
+
+
+def test_a_folder_that_is_busy(run, photos, tmp_path):
+    with locked(tmp_path / "index", "directory"):
+        code, _, err = run("build", photos, "--layer", "stem", "-o", "index")
+    assert code == 2
+    assert "error: directory: expected a folder that no other run works in" in err
 
 
 def test_photos_that_cannot_be_read(run, photos, tmp_path):

@@ -174,6 +174,27 @@ def test_opens_from_disk(browser, made):
     page.close()
 
 
+def test_a_page_that_was_open_while_the_site_was_built_anew(browser, made, tmp_path):
+    """It never shows photos of the new site under numbers of the old one."""
+    for name in ("photos", "site", "index"):
+        shutil.copytree(made / name, tmp_path / name)
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri() + "#/search?photo=0")
+    assert len(shown(page)) == 50
+    (tmp_path / "photos" / "blue" / "00.png").unlink()
+    plain = {"units": 0, "undesirable": 0, "galleries": False, "explained": 0, "progress": False}
+    build(classifiers(), tmp_path / "photos", tmp_path / "site", maps=("pca",), **plain)
+    page.evaluate("location.hash = '#/map?photo=1'")
+    page.wait_for_selector("[role=alert]")
+    assert "is missing" in page.text_content("[role=alert]")
+    page.click("text=Try again")
+    page.wait_for_selector("canvas")
+    page.evaluate("location.hash = '#/search?photo=0'")
+    assert len(shown(page)) == 50
+    assert page.evaluate("playground.site.sets[0].photos") == 3 * PHOTOS - 1
+    page.close()
+
+
 def test_no_form_where_nobody_answers(browser, address):
     with watched(browser, address) as page:
         page.goto(address)

@@ -153,7 +153,7 @@ def test_nothing_else_is(get, address):
 
 def test_other_methods_are_refused(get):
     for method in ("POST", "DELETE", "BREW"):
-        status, headers, _ = get("/data/site.js", method=method)
+        status, headers, _ = get("/index.html", method=method)
         assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 

@@ -207,13 +207,13 @@ def _bodies() -> list[Case]:
 
 def _conditions() -> list[Case]:
     return [
-        _case("a file", _get(b"/data/site.js"), 200),
-        _case("its head", _get(b"/data/site.js").replace(b"GET", b"HEAD", 1), 200),
+        _case("a file", _get(b"/index.html"), 200),
+        _case("its head", _get(b"/index.html").replace(b"GET", b"HEAD", 1), 200),
         _case("no file's head", _get(b"/none.js").replace(b"GET", b"HEAD", 1), 404),
-        _case("any tag", _get(b"/data/site.js", b"If-None-Match: *"), 304),
-        _case("another tag", _get(b"/data/site.js", b'If-None-Match: "x"'), 200),
-        _case("no tag", _get(b"/data/site.js", b"If-None-Match: \xff,,,"), 200, 400),
-        _case("a part", _get(b"/data/site.js", b"Range: bytes=0-10"), 200, 206),
-        _case("no part", _get(b"/data/site.js", b"Range: bytes=99999999-"), 200, 416),
-        _case("no range", _get(b"/data/site.js", b"Range: x"), 200, 400),
+        _case("any tag", _get(b"/index.html", b"If-None-Match: *"), 304),
+        _case("another tag", _get(b"/index.html", b'If-None-Match: "x"'), 200),
+        _case("no tag", _get(b"/index.html", b"If-None-Match: \xff,,,"), 200, 400),
+        _case("a part", _get(b"/index.html", b"Range: bytes=0-10"), 200, 206),
+        _case("no part", _get(b"/index.html", b"Range: bytes=99999999-"), 200, 416),
+        _case("no range", _get(b"/index.html", b"Range: x"), 200, 400),
     ]

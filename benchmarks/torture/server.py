@@ -185,7 +185,7 @@ def go_away(port: int, count: int) -> None:
     """Clients that end the connection in the middle of a request or an answer."""
     post = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
     post += b"Content-Type: application/octet-stream\r\n\r\n"
-    get = b"GET /data/site.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    get = b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for number in range(count):
         sent = (get, get[:20], post, post + b"x" * 1000, post + b"x" * 100_000, b"")[number % 6]
         with socket.create_connection(("127.0.0.1", port)) as connection:

@@ -19,6 +19,7 @@ _MARK = "pyxai-part"
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
 _numbers = itertools.count()
 _cleaned: set[Path] = set()
+_open: set[str] = set()  # names of files that this process writes just now
 
 
 @contextmanager
@@ -31,15 +32,17 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(f"expected a file to write, got the folder {str(path)!r}")
-    _clean_once(path.parent)
+    _clean(path.parent)
     stem = hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
     name = f".{stem}.{_HOST}.{os.getpid()}.{next(_numbers)}.{_MARK}{path.suffix}"
     partial = path.with_name(name)
+    _open.add(name)
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+        _open.discard(name)
 
 
 def write_json(path: Path, record: dict[str, Any], *, indent: int | None = 1) -> None:
@@ -94,29 +97,34 @@ def is_part(name: str) -> bool:
     return len(parts) >= 6 and not parts[0] and parts[5].startswith(_MARK)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what writers have left in a folder and below, for one that no other run works in."""
-    for path in folder.rglob(f".*.{_MARK}*"):
+def sweep(folder: Path, *, below: bool = False) -> None:
+    """Removes what writers have left in a folder that no other run works in.
+
+    Args:
+        folder: the folder.
+        below: whether in all folders in it as well.
+    """
+    pattern = f".*.{_MARK}*"
+    for path in [*(folder.rglob(pattern) if below else folder.glob(pattern))]:
         if is_part(path.name):
             path.unlink(missing_ok=True)
 
 
-def _clean_once(folder: Path) -> None:
-    """`clean`, once in the life of this process."""
+def _clean(folder: Path) -> None:
+    """Removes what writers that are no more have left, once in the life of this process."""
     key = folder.absolute()
-    if key not in _cleaned:
-        _cleaned.add(key)
-        clean(folder)
-
-
-def clean(folder: Path) -> None:
-    """Removes what writers that are no more have left in a folder."""
+    if key in _cleaned:
+        return
+    _cleaned.add(key)
     with suppress(OSError):
         for entry in os.scandir(folder):
             if not is_part(entry.name) or entry.name.split(".")[2] != _HOST:
                 continue
             process = entry.name.split(".")[3]
-            if process.isdigit() and not _runs(int(process)):
+            if entry.name in _open or not process.isdigit():
+                continue
+            # In a container a process often has the number of one that was killed.
+            if int(process) == os.getpid() or not _runs(int(process)):
                 Path(entry.path).unlink(missing_ok=True)
 
 

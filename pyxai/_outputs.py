@@ -209,7 +209,7 @@ class OutputFolder:
         for name in ours:
             (self.path / name).unlink(missing_ok=True)
         if self._known.whole:
-            sweep(self.path)
+            sweep(self.path, below=True)
         for folder in sorted(self._known.folders, key=len, reverse=True):
             with suppress(OSError):  # not empty, or a link
                 (self.path / folder).rmdir()

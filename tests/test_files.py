@@ -73,6 +73,21 @@ with replacing(pathlib.Path(sys.argv[1]) / "a.txt") as partial:
     assert names(tmp_path) == {"b.txt", ".part", foreign}
 
 
+def test_what_a_killed_process_of_the_same_number_left_goes(tmp_path):
+    """As in a container, where the first process is always number 1."""
+    code = """
+import os, pathlib, sys
+from pyxai._files import _HOST, replacing, write_text
+folder = pathlib.Path(sys.argv[1])
+(folder / f".123456789abc.{_HOST}.{os.getpid()}.0.pyxai-part.txt").write_text("half")
+with replacing(folder / "a.txt") as partial:
+    partial.write_text("whole")
+    write_text(folder / "b.txt", "whole")
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert names(tmp_path) == {"a.txt", "b.txt"}
+
+
 def test_threads_write_the_same_path(tmp_path):
     path = tmp_path / "a.txt"
     texts = [str(number) * 100_000 for number in range(8)]

@@ -404,6 +404,14 @@ def test_files_of_others_stay(photos, tmp_path):
     assert (other / "photos-000000.json").read_text() == "mine"
 
 
+def test_what_a_killed_run_has_left_half_written_goes(photos, tmp_path):
+    build(photos, tmp_path / "index")
+    part = tmp_path / "index" / ".123456789abc.other.1.0.pyxai-part.safetensors"  # of any machine
+    part.write_bytes(b"features")
+    build(photos, tmp_path / "index")
+    assert not part.exists()
+
+
 def test_one_run_at_a_time(photos, tmp_path):
     index = build(photos, tmp_path / "index")
     with locked(tmp_path / "index", "directory"):

@@ -97,7 +97,7 @@ class SiteHome:
     def next(self) -> Edition:
         """The edition that is made; what a build that was stopped has left of one is there."""
         if self._next.is_dir():
-            sweep(self._next)
+            sweep(self._next, below=True)
         edition = Edition(self._next)
         edition.files.claim()
         return edition

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pyxai._errors import argument_error
-from pyxai._files import clean
+from pyxai._files import sweep
 from pyxai._locks import locked
 from pyxai._outputs import OutputFolder
 from pyxai._sealed import TensorFile, digest, map_tensors, read_record, save_tensors, write_record
@@ -269,7 +269,7 @@ def writing_to(directory: Path | None) -> Iterator[None]:
         yield
         return
     with locked(directory, "directory"):
-        clean(directory)
+        sweep(directory)
         yield
 
 

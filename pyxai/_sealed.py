@@ -43,6 +43,7 @@ class DamagedError(ValueError):
 
     def __init__(self, path: object, part: str) -> None:
         super().__init__(f"{path} is damaged: {part} is not as it was written")
+        self.part = part
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -173,7 +174,12 @@ class TensorFile:
     path: Path
     metadata: dict[str, str]
     tensors: dict[str, torch.Tensor]
-    _digests: dict[str, str]
+    _digests: dict[str, str] | None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it has digests; in a file of others nothing can be checked."""
+        return self._digests is not None
 
     def checked(self, name: str) -> torch.Tensor:
         """A tensor that is as it was written; reads all of it.
@@ -182,20 +188,24 @@ class TensorFile:
             DamagedError: it is not.
         """
         tensor = self.tensors[name]
-        if digest([_bytes(tensor)]) != self._digests[name]:
+        if self._digests is not None and digest([_bytes(tensor)]) != self._digests[name]:
             raise DamagedError(self.path, repr(name))
         return tensor
 
 
-def map_tensors(path: Path) -> TensorFile:
+def map_tensors(path: Path, *, of_others: bool = False) -> TensorFile:
     """Opens what `save_tensors` wrote; what names, shapes and metadata say is checked.
+
+    Args:
+        path: of the file.
+        of_others: also takes a safetensors file without digests.
 
     Raises:
         DamagedError: it is something else.
         OSError: it cannot be read.
     """
     found = _open(path)
-    if found is None:
+    if not (found.sealed or of_others):
         raise DamagedError(path, "the header")
     return found
 
@@ -214,13 +224,12 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def is_sealed(path: Path) -> bool:
     """Whether a file is what `save_tensors` wrote, as far as its header tells."""
     try:
-        return _open(path) is not None
+        return _open(path).sealed
     except (DamagedError, OSError):
         return False
 
 
-def _open(path: Path) -> TensorFile | None:
-    """A safetensors file; None if it has no digests."""
+def _open(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -230,7 +239,7 @@ def _open(path: Path) -> TensorFile | None:
     except (SafetensorError, ValueError, OverflowError, RuntimeError) as error:
         raise DamagedError(path, "the header") from error
     if _DIGESTS not in metadata:
-        return None
+        return TensorFile(path, metadata, tensors, None)
     try:
         digests = dict(json.loads(metadata.pop(_DIGESTS)))
     except (ValueError, TypeError) as error:

@@ -611,6 +611,51 @@ class Distance:
         return -np.linalg.norm(rows - self.mean_, axis=1)
 
 
+def test_every_byte_of_a_saved_detector_counts(images, tmp_path):
+    """A file in which a byte differs is an error that names it, or has the same contents."""
+    clf = classifier_of(SmallNet())
+    detector = NoveltyDetector(clf, method="knn").fit(images)
+    detector.save(tmp_path / "head")
+    content, expected = (tmp_path / "head").read_bytes(), detector.score_samples(images)
+    draw = np.random.default_rng(0)
+    refused = []
+    places = [*range(0, 2000, 41), *draw.integers(2000, len(content), 20)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            again = NoveltyDetector.load(tmp_path / "damaged", clf)
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            np.testing.assert_array_equal(again.score_samples(images), expected)
+    assert len(refused) > 0.95 * len(places)
+    assert all("damaged' " in each for each in refused)
+
+
+def test_a_detector_of_an_older_version(images, tmp_path):
+    clf = classifier_of(SmallNet())
+    NoveltyDetector(clf, method="energy").fit(images).save(tmp_path / "head")
+    record = json.dumps({"format": "pyxai novelty 1"})
+    save_file({"x": torch.ones(1)}, tmp_path / "older", metadata={"pyxai": record})
+    with pytest.raises(ValueError, match="older version, without digests: fit again"):
+        NoveltyDetector.load(tmp_path / "older", clf)
+    NoveltyDetector(clf, method="energy").fit(images).save(tmp_path / "older")  # is replaced
+    NoveltyDetector.load(tmp_path / "older", clf)
+
+
+def test_other_files_are_not_written_over(images, tmp_path):
+    detector = NoveltyDetector(classifier_of(SmallNet()), method="energy").fit(images)
+    (tmp_path / "photo").write_bytes(b"\xff\xd8\xff\xe0photo")
+    save_file({"x": torch.ones(1)}, tmp_path / "weights")
+    for name in ("photo", "weights"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match="path: expected a new path, or that of a detector"):
+            detector.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+
+
 def test_a_network_of_one_input_size(tmp_path):
     """It is examined with an input that it takes, also when it is loaded."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 9), nn.ReLU(), nn.Linear(9, 4))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from killing import each_kill
 from networks import SmallNet
 from train_photos import COLOURS, SQUARE, photo, quick, same_state, state_of
 
 import pyxai
+from pyxai._locks import BusyError, locked
+from pyxai._sealed import read_record, write_record
 from pyxai.train.loop import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,7 +65,7 @@ def test_resumed_is_in_one_go_to_the_bit(squares, tmp_path, stop_after, way, epo
     assert found.history == expected.history
     assert found.epoch == expected.epoch
     assert same_state(state_of(found.classifier.model), state_of(expected.classifier.model))
-    files = sorted(each.name for each in tmp_path.iterdir())
+    files = sorted(each.name for each in tmp_path.iterdir() if not each.name.startswith("."))
     last = len(found.history)
     assert files == [f"training-run-{last}.safetensors", "training-run.json"]
 
@@ -114,7 +117,9 @@ def test_other_photos_are_refused(squares, tmp_path):
         quick(model, photos, checkpoint=tmp_path / "run")
 
 
-@pytest.mark.parametrize("damage", ["json", "tensors", "missing", "lacking", "list"])
+@pytest.mark.parametrize(
+    "damage", ["json", "number", "tensors", "bit", "missing", "lacking", "list"]
+)
 def test_damaged_checkpoints(squares, tmp_path, damage):
     model = SmallNet()
     quick(model, squares, checkpoint=tmp_path)
@@ -123,14 +128,20 @@ def test_damaged_checkpoints(squares, tmp_path, damage):
         state.write_text("{")
     elif damage == "list":
         state.write_text("[]")
+    elif damage == "number":
+        state.write_text(re.sub(r"0\.(\d)", r"1.\1", state.read_text(), count=1))
     elif damage == "tensors":
         tensors.write_bytes(tensors.read_bytes()[:-10])
+    elif damage == "bit":
+        content = bytearray(tensors.read_bytes())
+        content[-10] ^= 1
+        tensors.write_bytes(content)
     elif damage == "missing":
         tensors.unlink()
     else:
-        record = json.loads(state.read_text())
+        record = read_record(state)
         del record["history"]
-        state.write_text(json.dumps(record))
+        write_record(state, record)
     with pytest.raises(ValueError, match="checkpoint: expected a folder that a run of fine_tune"):
         quick(model, squares, checkpoint=tmp_path)
 
@@ -138,7 +149,7 @@ def test_damaged_checkpoints(squares, tmp_path, damage):
 def test_a_stop_while_writing_leaves_the_state_before(squares, tmp_path, monkeypatch):
     model, options = SmallNet(), {"epochs": 3, "checkpoint": tmp_path}
     expected = quick(model, squares, epochs=3)
-    plain, calls = pyxai.train.checkpoint.write_json, []
+    plain, calls = pyxai.train.checkpoint.write_record, []
 
     def breaking(*arguments, **keywords):
         calls.append(1)
@@ -146,9 +157,51 @@ def test_a_stop_while_writing_leaves_the_state_before(squares, tmp_path, monkeyp
             raise StoppedError
         plain(*arguments, **keywords)
 
-    monkeypatch.setattr(pyxai.train.checkpoint, "write_json", breaking)
+    monkeypatch.setattr(pyxai.train.checkpoint, "write_record", breaking)
     with pytest.raises(StoppedError):
         quick(model, squares, **options)
     found = quick(model, squares, **options)
     assert found.history == expected.history
     assert same_state(state_of(found.classifier.model), state_of(expected.classifier.model))
+
+
+def test_killed_at_any_change_of_a_file(squares, tmp_path, monkeypatch):
+    """Whatever a kill leaves is a state to go on from, and no kill leaves files for good."""
+    model, options = SmallNet(), {"epochs": 2, "checkpoint": tmp_path / "run"}
+    expected = quick(model, squares, epochs=2)
+    for count in each_kill(lambda: quick(model, squares, **options), monkeypatch):
+        shutil.copytree(tmp_path / "run", tmp_path / f"{count}")
+        found = quick(model, squares, epochs=2, checkpoint=tmp_path / f"{count}")
+        assert found.history == expected.history
+        assert same_state(state_of(found.classifier.model), state_of(expected.classifier.model))
+        if found.history:
+            shutil.rmtree(tmp_path / "run")
+
+
+def test_two_runs_in_one_folder(squares, tmp_path):
+    message = "checkpoint: expected a folder that no other run works in, got .*, busy, by process"
+    with locked(tmp_path, "checkpoint"), pytest.raises(BusyError, match=message):
+        quick(SmallNet(), squares, checkpoint=tmp_path)
+    quick(SmallNet(), squares, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("training-run.json", "expected a folder that a run of fine_tune left"),
+        ("training-run-1.safetensors", "'training-run-1.safetensors' was not written by pyxai"),
+    ],
+)
+def test_files_of_others_in_the_way(squares, tmp_path, name, message):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"checkpoint: .*{message}"):
+        quick(SmallNet(), squares, checkpoint=tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_files_of_others_stay(squares, tmp_path):
+    names = ["notes.txt", "training-run-notes.safetensors", "training-run-best.json"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    quick(SmallNet(), squares, epochs=2, checkpoint=tmp_path)
+    assert [(tmp_path / name).read_text() for name in names] == ["mine"] * 3

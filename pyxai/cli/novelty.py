@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ import typer
 from PIL import Image
 
 import pyxai
+from pyxai._files import write_json, write_table
+from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
@@ -20,8 +21,10 @@ from pyxai.draw import histogram, sheet
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
 from pyxai.novelty import METHODS, NoveltyDetector
+from pyxai.novelty.storage import check_is_free
 from pyxai.zoo import load_classifier
 
+_FILES = ("scores.csv", "scores.json", "sheet.png", "histogram.png")
 _SHOWN = 20
 
 novelty = typer.Typer(
@@ -60,8 +63,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a detector on known photos and save it."""
-    if not head.absolute().parent.is_dir():
-        raise ValueError(f"--head: expected a file in a folder that exists, got {str(head)!r}")
+    check_is_free(head, "--head")
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, [layer], model)
     detector = NoveltyDetector(
@@ -103,10 +105,11 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score photos: scores.csv, scores.json and a sheet of the most and the least familiar."""
+    folder = OutputFolder(output, "--output")
+    folder.check(*_FILES)
     detector = _load(head, model, architecture, device)
     failures: list[ImageError] = []
     names, scores = _scores(detector, photos, failures)
-    output.mkdir(parents=True, exist_ok=True)
     order = np.argsort(-scores, kind="stable")
     known = scores >= detector.threshold_
     results: list[dict[str, Any]] = [
@@ -122,20 +125,23 @@ def score(
         "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
         "pyxai": pyxai.__version__,
     }
-    with (output / "scores.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("photo", "score", "known"))
-        writer.writerows((each["photo"], each["score"], int(each["known"])) for each in results)
-    text = json.dumps(record, indent=2)
-    (output / "scores.json").write_text(text + "\n", encoding="utf-8")
+    with folder.writing("scores.csv") as path:
+        rows = ((each["photo"], each["score"], int(each["known"])) for each in results)
+        write_table(path, ("photo", "score", "known"), rows)
+    with folder.writing("scores.json") as path:
+        write_json(path, record, indent=2)
     if names:
         first, last = order[:shown].tolist(), order[::-1][:shown].tolist()
-        familiarity_sheet(names, scores, first, last).save(output / "sheet.png")
-        histogram({"photos": scores}, title="familiarity", line=detector.threshold_).save(
-            output / "histogram.png"
-        )
+        with folder.writing("sheet.png") as path:
+            familiarity_sheet(names, scores, first, last).save(path)
+        title, line = "familiarity", detector.threshold_
+        with folder.writing("histogram.png") as path:
+            histogram({"photos": scores}, title=title, line=line).save(path)
+    else:  # those of an earlier call would be of other photos
+        folder.remove("sheet.png")
+        folder.remove("histogram.png")
     if as_json:
-        typer.echo(text)
+        typer.echo(json.dumps(record, indent=2))
     else:
         typer.echo(_table(names, scores, known, order))
         novel = len(names) - int(known.sum())

@@ -15,6 +15,7 @@ from pyxai.images.errors import printable
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 from pyxai.zoo.head import HeadKind
+from pyxai.zoo.weights_file import check_is_free
 
 _SHOWN = 20  # photos that were left out
 
@@ -70,6 +71,7 @@ def train(
     if output.suffix == ".json":
         raise ValueError(f"--output: expected a name for a safetensors file, got {output}")
     record = output.with_suffix(".json")
+    check_is_free(output, "--output")
     refuse_other_file("--output", record, "the figures of a classifier", _has_figures)
     output.parent.mkdir(parents=True, exist_ok=True)
     found = fine_tune(

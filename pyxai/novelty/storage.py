@@ -10,35 +10,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from pyxai._errors import MissingExtraError, argument_error
-from pyxai._files import replacing
+from pyxai._errors import argument_error
+from pyxai._files import refuse_other_file
+from pyxai._sealed import load_tensors, map_tensors, save_tensors
+from pyxai.novelty.estimator_files import UntrustedTypesError, estimator_bytes, estimator_from
 from pyxai.novelty.identity import Identity, identity_of, weights_token
 from pyxai.novelty.scores import SCORES, OutlierEstimator, Score
 
-_FORMAT = "pyxai novelty 1"
+_MARK, _FORMAT = "pyxai", "pyxai novelty 2"
+_OLDER = ("pyxai novelty 1",)  # without digests
 _ESTIMATOR = "estimator"
-# What iforest, ocsvm and lof are made of, beside what skops trusts by itself.
-TRUSTED = (
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neighbors._kd_tree.KDTree64",
-    "sklearn.tree._tree.Tree",
-)
 
 
 def save_detector(detector: Any, path: Path) -> None:
     """Writes a fitted detector; see `NoveltyDetector.save`."""
-    if not path.absolute().parent.is_dir():
-        raise argument_error("path", "a file in a folder that exists", str(path))
+    check_is_free(path)
     score: Score = detector.method_
     params = score.get_params(deep=False)
     tensors = {name: each.cpu().contiguous() for name, each in score.state.items()}
     if isinstance(score, OutlierEstimator):
         params.pop("estimator")
-        written = _skops().dumps(score.fitted)
+        written = estimator_bytes(score.fitted)
         tensors[_ESTIMATOR] = torch.from_numpy(np.frombuffer(written, np.uint8).copy())
     record = {
         "format": _FORMAT,
@@ -56,8 +49,23 @@ def save_detector(detector: Any, path: Path) -> None:
             for name in ("layer", "false_alarm_rate", "holdout", "batch_size", "seed")
         },
     }
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"pyxai": json.dumps(record)})
+    save_tensors(path, tensors, {_MARK: json.dumps(record)})
+
+
+def check_is_free(path: Path, argument: str = "path") -> None:
+    """Refuses a path that `save_detector` would refuse, before any work is done.
+
+    Raises:
+        ValueError: it is in no folder that exists, or something else than a detector has it.
+    """
+    if not path.absolute().parent.is_dir():
+        raise argument_error(argument, "a file in a folder that exists", str(path))
+    refuse_other_file(
+        argument,
+        path,
+        "a detector saved by pyxai",
+        lambda file: _format_of(file) in (_FORMAT, *_OLDER),
+    )
 
 
 def load_detector(
@@ -67,11 +75,10 @@ def load_detector(
     if not path.is_file():
         raise ValueError(f"path: expected a file saved by NoveltyDetector.save, got {str(path)!r}")
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {})["pyxai"])
-            if record["format"] != _FORMAT:
-                raise ValueError(f"format {record['format']!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = load_tensors(path)
+        record = json.loads(metadata[_MARK])
+        if record["format"] != _FORMAT:
+            raise ValueError(f"format {record['format']!r}")
         identity = _identity(record["identity"])
         detector = cls(clf, **record["detector"])
         detector.threshold_ = float(record["threshold"])
@@ -80,18 +87,16 @@ def load_detector(
         detector.input_shape_ = None if shape is None else tuple(map(int, shape))
         detector.n_known_ = int(record["known"])
         detector.n_threshold_ = int(record["threshold_on"])
-        if record["method"] != OutlierEstimator.name:
-            score = SCORES[record["method"]](**record["params"])
-            score.state = tensors
-            if record["report"] is not None:
-                score.report = record["report"]  # type: ignore[attr-defined]
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        score = _score(record, tensors, trusted)
+    except UntrustedTypesError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        older = _format_of(path) in _OLDER
+        reason = "an older version, without digests: fit again" if older else str(error)
         raise ValueError(
             f"path: expected a file saved by NoveltyDetector.save, got {str(path)!r} "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {reason})"
         ) from error
-    if record["method"] == OutlierEstimator.name:
-        score = _estimator(tensors[_ESTIMATOR], record["params"], trusted)
     detector.method = score.fresh()
     detector.method_, detector.failures_ = score, []
     detector._fitted_source = detector._source(detector.input_shape_)
@@ -113,34 +118,27 @@ def _identity(record: dict[str, Any]) -> Identity:
     return Identity(**{**record, "class_names": None if names is None else tuple(names)})
 
 
-def _estimator(
-    written: torch.Tensor, params: dict[str, Any], trusted: Sequence[str]
-) -> OutlierEstimator:
-    """An estimator made of nothing but trusted types.
+def _score(
+    record: dict[str, Any], tensors: dict[str, torch.Tensor], trusted: Sequence[str]
+) -> Score:
+    if record["method"] == OutlierEstimator.name:
+        from sklearn.base import clone
 
-    Raises:
-        ValueError: of others.
-    """
-    skops = _skops()
-    data = written.numpy().tobytes()
-    asked = set(skops.get_untrusted_types(data=data))
-    if unknown := sorted(asked - {*TRUSTED, *trusted}):
-        raise ValueError(
-            f"path: expected an estimator of trusted types, got one with {', '.join(unknown)}; if "
-            "you trust where the file comes from, pass these names as trusted="
-        )
-    fitted = skops.loads(data, trusted=sorted(asked))
-    from sklearn.base import clone
-
-    score = OutlierEstimator(clone(fitted), **params)
-    score.fitted = fitted
+        data = tensors[_ESTIMATOR].numpy().tobytes()
+        fitted = estimator_from(data, int(record["features"]), trusted)
+        estimated = OutlierEstimator(clone(fitted), **record["params"])
+        estimated.fitted = fitted
+        return estimated
+    score = SCORES[record["method"]](**record["params"])
+    score.state = {name: each.clone() for name, each in tensors.items()}  # off the file
+    if record["report"] is not None:
+        score.report = record["report"]  # type: ignore[attr-defined]
     return score
 
 
-def _skops() -> Any:
+def _format_of(path: Path) -> str:
+    """What the header says, "" if it says nothing."""
     try:
-        from skops import io
-    except ImportError as error:
-        purpose = "Saving and loading detectors of scikit-learn"
-        raise MissingExtraError(purpose, "skops", "novelty") from error
-    return io
+        return str(json.loads(map_tensors(path, of_others=True).metadata[_MARK])["format"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
 from pyxai.train.augment import Augment, augmentation_of
-from pyxai.train.checkpoint import Checkpoint
+from pyxai.train.checkpoint import Checkpoint, checkpoint_in
 from pyxai.train.evaluation import metrics_of
 from pyxai.train.frozen import frozen_features
 from pyxai.train.layers import Unfreeze, anatomy_of, chosen_modules, unfreeze_layers, with_head
@@ -30,7 +31,7 @@ from pyxai.train.photo_set import PhotoSet
 from pyxai.train.result import FineTuned
 from pyxai.train.settings import Plan
 from pyxai.zoo.head import HeadKind
-from pyxai.zoo.weights_file import save_classifier
+from pyxai.zoo.weights_file import check_is_free, save_classifier
 
 
 def fine_tune(
@@ -106,8 +107,9 @@ def fine_tune(
 
     Raises:
         ValueError: a bad argument; fewer than two classes; a class without a photo that can be
-            used; whole photos of several sizes; a checkpoint of another run; or a loss that is not
-            finite.
+            used; whole photos of several sizes; a checkpoint of another run, or a damaged one; a
+            file `out` that pyxai has not written; or a loss that is not finite.
+        BusyError: another run works in the folder `checkpoint`.
 
     Source: training on small crops as for the game "Guess the country by photo" (Yandex); AdamW:
     Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
@@ -128,8 +130,10 @@ def fine_tune(
         early_stopping=early_stopping,
         seed=seed,
     )
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise argument_error("out", "a file in a folder that exists", str(out))
+    if out is not None:
+        if not Path(out).absolute().parent.is_dir():
+            raise argument_error("out", "a file in a folder that exists", str(out))
+        check_is_free(out, "out")
     if next(classifier.network.parameters(), None) is None:
         raise argument_error("model", "a network with weights", classifier.network)
     listings = training_and_validation(folder, valid, plan.seed)
@@ -139,7 +143,10 @@ def fine_tune(
         names = known  # the folder's classes in the order of the logits
     devices = range(torch.cuda.device_count())
     rng = torch.random.fork_rng(devices)
-    with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng:
+    kept: AbstractContextManager[Checkpoint | None] = nullcontext()
+    if checkpoint is not None:
+        kept = checkpoint_in(Path(checkpoint), _identity(classifier, listings, names, plan))
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng, kept as store:
         train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan, progress)
         torch.manual_seed(plan.seed)
         size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())
@@ -163,9 +170,7 @@ def fine_tune(
             features=features,
             progress=progress,
         )
-        store = None
-        if checkpoint is not None:
-            store = Checkpoint(Path(checkpoint), _identity(classifier, listings, names, plan))
+        if store is not None:
             store.resume(run)
         while not run.done:
             run.epoch()

@@ -13,8 +13,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+from torch.export.pt2_archive._package import load_pt2
 
 from pyxai.zoo.model_file import CLASS_NAMES_FILE, ModelFileError, names_in
+from pyxai.zoo.operators import is_known, without_shortcuts
 
 
 def load_program(path: str) -> tuple[nn.Module, tuple[str, ...] | None]:
@@ -26,7 +28,9 @@ def load_program(path: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     archive, names = _reduced(path)
     try:
         with _quiet():
-            return torch.export.unflatten(torch.export.load(archive)), names
+            program = load_pt2(archive).exported_programs["model"]
+            without_shortcuts(program.graph_module)
+            return torch.export.unflatten(program), names
     except Exception as error:  # SerializeError, KeyError, AssertionError, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "; it may come from another version of torch: export it again"
@@ -50,10 +54,6 @@ _IGNORED = re.compile(
 )
 _NAME = re.compile(r"[\w.@-]*", re.ASCII)  # of modules too: "block1.block1-0", "relu@1"
 _PLAIN = re.compile(r"[\w.@:>, -]*", re.ASCII)  # "bchw,kc->bkhw" for einsum
-_ARITHMETIC = re.compile(
-    r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
-    r"|math\.(floor|ceil|trunc|sqrt)|torch\.sym_(int|float|max|min|not|ite|sum|sqrt)"
-)
 _SYMBOL = re.compile(r"z?[suf]+\d+", re.ASCII)  # a size that is not fixed: "s77", "u0"
 _FUNCTION = re.compile(  # of sizes, as sympy spells them
     r"Symbol|Integer|Rational|Add|Mul|Pow|integer|positive|nonnegative|True|False"
@@ -173,14 +173,9 @@ def _checked_stack(stack: str) -> str:
 
 
 def _checked_operator(target: str) -> str:
-    if _ARITHMETIC.fullmatch(target):
-        return target
-    found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", target, re.ASCII)
-    if found and found[1] != "from_file":
-        operator = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
-        if isinstance(operator, torch._ops.OpOverload):
-            return target
-    raise _Refused(f"it calls {target[:80]!r}")
+    if not is_known(target):
+        raise _Refused(f"it calls {target[:80]!r}")
+    return target
 
 
 def _checked_expression(text: str) -> str:

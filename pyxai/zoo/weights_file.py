@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from pyxai._files import replacing
+from pyxai._files import refuse_other_file
+from pyxai._sealed import DamagedError, map_tensors, save_tensors
 from pyxai.classifier import Classifier
 from pyxai.images import Preprocessing
 from pyxai.zoo.head import HeadSpec, head_of
 from pyxai.zoo.model_file import ModelFileError, names_in
 
 State = dict[str, torch.Tensor]
+_MARK, _FORMAT = "pyxai", "pyxai classifier 1"
 
 
 class Weights(NamedTuple):
@@ -35,36 +35,55 @@ def save_classifier(classifier: Classifier, path: str | os.PathLike[str]) -> Non
 
     The metadata of the safetensors file are JSON texts: `class_names`, a list; `preprocessing`, the
     fields of `pyxai.Preprocessing`; and `head`, the fields of `pyxai.zoo.head.HeadSpec`, if the
-    network has one that its architecture has not.
+    network has one that its architecture has not. Digests of all parts tell a damaged file. The
+    same classifier always gives the same bytes.
+
+    Raises:
+        ValueError: the path is taken by a file that `save_classifier` has not written.
     """
+    check_is_free(path)
     network = classifier.network
-    # Copies, as weights that are used twice must be stored twice.
-    state = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in network.state_dict().items()
+    metadata = {
+        _MARK: _FORMAT,
+        "preprocessing": json.dumps(asdict(classifier.preprocessing)),
     }
-    metadata = {"preprocessing": json.dumps(asdict(classifier.preprocessing))}
     if classifier.class_names is not None:
         metadata["class_names"] = json.dumps(classifier.class_names)
     head = head_of(network)
     if head is not None:
         metadata["head"] = json.dumps(asdict(head))
-    with replacing(Path(path)) as partial:
-        save_file(state, partial, metadata=metadata)
+    save_tensors(Path(path), network.state_dict(), metadata)
+
+
+def check_is_free(path: str | os.PathLike[str], argument: str = "path") -> None:
+    """Refuses a path that `save_classifier` would refuse, before any work is done.
+
+    Raises:
+        ValueError: something else than a saved classifier has this path.
+    """
+    refuse_other_file(
+        argument,
+        Path(path),
+        "a classifier saved by pyxai",
+        lambda file: map_tensors(file).metadata[_MARK] == _FORMAT,
+    )
 
 
 def read_weights(path: str) -> Weights:
-    """Reads a safetensors file.
+    """Reads a safetensors file, of ours or of others.
 
     Raises:
         ModelFileError: it is damaged, or its metadata are not what they should be.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelFileError(path, f"the file is damaged or cut off ({error})") from error
+        file = map_tensors(Path(path), of_others=True)
+        said = file.metadata
+        if _MARK in said and not file.sealed:
+            raise DamagedError(path, "the header")
+        state = {name: file.checked(name) for name in file.tensors}
+    except DamagedError as error:
+        reason = error.__cause__ or f"{error.part} is not as it was written"
+        raise ModelFileError(path, f"the file is damaged or cut off ({reason})") from error
     names = names_in(said.get("class_names"), path)
     return Weights(state, names, _preprocessing(said, path), _head(said, path))
 

@@ -74,7 +74,9 @@ def process(
     else:
         typer.echo(summary(results))
     for failure in failures:
-        typer.echo(f"pyxai: not explained: {failure['photo']}: {failure['reason']}", err=True)
+        typer.echo(
+            f"pyxai: not explained: {printable(failure['photo'])}: {failure['reason']}", err=True
+        )
     if failures:
         raise typer.Exit(1 if results else 2)
 

@@ -18,6 +18,7 @@ from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, 
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
 from pyxai.explain.cam_methods import METHODS, cam_method
+from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _STATEMENTS = {
@@ -135,7 +136,7 @@ def _table(results: list[dict[str, Any]]) -> str:
         gap = result["evidence"]["gap"]
         rows.append(
             (
-                Path(result["photo"]).name,
+                printable(Path(result["photo"]).name),
                 result["target"]["name"],
                 f"{result['target']['probability']:.3f}",
                 f"{result['top'][0]['name']} {result['top'][0]['probability']:.3f}",

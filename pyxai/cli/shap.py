@@ -18,6 +18,7 @@ from pyxai.cli._shap_summary import summarize
 from pyxai.draw.shap import Palette, shap_figure
 from pyxai.explain.shap import Method, shap_values
 from pyxai.explain.shap.model import Output as ModelOutput
+from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _TOP = 2  # classes of each photo, where none are named
@@ -135,7 +136,7 @@ def _table(results: list[dict[str, Any]]) -> str:
         for row in result["classes"]:
             rows.append(
                 (
-                    Path(result["photo"]).name,
+                    printable(Path(result["photo"]).name),
                     row["target"]["name"],
                     f"{row['output']:.3f}",
                     f"{row['base_value']:.3f}",

@@ -16,6 +16,7 @@ from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, 
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.explain.undesirable import Factor, undesirable_pixels
+from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _FACTORS: dict[str, Factor | None] = {
@@ -116,7 +117,7 @@ def _table(results: list[dict[str, Any]]) -> str:
     for result in results:
         rows.append(
             (
-                Path(result["photo"]).name,
+                printable(Path(result["photo"]).name),
                 result["target"]["name"],
                 f"{result['before']:.3f}",
                 f"{result['after']:.3f}",

@@ -21,6 +21,7 @@ from pyxai.draw import overlay, window_sheet
 from pyxai.explain.windows.grid import USUAL, usual_window
 from pyxai.explain.windows.result import WindowScores
 from pyxai.images import ImageError
+from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _LENGTHS = "pixels, one number or HEIGHTxWIDTH"
@@ -167,7 +168,7 @@ def _table(results: list[dict[str, Any]]) -> str:
         box = ", ".join(map(str, best["box"]))
         rows.append(
             (
-                Path(result["photo"]).name,
+                printable(Path(result["photo"]).name),
                 result["target"]["name"],
                 f"{result['target']['mean_probability']:.3f}",
                 f"{best['probability']:.3f} at ({box})",

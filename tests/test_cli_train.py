@@ -113,3 +113,11 @@ def test_another_record_beside_the_classifier_stays(run, squares, weights, tmp_p
     for _ in range(2):
         code, _, err = run("train", squares, *weights, "--epochs", 1, "-o", "t.st")
         assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("output", [".", "folder", "/"])
+def test_a_folder_is_no_name_for_the_classifier(run, squares, weights, tmp_path, output):
+    (tmp_path / "folder").mkdir()
+    code, _, err = run("train", squares, *weights, "-o", output)
+    assert code == 2
+    assert err.startswith("pyxai: error: --output: expected a name for a safetensors file, got")

@@ -546,3 +546,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         assert told == [expected, expected]
         Image.new("RGB", (3000, 3), "red").save(strip)
     assert peaks[1] < peaks[0] + 100
+
+
+def test_another_file_called_as_an_index_stays(photos, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"^directory: .* whose 'index\.json' was not written"):
+        build(photos, tmp_path / "site")
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.json"]
+    assert (tmp_path / "site" / "index.json").read_text() == '{"mine": 1}'

@@ -68,8 +68,9 @@ def train(
 
     Writes the classifier, and beside it a JSON file with all figures.
     """
-    if output.suffix == ".json":
-        raise ValueError(f"--output: expected a name for a safetensors file, got {output}")
+    if output.suffix == ".json" or not output.name or output.is_dir():
+        got = repr(str(output))
+        raise ValueError(f"--output: expected a name for a safetensors file, got {got}")
     record = output.with_suffix(".json")
     check_is_free(output, "--output")
     refuse_other_file("--output", record, "the figures of a classifier", _has_figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ import torch
 from pyxai._errors import argument_error
 from pyxai._files import sweep
 from pyxai._locks import locked
-from pyxai._outputs import OutputFolder
+from pyxai._outputs import OutputFolder, written_in
 from pyxai._sealed import TensorFile, digest, map_tensors, read_record, save_tensors, write_record
 from pyxai.search.contents import Photo
 from pyxai.search.header import DTYPES, Header, key
@@ -264,13 +265,27 @@ def writing_to(directory: Path | None) -> Iterator[None]:
 
     Raises:
         BusyError: another run is in it.
+        ValueError: it has a file that is called as an index and is none.
     """
     if directory is None:
         yield
         return
+    if (directory / FILE).exists() and not _is_index(directory / FILE):
+        got = f"{str(directory)!r}, whose {FILE!r} was not written by pyxai"
+        raise ValueError(f"directory: expected a folder for an index, got {got}")
     with locked(directory, "directory"):
         sweep(directory)
         yield
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file is an index, be it a damaged one."""
+    written = written_in(path.parent)
+    if written is not None and path.name in written.files:
+        return True
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads(path.read_bytes())["format"]).startswith("pyxai image index")
+    return False
 
 
 def refuse_other_index(directory: Path) -> None:

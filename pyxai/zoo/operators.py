@@ -72,7 +72,8 @@ erfc erfinv special_erfinv special_expit lgamma digamma floor ceil round trunc f
 clamp_min clamp_max clip lerp addcmul addcdiv hypot maximum minimum fmax fmin nan_to_num copysign
 heaviside logaddexp logaddexp2 xlogy special_xlogy deg2rad rad2deg ldexp angle complex polar
 gt ge lt le eq ne greater greater_equal less less_equal not_equal logical_and logical_or logical_xor
-logical_not bitwise_and bitwise_or bitwise_xor bitwise_not isnan isinf isfinite isneginf isposinf
+logical_not bitwise_and bitwise_or bitwise_xor bitwise_not __and__ __or__ __xor__ __iand__ __ior__
+__ixor__ isnan isinf isfinite isneginf isposinf
 fill zero
 """
 _ALGEBRA = """

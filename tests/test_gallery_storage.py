@@ -22,6 +22,7 @@ from pyxai._sealed import read_record, write_record
 from pyxai.classes import checkpoint as checkpoint_module
 from pyxai.classes.storage import folder_names
 from pyxai.classifier.fingerprint import fingerprint
+from pyxai.images import PhotoWarning
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -216,6 +217,40 @@ def test_two_runs_on_one_checkpoint(folder, tmp_path):
     with locked(place, "checkpoint"), pytest.raises(BusyError, match=said):
         new().fit(folder, checkpoint=place)
     new().fit(folder, checkpoint=place)
+
+
+def change_rename(folder):
+    (folder / "red").rename(folder / "rot")
+
+
+def change_remove(folder):
+    sorted((folder / "red").iterdir())[0].unlink()
+
+
+def change_replace(folder):
+    path = sorted((folder / "red").iterdir())[0]
+    photo(901, "red").save(path)
+
+
+@pytest.mark.parametrize("change", [change_rename, change_remove, change_replace])
+def test_a_run_whose_photos_changed_begins_anew(folder, tmp_path, change):
+    new().fit(folder, checkpoint=tmp_path / "run")
+    change(folder)
+    with pytest.warns(PhotoWarning, match="gone, changed or not asked for; all are looked at anew"):
+        found = new().fit(folder, checkpoint=tmp_path / "run")
+    assert facts(found) == facts(new().fit(folder))
+    assert found.report() == new().fit(folder).report()
+    assert facts(new().fit(folder, checkpoint=tmp_path / "run")) == facts(found)
+
+
+def test_a_run_is_of_the_photos_that_are_asked_for(folder, tmp_path):
+    some = [folder / "red", folder / "green"]
+    new().fit(some, checkpoint=tmp_path / "run")
+    more = new().fit([*some, folder / "blue"], checkpoint=tmp_path / "run")  # goes on
+    assert facts(more) == facts(new().fit([*some, folder / "blue"]))
+    with pytest.warns(PhotoWarning, match="not asked for"):
+        found = new().fit(some, checkpoint=tmp_path / "run")
+    assert facts(found) == facts(new().fit(some))
 
 
 def test_no_gallery_there(tmp_path):

@@ -234,6 +234,15 @@ class Process:
         """Until it ends; how, as a signal below zero or an exit code."""
         return os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
 
+    def ends(self, seconds: float) -> bool:
+        """Whether it ends by itself within this time; it is not waited for."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if os.waitid(os.P_PID, self.number, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+            time.sleep(0.01)
+        return False
+
     def kill(self) -> None:
         os.kill(self.number, signal.SIGKILL)
 
@@ -258,8 +267,10 @@ def _until_done(name: str, folder: Path, work: Path, seconds: float, draw: rando
     kills = 0
     while True:
         process = _start(name, folder, work)
-        if kills < 8:
-            time.sleep(draw.random() * seconds)
+        # The last time it may take as long as it wants; but a process that is forked from one with
+        # threads may wait for one of them for ever, and is killed then as well.
+        time.sleep(draw.random() * seconds if kills < 8 else 0)
+        if kills < 8 or not process.ends(60 + 20 * seconds):
             process.kill()
         code = process.wait()
         if code == 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import re
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memor
 from pyxai.classes.storage import box_of
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import fingerprint
+from pyxai.images import ImageError, PhotoWarning, find_photos
 
 _FORMAT = "pyxai gallery run 1"
 _STEM = "gallery-run"  # of the files' names, so that they meet no others
+
+_LINE = re.compile(rb"[0-9a-f]{16}\n")  # of the photos that were seen
 
 PHOTOS_BETWEEN_SAVES = 200
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -63,8 +68,37 @@ class Checkpoint:
         else:
             self._names_file.write_bytes(b"")
 
+    def keep_to(self, photos: object) -> None:
+        """Forgets the former run if it saw a photo that is not asked for now, or has changed.
+
+        What it kept is the best of all that it saw: without one of them it might be another.
+
+        Args:
+            photos: as `iterate_photos` takes them; of a generator nothing is known beforehand.
+
+        Warns:
+            PhotoWarning: all photos are looked at anew.
+        """
+        names = _names_of(photos)
+        if names is None or not len(self._done):
+            return
+        keys = np.fromiter((_key(name) for name in names), np.uint64)
+        if np.isin(self._done, keys).all():
+            return
+        warnings.warn(
+            f"checkpoint: photos of the run in {self._directory} are gone, changed or not asked "
+            "for; all are looked at anew",
+            PhotoWarning,
+            stacklevel=3,
+        )
+        self._selection.start_anew()
+        self._done, self._names = np.zeros(0, np.uint64), 0
+        self._seen = hashlib.blake2b(digest_size=16)
+        self._state.unlink()
+        self._names_file.write_bytes(b"")
+
     def knows(self, name: str) -> bool:
-        """Whether a former run has seen this photo."""
+        """Whether a former run has seen this photo as it is now."""
         key = _key(name)
         place = int(np.searchsorted(self._done, key))
         return place < len(self._done) and bool(self._done[place] == key)
@@ -80,7 +114,7 @@ class Checkpoint:
         """Writes all that is known."""
         if not self._new and self._serial:
             return
-        lines = "".join(f"{json.dumps(name)}\n" for name in self._new).encode("ascii")
+        lines = "".join(f"{_key(name):016x}\n" for name in self._new).encode("ascii")
         with self._names_file.open("ab") as file:
             file.write(lines)
         self._seen.update(lines)
@@ -153,9 +187,9 @@ class Checkpoint:
             for place in range(self._names):
                 line = file.readline()
                 self._seen.update(line)
-                keys[place] = _key(json.loads(line))
+                keys[place] = int(line, 16) if _LINE.fullmatch(line) else 0
             if self._seen.hexdigest() != expected:
-                raise DamagedError(self._names_file, "the list of names")
+                raise DamagedError(self._names_file, "the list of photos")
             file.truncate(file.tell())
         self._done = np.sort(keys)
 
@@ -165,9 +199,31 @@ class _OtherRunError(ValueError):
 
 
 def _key(name: str) -> int:
-    """Eight bytes that stand for a name: a million photos take 8 MB."""
-    data = name.encode("utf-8", "surrogatepass")
+    """Eight bytes that stand for a photo as it is now: a million photos take 8 MB."""
+    try:
+        status = Path(name).stat()
+        state = f"{status.st_size} {status.st_mtime_ns} "
+    except (OSError, ValueError):  # in memory, or gone
+        state = ""
+    data = (state + name).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _names_of(photos: object) -> list[str] | None:
+    """The names that `iterate_photos` will give; None of what can be looked at once only."""
+    if not isinstance(photos, (str, os.PathLike, list, tuple)):
+        return None
+    names: list[str] = []
+    several = photos if isinstance(photos, (list, tuple)) else [photos]
+    for place, each in enumerate(several):
+        if not isinstance(each, (str, os.PathLike)):
+            names.append(f"images[{place}]")
+            continue
+        try:
+            names += map(str, find_photos(each))
+        except ImageError as error:
+            names.append(error.name)
+    return names
 
 
 def _arrays(pools: dict[int, list[Candidate]]) -> dict[str, torch.Tensor]:

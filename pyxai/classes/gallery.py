@@ -139,8 +139,9 @@ class ClassGallery:
             photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`. Each is taken
                 upright and as large as it is; the classifier's resize and crop are not applied.
             checkpoint: a folder for what is known so far, written every 200 photos. A run that
-                was interrupted goes on from there when it is started again, with the same result.
-                A generator must then give the same photos in the same order.
+                was interrupted goes on from there when it is started again, with the same result;
+                photos may be added. If one that was seen is gone, has changed or is not asked for,
+                all are looked at anew. A generator must give the same photos in the same order.
             progress: whether to show a bar; there is none without a terminal.
 
         Returns:
@@ -163,6 +164,7 @@ class ClassGallery:
         else:
             with locked(Path(checkpoint), "checkpoint"):
                 kept = Checkpoint(Path(checkpoint), selection, classifier)
+                kept.keep_to(photos)
                 self._look(classifier, selection, photos, kept, progress)
                 kept.save()
         self._contents = self._finish(classifier, selection)

@@ -72,6 +72,11 @@ class Selection:
     class_count: int | None = None
     tally: Tally = field(default_factory=Tally)
 
+    def start_anew(self) -> None:
+        """Forgets all photos."""
+        self.pools.clear()
+        self.class_count, self.tally = None, Tally()
+
     def wants(self, name: str, photo: Image.Image) -> bool:
         """Counts a photo; whether it is to be looked at."""
         self.tally.photos += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -242,7 +243,7 @@ def _prepared(
 def _identity(
     classifier: Classifier, listings: tuple[Listing, Listing], names: tuple[str, ...], plan: Plan
 ) -> dict[str, Any]:
-    """All that a run depends on, but for the pixels of the photos."""
+    """All that a run depends on; of photos the names, sizes and times of their files."""
     return {
         **asdict(plan),
         "class_names": names,
@@ -253,11 +254,15 @@ def _identity(
 
 
 def _digest(listings: tuple[Listing, Listing]) -> str:
-    """Tells one choice of photos and labels from another; not their pixels."""
+    """Tells one choice of photos and labels from another, and files that have changed."""
     digest = hashlib.blake2b(digest_size=16)
     for listing in listings:
         for path, name in zip(listing.paths, listing.names, strict=True):
-            digest.update(f"{path}\0{name}\0".encode("utf-8", "surrogatepass"))
+            state = ""
+            with contextlib.suppress(OSError):  # it is named when it is read
+                status = path.stat()
+                state = f"{status.st_size} {status.st_mtime_ns}"
+            digest.update(f"{path}\0{name}\0{state}\0".encode("utf-8", "surrogatepass"))
         digest.update(b"\0")
     return digest.hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classes.contents import folder_label
-from pyxai.classes.shap.photos import Log, PhotoEvidence
+from pyxai.classes.shap.photos import Log, PhotoEvidence, file_state
 from pyxai.classes.shap.result import ShapSummary, summarized
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import identity as identity_of
@@ -100,19 +101,21 @@ def shap_summary(
     failures: list[tuple[str, str]] = []
     with log.writing() as writer:
         for path in tqdm(paths, desc="shap", unit="photo", disable=None if progress else True):
-            if str(path) in log.found:
+            if log.knows(path):
                 continue
+            log.found.pop(str(path), None)
             try:
+                state = file_state(path)
                 inputs = classifier.to_input(open_photo(path))
-            except ImageError as error:
-                failures.append((str(path), error.reason))
+            except (ImageError, OSError) as error:
+                reason = error.reason if isinstance(error, ImageError) else str(error.strerror)
+                failures.append((str(path), reason))
                 continue
             label = folder_label(str(path), classifier.class_names) if target == "folder" else None
-            writer.take(
-                _explained(
-                    classifier, str(path), inputs, pictures, label, (rows, columns), settings
-                )
+            found = _explained(
+                classifier, str(path), inputs, pictures, label, (rows, columns), settings
             )
+            writer.take(replace(found, file=state))
     done = [log.found[str(path)] for path in paths if str(path) in log.found]
     if not done:
         raise ImageError(*failures[0])

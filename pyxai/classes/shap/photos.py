@@ -29,6 +29,7 @@ class PhotoEvidence:
         additivity_gap: base_value + sum of all values - output.
         sampling_gap: see `ShapValues`.
         regions: the values of the regions, row by row.
+        file: size and time of the photo's file when it was read, in bytes and nanoseconds.
     """
 
     name: str
@@ -39,6 +40,17 @@ class PhotoEvidence:
     additivity_gap: float
     sampling_gap: float
     regions: tuple[float, ...]
+    file: tuple[int, int] = (0, 0)
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file.
+
+    Raises:
+        OSError: there is none.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 class Log:
@@ -61,6 +73,14 @@ class Log:
         self.found: dict[str, PhotoEvidence] = {}
         self._directory = directory
         self._identity = json.loads(json.dumps({"format": _FORMAT, **identity}))
+
+    def knows(self, path: Path) -> bool:
+        """Whether the photo was explained as it is now."""
+        found = self.found.get(str(path))
+        try:
+            return found is not None and found.file == file_state(path)
+        except OSError:
+            return False
 
     @contextmanager
     def writing(self) -> Iterator[_Writer]:
@@ -142,4 +162,10 @@ class _Writer:
 
 
 def _photo(record: dict[str, Any]) -> PhotoEvidence:
-    return PhotoEvidence(**{**record, "regions": tuple(map(float, record["regions"]))})
+    return PhotoEvidence(
+        **{
+            **record,
+            "regions": tuple(map(float, record["regions"])),
+            "file": (int(record["file"][0]), int(record["file"][1])),
+        }
+    )

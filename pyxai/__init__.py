@@ -1,6 +1,8 @@
 """Explains image classifiers, fast: where they looked, and whether you may believe the picture."""
 
 from pyxai import playground
+from pyxai._locks import BusyError
+from pyxai._sealed import DamagedError
 from pyxai.acceleration import accelerate
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
@@ -27,9 +29,11 @@ from pyxai.zoo import load_classifier
 __version__ = "0.1.0"
 
 __all__ = [
+    "BusyError",
     "CamModel",
     "ClassGallery",
     "Classifier",
+    "DamagedError",
     "ImageIndex",
     "NoveltyDetector",
     "Preprocessing",

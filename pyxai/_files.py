@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pyxai._errors import argument_error
-
 _MARK = "pyxai-part"
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
 _numbers = itertools.count()
@@ -88,7 +86,8 @@ def refuse_other_file(
         if path.is_file() and is_ours(path):
             return
     expected = f"a new path, or that of {kind}, which is replaced"
-    raise argument_error(argument, expected, f"{path}, which is something else")
+    what = "a link" if path.is_symlink() else "something else"
+    raise ValueError(f"{argument}: expected {expected}, got {str(path)!r}, which is {what}")
 
 
 def is_part(name: str) -> bool:

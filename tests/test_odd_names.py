@@ -89,7 +89,10 @@ COMMANDS = {
         {"all", "broken"},
     ),
     "search build": (("search", "build", "{}", "-o", "out", "--json"), {"broken"}),
-    "search query": (("search", "query", "index", "{}/cat", "-o", "out", "--json"), {"all"}),
+    "search query": (
+        ("search", "query", "index", "--photo-id", 0, "-k", 60, "-o", "out", "--json"),
+        {"all"},
+    ),
     "playground": (("playground", "build", "{}", "-o", "out"), set()),
 }
 

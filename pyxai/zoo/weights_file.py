@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pyxai._errors import argument_error
 from pyxai._files import refuse_other_file
 from pyxai._sealed import DamagedError, map_tensors, save_tensors
 from pyxai.classifier import Classifier
@@ -39,9 +40,12 @@ def save_classifier(classifier: Classifier, path: str | os.PathLike[str]) -> Non
     same classifier always gives the same bytes.
 
     Raises:
-        ValueError: the path is taken by a file that `save_classifier` has not written.
+        ValueError: the path is taken by a file that `save_classifier` has not written, or its
+            folder does not exist.
     """
     check_is_free(path)
+    if not Path(path).absolute().parent.is_dir():
+        raise argument_error("path", "a file in a folder that exists", str(path))
     network = classifier.network
     metadata = {
         _MARK: _FORMAT,

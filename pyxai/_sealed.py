@@ -284,7 +284,8 @@ def _of_rest(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    plain = tensor.detach().to("cpu").contiguous().reshape(-1)
+    plain = tensor.detach().to("cpu").contiguous()
+    plain = plain.as_strided((plain.numel(),), (1,))  # a single number may have another stride
     return plain.view(torch.uint8).numpy().data
 
 

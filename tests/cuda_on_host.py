@@ -76,8 +76,12 @@ def objcopy() -> str:
 
 
 def address_sanitizer() -> str:
-    """The library that a process preloads to load a module built with `sanitize`."""
-    return call([compiler(), "-print-file-name=libasan.so"]).strip()
+    """What a process preloads to load a module built with `sanitize`: libraries.
+
+    That of C++ is among them because the sanitizer looks for what throws when it starts.
+    """
+    names = ("libasan.so", "libstdc++.so.6")
+    return " ".join(call([compiler(), f"-print-file-name={name}"]).strip() for name in names)
 
 
 def digest(command: list[str]) -> str:

@@ -90,10 +90,10 @@ COMMANDS = {
     ),
     "search build": (("search", "build", "{}", "-o", "out", "--json"), {"broken"}),
     "search query": (
-        ("search", "query", "index", "--photo-id", 0, "-k", 60, "-o", "out", "--json"),
-        {"all"},
+        ("search", "query", "index", "{}/cat/{first}", "-o", "out", "--json"),
+        {"all", "copies"},
     ),
-    "playground": (("playground", "build", "{}", "-o", "out"), set()),
+    "playground": (("playground", "build", "{}/cat", "-o", "out"), set()),
 }
 
 
@@ -138,7 +138,8 @@ def test_every_command(run, folders, monkeypatch, command):
         monkeypatch.chdir(work)
         for line in (FIRST.get(command), arguments):
             if line is not None:
-                words = [str(each).format(folders / kind) for each in line]
+                first = os.fsdecode(names[0])
+                words = [str(each).format(folders / kind, first=first) for each in line]
                 codes[kind], out, err = run(*words)
         assert codes[kind] in (0, 1), err
         said = told(work, out)

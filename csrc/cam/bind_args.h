@@ -16,7 +16,7 @@ inline ProjectArgs project_args(Address features, int dtype, bool channels_last,
     PYXAI_CHECK(dtype >= 0 && dtype <= 2, "unknown features dtype");
     check_sizes("features", {images, channels, positions});
     check_sizes("weights", {weights_per_image ? images : 1, targets, channels});
-    check_sizes("maps", {images, targets, positions});
+    check_sizes("maps of the features", {images, targets, positions});
     check_aligned("features", features, element_bytes(static_cast<DType>(dtype)));
     check_aligned("weights", weights, sizeof(float));
     check_aligned("maps", maps, sizeof(float));

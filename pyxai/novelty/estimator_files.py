@@ -1,13 +1,16 @@
 """Outlier detectors of scikit-learn as bytes of skops, and what is checked when they come back.
 
 skops makes objects of known types only, but does not look into them; and compiled code of
-scikit-learn takes node numbers, sizes and indices as they are, wherever they point. So after
-loading, every object must be one of those that are known here, and what compiled code reads of
-it is checked or made anew.
+scikit-learn takes node numbers, sizes and indices as they are, wherever they point. So states of
+compiled objects must have the length that their code reads; and after loading, every object must be
+one of those that are known here, and what compiled code uses of it is checked or made anew.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,14 +58,19 @@ def estimator_from(data: bytes, features: int, trusted: Sequence[str]) -> Any:
         ValueError: it is damaged.
     """
     skops = _skops()
+    known = {*_CHECKED, *_STATES, *trusted}
     try:
         asked = {*skops.get_untrusted_types(data=data)}
-        if unknown := sorted(asked - {*_CHECKED, *_COMPILED, *trusted}):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            nodes = [*_nodes_in(json.loads(archive.read("schema.json")))]
+        named = {name for name, _ in nodes if name.startswith("sklearn.")}
+        if unknown := sorted((asked | named) - known):
             raise UntrustedTypesError(unknown)
+        for name, node in nodes:
+            _check_node(name, node)
         fitted = skops.loads(data, trusted=sorted(asked))
         objects = [*_objects_in(fitted)]
-        names = {_name(each) for each in objects}
-        if unknown := sorted(names - {*_CHECKED, *_COMPILED, *trusted}):
+        if unknown := sorted({_name(each) for each in objects} - known):
             raise UntrustedTypesError(unknown)
         for each in objects:
             name = _name(each)
@@ -88,6 +96,19 @@ def _skops() -> Any:
 
 
 # ---- all objects of an estimator ----
+
+
+def _nodes_in(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What skops is about to make: full names of types, and how it describes objects of them."""
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "__class__" in value:
+                yield f"{value['__module__']}.{value['__class__']}", value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _name(value: Any) -> str:
@@ -119,6 +140,16 @@ def _objects_in(root: Any) -> Iterator[Any]:
 def _require(condition: Any, what: str) -> None:
     if not condition:
         raise ValueError(f"expected {what}")
+
+
+def _check_node(name: str, node: dict[str, Any]) -> None:
+    """Of compiled objects all that they read must be there, before any of them is made."""
+    if name == _TREE:
+        _require(node["__loader__"] == "TreeNode", "a tree as skops writes it")
+    elif name in _STATES:
+        state = node["content"]
+        plain = node["__loader__"] == "ObjectNode" and state["__loader__"] == "TupleNode"
+        _require(plain and len(state["content"]) == _STATES[name], f"all of a {name}")
 
 
 def _check_tree(tree: Any) -> None:
@@ -220,13 +251,10 @@ _SEARCH_TREES = (
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neighbors._ball_tree.BallTree",
 )
-# Without numbers of their own, or parts of the above.
-_COMPILED = (
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree64",
-    "sklearn.neighbors._ball_tree.BallTree64",
-    "sklearn.linear_model._sgd_fast.Hinge",
-)
+_STATES = {  # compiled objects, and how long the tuples are that they are made of
+    **dict.fromkeys(_SEARCH_TREES, 13),
+    "sklearn.metrics._dist_metrics.EuclideanDistance64": 3,
+}
 _CHECKED: dict[str, Callable[[Any], None]] = {
     _TREE: _check_tree,
     **dict.fromkeys(_TREE_ESTIMATORS, _check_tree_estimator),
@@ -236,7 +264,6 @@ _CHECKED: dict[str, Callable[[Any], None]] = {
     "sklearn.neighbors._lof.LocalOutlierFactor": _check_neighbors,
     "sklearn.neighbors._kde.KernelDensity": _check_density,
     "sklearn.covariance._elliptic_envelope.EllipticEnvelope": _nothing,
-    "sklearn.linear_model._stochastic_gradient.SGDOneClassSVM": _nothing,
     "sklearn.mixture._gaussian_mixture.GaussianMixture": _nothing,
     "sklearn.mixture._bayesian_mixture.BayesianGaussianMixture": _nothing,
     "sklearn.decomposition._pca.PCA": _nothing,

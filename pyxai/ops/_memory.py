@@ -22,10 +22,14 @@ def check_apart(tensors: dict[str, torch.Tensor], *, written: int) -> None:
     spans, dense = [], True
     for tensor in tensors.values():
         start, size = tensor.data_ptr(), tensor.nbytes
-        if size and start:  # zeros without memory have no address
-            if not tensor.is_contiguous():
-                size, dense = _reach(tensor) * tensor.itemsize, False
-            spans.append((start, start + size))
+        if not size:
+            continue
+        if not start:  # its storage was freed, or it is one of torch's zeros that lie nowhere
+            _check_held(dict(itertools.islice(tensors.items(), written)))
+            continue
+        if not tensor.is_contiguous():
+            size, dense = _reach(tensor) * tensor.itemsize, False
+        spans.append((start, start + size))
     spans.sort()
     before = 0
     for start, end in spans:
@@ -49,6 +53,12 @@ def _check_pairs(tensors: dict[str, torch.Tensor], written: int) -> None:
         for other_name, other in tensors.items():
             if other_name != name and _share(tensor, other):
                 raise ValueError(f"{name}: expected memory of its own, got that of {other_name}")
+
+
+def _check_held(tensors: dict[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.numel() and not tensor.data_ptr():
+            raise ValueError(f"{name}: expected a tensor with memory, got one without")
 
 
 def _check_each(tensors: dict[str, torch.Tensor]) -> None:

@@ -62,6 +62,7 @@ _FUNCTION = re.compile(  # of sizes, as sympy spells them
     r"|Identity|Max|Min|floor|ceiling|Equality|Unequality|StrictLessThan|LessThan"
     r"|StrictGreaterThan|GreaterThan|And|Or|Not|Eq|Ne|Lt|Le|Gt|Ge"
 )
+_STRIDED = 7  # the layout of plain tensors, by torch's number in these files
 _CONTAINERS = ("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 
 
@@ -95,11 +96,15 @@ def _reduced(path: str) -> tuple[io.BytesIO, tuple[str, ...] | None]:
             with PT2ArchiveWriter(cast(Any, copy)) as writer:
                 program = _checked_program(json.loads(reader.read_bytes(_PROGRAM)))
                 writer.write_string(_PROGRAM, json.dumps(program))
-                for each in _CONFIGS:
-                    config = _checked_config(json.loads(reader.read_bytes(each)))
-                    writer.write_string(each, json.dumps(config))
+                empty = set()
                 for each in filter(_TENSORS.fullmatch, records):
-                    writer.write_bytes(each, reader.read_bytes(each))
+                    content = reader.read_bytes(each)
+                    writer.write_bytes(each, content)
+                    if not content:
+                        empty.add(each.rpartition("/")[2])
+                for each in _CONFIGS:
+                    config = _checked_config(json.loads(reader.read_bytes(each)), empty)
+                    writer.write_string(each, json.dumps(config))
                 writer.write_bytes("data/sample_inputs/model.pt", b"")
             extra = f"extra/{CLASS_NAMES_FILE}"
             names = reader.read_bytes(extra) if extra in records else None
@@ -122,10 +127,14 @@ def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], _checked(program, "program"))
 
 
-def _checked_config(config: dict[str, Any]) -> dict[str, Any]:
+def _checked_config(config: dict[str, Any], empty: set[str]) -> dict[str, Any]:
     for name, payload in config["config"].items():
-        if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
+        path = payload["path_name"]
+        if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", path):
             raise _Refused(f"{name!r} is a pickled object")
+        # torch would take zeros.
+        if path in empty and {"as_int": 0} not in payload["tensor_meta"]["sizes"]:
+            raise ValueError(f"{name!r} has no numbers")
     return cast(dict[str, Any], _checked(config, "config"))
 
 
@@ -140,6 +149,8 @@ def _checked(value: Any, key: str) -> Any:
         return {_checked_name(each): _checked(inner, each) for each, inner in value.items()}
     if isinstance(value, list):
         return [_checked(each, key) for each in value]
+    if key in ("layout", "as_layout") and value not in (None, _STRIDED):
+        raise _Refused("it makes tensors that are not dense")
     if not isinstance(value, str):
         return value
     if key == "expr_str":

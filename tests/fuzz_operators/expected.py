@@ -134,7 +134,8 @@ def penalty(given: Arguments, result: Any) -> list[Judged]:
         beta = min(given["beta"], 8)
         steep = weights * beta * 16**beta * (1 / cells if given["mean"] else 1)
         near = torch.where(fit, 1e-4 * steep + 1e-37, torch.inf)[:, None, None]
-        judged.append((result[1], slopes, near.expand(slopes.shape)))
+        near = torch.where(slopes.abs() < _HELD, near, torch.inf)
+        judged.append((result[1], slopes, near))
     return judged
 
 

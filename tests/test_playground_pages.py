@@ -607,7 +607,7 @@ def test_your_photo(live: tuple[Page, Served, Watched, Path]) -> None:
     expect(page.locator(".results li")).to_have_count(3)
     expect(page.locator(".top li").first).to_contain_text("triangle")
     path, body = server.posted[0]
-    assert path == "/api/search?set=0&network=1&layer=1&metric=euclidean&k=50"
+    assert path == "/api/search?set=0&network=1&layer=1&metric=euclidean&k=50&data=data"
     assert body == photo.read_bytes()
     page.locator(".results a").first.click()
     expect(page).to_have_url(re.compile(r"#/search\?.*photo=7"))

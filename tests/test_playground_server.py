@@ -361,6 +361,13 @@ def test_what_does_not_exist_is_refused(ask, made, wrong):
     assert post(ask, body, "/api/search?layer=x")[0] == 400
 
 
+def test_pages_of_before_the_site_was_built_again_are_told(ask, made):
+    body = (made / "photos" / "red" / "0.png").read_bytes()
+    assert post(ask, body, f"/api/search?data={folder_of(made)}")[0] == 200
+    status, answer = post(ask, body, "/api/search?data=data/0123456789ab")
+    assert (status, answer["error"]) == (409, "the site was built again; reload the page")
+
+
 def test_pages_of_other_sites_cannot_ask(ask, made):
     body = (made / "photos" / "red" / "0.png").read_bytes()
     for kind in ("text/plain", "multipart/form-data; boundary=x", "image/png"):

@@ -231,6 +231,8 @@ def _rounds(
         done["faults"] += len(faults)
         for each in faults:
             say(f"FAULT: round {done['rounds']} ({', '.join(changes)}), {count} kills: {each}")
+        if done["rounds"] % 10 == 0:
+            say(f"{done['kills']} kills, {done['rounds']} rounds, {done['faults']} faults")
         old, features = new, feature_rows(fresh)
     say(f"{len(folder.gone)} files are gone, {len(traces)} copies and rows of features looked for")
 

@@ -113,6 +113,7 @@ def make_app(root: Path, live: Live, limits: Limits, *, only_local: bool) -> Fas
         only_local: whether to answer only requests that address this machine by its own name.
     """
     root = root.resolve()
+    folder = data_folder(root).relative_to(root).as_posix()
     app = FastAPI(title="pyxai playground", docs_url=None, redoc_url=None, openapi_url=None)
     jobs = Jobs(limits.jobs)
 
@@ -123,7 +124,10 @@ def make_app(root: Path, live: Live, limits: Limits, *, only_local: bool) -> Fas
         layer: int = 0,
         metric: str = "cosine",
         k: int = NEIGHBORS,
+        data: str | None = None,
     ) -> Response:
+        if data not in (None, folder):  # the numbers in an answer would be of other photos
+            raise Refused(409, "the site was built again; reload the page")
         body = (await request.receive())["body"]  # `request.body()` would copy it
         if not body:
             raise Refused(422, "expected a photo, got nothing")
@@ -155,7 +159,7 @@ def make_app(root: Path, live: Live, limits: Limits, *, only_local: bool) -> Fas
         app.add_exception_handler(kind, told)
     app.add_api_route("/api/search", search, methods=["POST"])
     # Pages of a site that is built anew while this runs find that nobody answers them.
-    app.add_api_route(f"/{data_folder(root).relative_to(root).as_posix()}/live.js", about)
+    app.add_api_route(f"/{folder}/live.js", about)
     app.add_api_route("/{path:path}", page, methods=["GET", "HEAD"])
     # From the inside out. A page of another site cannot send this type without asking first, and
     # nobody answers.

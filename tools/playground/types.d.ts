@@ -213,6 +213,7 @@ interface Tile {
 
 interface Playground {
     // data.js
+    folder: string;
     file(address: string): string;
     receive(address: string, value: unknown): void;
     load<T>(address: string): Promise<T>;

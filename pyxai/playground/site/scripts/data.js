@@ -8,6 +8,7 @@ globalThis.playground = /** @type {Playground} */ ({ screens: {} });
     // A site that is built again has its data in another folder, which its new page names. What
     // a page of before asks for is then missing, and never something else.
     const folder = document.querySelector('meta[name="data"]')?.getAttribute("content") ?? "data";
+    playground.folder = folder;
     playground.file = (address) => `${folder}/${address}`;
 
     /** @type {Map<string, unknown>} */

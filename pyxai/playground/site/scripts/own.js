@@ -98,6 +98,7 @@
                     layer: String(layer),
                     metric,
                     k: String(playground.site.k),
+                    data: playground.folder,
                 });
                 const response = await fetch(`api/search?${query}`, {
                     method: "POST",

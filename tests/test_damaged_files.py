@@ -46,5 +46,5 @@ for case in range(int(sys.argv[1]), 4):
 
 def test_what_kills_a_reader_is_noticed(monkeypatch):
     monkeypatch.setattr(files, "_PATIENCE", 2.0)
-    found = files.watched(lambda case: [sys.executable, "-c", WORKER, str(case)], 4)
+    found = files.watched(lambda case: ["-c", WORKER, str(case)], 4)
     assert [each["what"] for each in found] == ["same", "CRASH", "HANG", "same"]

@@ -64,7 +64,7 @@ with replacing(pathlib.Path(sys.argv[1]) / "a.txt") as partial:
     partial.write_text("half")
     os.kill(os.getpid(), 9)
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=tmp_path)
     (left,) = names(tmp_path)
     foreign = left.replace(f".{left.split('.')[2]}.", ".abcdef.")  # of another machine
     (tmp_path / foreign).write_text("half")
@@ -84,7 +84,7 @@ with replacing(folder / "a.txt") as partial:
     partial.write_text("whole")
     write_text(folder / "b.txt", "whole")
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=tmp_path)
     assert names(tmp_path) == {"a.txt", "b.txt"}
 
 
@@ -240,6 +240,7 @@ with locked(pathlib.Path(sys.argv[1]), "checkpoint"):
 """
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
+        cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

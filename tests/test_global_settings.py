@@ -241,6 +241,9 @@ def test_the_answer_is_that_of_plain_tensors(kind, name, photos, one_thread):
 UNTRIED = {
     "playground": "a module; what it computes is what is tried here",
     "count_votes": "reads files of JSON",
+    "class_folders": "lists folders",
+    "BusyError": "an error",
+    "DamagedError": "an error",
     "cuda_status": "says what CUDA can do",
     "is_model_input": "looks at a type",
 }

@@ -416,6 +416,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     for name in ("one", "two"):
         ran = subprocess.run(
             [sys.executable, "-c", code, str(photos), str(tmp_path / name)],
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             check=True,

@@ -538,7 +538,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     strip = folder / "strip.png"
     for _ in range(2):
         ran = subprocess.run(
-            [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(folder)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         *told, peak = ran.stdout.splitlines()
         peaks.append(int(peak))

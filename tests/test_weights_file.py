@@ -46,7 +46,7 @@ def test_the_same_bytes_in_every_process(tmp_path):
         environment = {**os.environ, "PYTHONHASHSEED": str(number)}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         command = [sys.executable, "-c", SAVING, str(file), str(threads)]
-        subprocess.run(command, check=True, env=environment)
+        subprocess.run(command, check=True, env=environment, cwd=tmp_path)
         digests.add(hashlib.sha256(file.read_bytes()).hexdigest())
     assert len(digests) == 1
 

@@ -20,7 +20,6 @@ import os
 import queue
 import random
 import subprocess
-import sys
 import tempfile
 import threading
 import warnings
@@ -33,6 +32,7 @@ import numpy as np
 import torch
 
 import pyxai
+from benchmarks.torture._process import python
 from benchmarks.torture.kills import network, photos
 from pyxai.novelty import NoveltyDetector
 from pyxai.zoo import load_classifier, save_classifier
@@ -221,7 +221,8 @@ def watched(command: Callable[[int], list[str]], count: int) -> Iterator[dict[st
     """Runs cases in other processes; a new one takes the next case when one has ended.
 
     Args:
-        command: starts a worker at a case, which prints a line before and a line after each.
+        command: Python's arguments for a worker that starts at a case and prints a line before
+            and a line after each.
         count: how many cases there are.
 
     Yields:
@@ -229,7 +230,7 @@ def watched(command: Callable[[int], list[str]], count: int) -> Iterator[dict[st
     """
     case = 0
     while case < count:
-        process = subprocess.Popen(command(case), stdout=subprocess.PIPE, text=True)
+        process = python(*command(case))
         lines: queue.Queue[str] = queue.Queue()
         reader = threading.Thread(target=_forward, args=(process, lines), daemon=True)
         reader.start()
@@ -276,7 +277,7 @@ def torture(
 
         def command(start: int) -> list[str]:
             plan = json.dumps([place, kinds, seed, start, cases])
-            return [sys.executable, "-m", "benchmarks.torture", "files", "--worker", plan]
+            return ["-m", "benchmarks.torture", "files", "--worker", plan]
 
         for each in watched(command, cases):
             found[each["kind"]][each["what"]] += 1

@@ -14,7 +14,6 @@ import copy
 import io
 import json
 import random
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -319,7 +318,7 @@ def torture(
 
         def command(start: int) -> list[str]:
             plan = json.dumps([place, kinds, seed, start, cases])
-            return [sys.executable, "-m", "benchmarks.torture", "mutants", "--worker", plan]
+            return ["-m", "benchmarks.torture", "mutants", "--worker", plan]
 
         for each in watched(command, cases):
             found[each["kind"]][each["what"]] += 1

@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.torture._hostile import Case, ask, cases, make_traps, status_of
+from benchmarks.torture._process import python
 
 MOST_MB = 200.0
 _NAMES = {None: "closed", 0: "no answer of a web server"}
@@ -148,11 +149,9 @@ def served(site: Path, index: Path | None = None, **limits: float) -> Iterator[S
         index: the folder of features.
         **limits: other than the usual ones.
     """
-    told = json.dumps([str(site), str(index) if index else None, limits])
+    told = json.dumps([str(site.resolve()), str(index.resolve()) if index else None, limits])
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, told], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        process = python("-c", _SERVE, told, stderr=errors)
         try:
             assert process.stdout is not None
             address = process.stdout.readline().strip()

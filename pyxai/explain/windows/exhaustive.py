@@ -30,12 +30,13 @@ class ExhaustiveMode:
         classifier, pixels = self._classifier, self._pixels
         step = min(len(boxes), windows_at_once(pixels, input_size, self._batch_size))
         collected = Collected(classifier, len(boxes))
-        buffer = pixels.buffer(step, input_size)
-        with borrowed(classifier.network), taking_windows(classifier, buffer):
-            for start in range(0, len(boxes), step):
-                part = boxes[start : start + step]
-                windows = pixels.cut(part, buffer[: len(part)])
-                collected.add(classifier.logits(windows, ours=True), len(part))
+        with borrowed(classifier.network):  # before the buffer, which inference mode would keep
+            buffer = pixels.buffer(step, input_size)
+            with taking_windows(classifier, buffer):
+                for start in range(0, len(boxes), step):
+                    part = boxes[start : start + step]
+                    windows = pixels.cut(part, buffer[: len(part)])
+                    collected.add(classifier.logits(windows, ours=True), len(part))
         return collected.logits
 
 

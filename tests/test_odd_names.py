@@ -93,7 +93,14 @@ COMMANDS = {
         ("search", "query", "index", "{}/cat/{first}", "-o", "out", "--json"),
         {"all", "copies"},
     ),
-    "playground": (("playground", "build", "{}/cat", "-o", "out"), set()),
+    "playground": (
+        (
+            *("playground", "build", "{}/cat", "-o", "out", "--layer", "stage3", "--map", "pca"),
+            *("--metric", "cosine", "--units", "1", "--unit-steps", "1", "--explained", "1"),
+            *("--no-windows", "--undesirable", "1", "--undesirable-steps", "1", "--no-galleries"),
+        ),
+        set(),
+    ),
 }
 
 

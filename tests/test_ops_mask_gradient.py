@@ -224,11 +224,3 @@ def test_registered_operator_and_function_agree(device):
     found = torch.autograd.grad(compiled(*inputs), inputs, gradients)
     for one, other in zip(found, plain, strict=True):
         assert torch.equal(one, other)
-
-
-def test_differentiable_once(device):
-    _, images, masks, _ = make((2, 3, 4, 5, 8, 9), device=device)
-    leaf = masks.clone().requires_grad_()
-    (first,) = torch.autograd.grad((mask_blend(images, leaf) ** 2).sum(), leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()

@@ -7,6 +7,7 @@ way, cannot reach memory that is not theirs.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from pyxai.ops import (
     _windows_native,
     reference,
 )
+from pyxai.ops._gradients import are_differentiated, plain_gradients
 
 _library: Any = torch.library.Library("pyxai", "DEF")  # type: ignore[no-untyped-call]
 
@@ -236,14 +238,13 @@ def _save_rendering(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _render_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     # The derivative of the reference: the maps are small, so running it again costs little.
-    (maps,) = ctx.saved_tensors
     if ctx.as_uint8:
         return None, None, None, None, None
-    with torch.enable_grad():
-        leaf = maps.detach().requires_grad_()
-        out = reference.cam_render(leaf, tuple(ctx.size), ctx.relu, ctx.minmax, as_uint8=False)
-        (grad_maps,) = torch.autograd.grad(out, leaf, grad_out)
-    return grad_maps, None, None, None, None
+
+    def plain(maps: torch.Tensor) -> torch.Tensor:
+        return reference.cam_render(maps, tuple(ctx.size), ctx.relu, ctx.minmax, as_uint8=False)
+
+    return *plain_gradients(plain, ctx.saved_tensors, [True], grad_out), *(None,) * 4
 
 
 def _save_blend(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -254,6 +255,9 @@ def _save_blend(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     images, masks, background = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:3])
+    if are_differentiated():
+        plain = partial(reference.mask_blend, channels_last=ctx.channels_last)
+        return *plain_gradients(plain, ctx.saved_tensors, wanted, grad_out), None
     found = torch.ops.pyxai.mask_blend_backward(
         grad_out.resolve_neg(), images, masks, background, ctx.channels_last, wanted
     )
@@ -262,14 +266,21 @@ def _blend_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | No
 
 def _save_penalty(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     slopes = output[1]
-    ctx.save_for_backward(slopes)
+    masks, *ctx.numbers = inputs
+    ctx.save_for_backward(masks, slopes)
     ctx.mark_non_differentiable(slopes)
 
 
 def _penalty_backward(
     ctx: Any, grad_costs: torch.Tensor, grad_slopes: torch.Tensor
 ) -> tuple[torch.Tensor | None, ...]:
-    (slopes,) = ctx.saved_tensors
+    masks, slopes = ctx.saved_tensors
+    if are_differentiated():
+
+        def plain(masks: torch.Tensor) -> torch.Tensor:
+            return reference.mask_penalty(masks, *ctx.numbers)
+
+        return *plain_gradients(plain, [masks], [True], grad_costs), *(None,) * 5
     return grad_costs[:, None, None] * slopes, *(None,) * 5
 
 
@@ -280,11 +291,11 @@ def _save_crop(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _crop_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     photo, boxes = ctx.saved_tensors
-    with torch.enable_grad():
-        leaf = photo.detach().requires_grad_()
-        windows = reference.crop_windows(leaf, boxes.to(photo.device), *ctx.options)
-        (grad_photo,) = torch.autograd.grad(windows, leaf, grad_out)
-    return grad_photo, *(None,) * 6
+
+    def plain(photo: torch.Tensor) -> torch.Tensor:
+        return reference.crop_windows(photo, boxes.to(photo.device), *ctx.options)
+
+    return *plain_gradients(plain, [photo], [True], grad_out), *(None,) * 6
 
 
 def _save_heatmap(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -294,11 +305,11 @@ def _save_heatmap(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _heatmap_backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     scores, boxes = ctx.saved_tensors
-    with torch.enable_grad():
-        leaf = scores.detach().requires_grad_()
-        maps = reference.window_heatmap(leaf, boxes.to(scores.device), tuple(ctx.size))
-        (grad_scores,) = torch.autograd.grad(maps, leaf, grad_out)
-    return grad_scores, None, None
+
+    def plain(scores: torch.Tensor) -> torch.Tensor:
+        return reference.window_heatmap(scores, boxes.to(scores.device), tuple(ctx.size))
+
+    return *plain_gradients(plain, [scores], [True], grad_out), None, None
 
 
 torch.library.register_autograd(

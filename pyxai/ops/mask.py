@@ -8,10 +8,10 @@ tensors, function transforms, devices without a kernel, float64) goes through th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from pyxai.ops import _mask_native, reference
 from pyxai.ops._checks import (
@@ -20,6 +20,7 @@ from pyxai.ops._checks import (
     is_direct,
     operators,
 )
+from pyxai.ops._gradients import are_differentiated, plain_gradients
 from pyxai.ops._mask_checks import (
     check_mask_blend,
     check_mask_blend_backward,
@@ -58,7 +59,7 @@ def mask_blend(
 
     Returns:
         `[M, C, H, W]` in the dtype of `images`, computed in float32 in a fixed order: the same for
-        any number of threads. Differentiable in `images`, `masks` and `background`, once.
+        any number of threads. Differentiable in `images`, `masks` and `background`.
 
     Raises:
         ValueError: a shape, dtype, device or memory format does not fit; the message names it.
@@ -96,10 +97,12 @@ class _Blend(torch.autograd.Function):
         return _mask_native.blend(images, masks, background, channels_last)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         wanted = ctx.needs_input_grad[:3]
         images, masks, background = ctx.saved_tensors
+        if are_differentiated():
+            plain = partial(reference.mask_blend, channels_last=ctx.channels_last)
+            return *plain_gradients(plain, ctx.saved_tensors, wanted, gradients), None
         # What a graph has saved of leaves is whatever their `data` is by now.
         arguments = check_mask_blend_backward(
             gradients.resolve_neg(), images, masks, background, ctx.channels_last, wanted
@@ -114,13 +117,19 @@ class _Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, masks: torch.Tensor, *numbers: Any) -> torch.Tensor:
         costs, slopes = _mask_native.penalty(masks, *numbers)
-        ctx.save_for_backward(slopes)
+        ctx.save_for_backward(masks, slopes)
+        ctx.numbers = numbers
         return costs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
+        masks, slopes = ctx.saved_tensors
+        if are_differentiated():
+
+            def plain(masks: torch.Tensor) -> torch.Tensor:
+                return reference.mask_penalty(masks, *ctx.numbers)
+
+            return *plain_gradients(plain, [masks], [True], gradients), *(None,) * 5
         return gradients[:, None, None] * slopes, *(None,) * 5
 
 
@@ -152,8 +161,7 @@ def mask_penalty(
 
     Returns:
         `[M]` in the dtype of the masks, summed in a fixed order: the same for any number of
-        threads and any batch. Not finite for a mask that is not. Differentiable in the masks,
-        once.
+        threads and any batch. Not finite for a mask that is not. Differentiable in the masks.
 
     Raises:
         ValueError: a shape, dtype or number does not fit; the message names it.

@@ -58,7 +58,7 @@ def crop_windows(
     Returns:
         `[n, C, h, w]`: of uint8 photos `(x / 255 - mean) / std`, of others `(x - mean) / std`.
         Computed in float32 in a fixed order: the same for any number of threads and whatever other
-        boxes there are. Differentiable in a photo of floats, once.
+        boxes there are. Differentiable in a photo of floats.
 
     Raises:
         ValueError: a shape, dtype, device, box, number or memory format does not fit; the message

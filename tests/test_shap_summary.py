@@ -201,6 +201,22 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
         quick(classifier, folder, checkpoint=run)
 
 
+def test_a_run_follows_its_photos(classifier, folder, tmp_path):
+    """What was replaced is explained anew, what is gone does not count, and the rest is kept."""
+    run = tmp_path / "run"
+    quick(classifier, folder, checkpoint=run)
+    replaced, gone = sorted((folder / "left").glob("*.png"))[:2]
+    with Image.open(replaced) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(replaced)
+    gone.unlink()
+    log = run / "shap-run.jsonl"
+    lines = len(log.read_text().splitlines())
+    found = quick(classifier, folder, checkpoint=run)
+    assert found.report() == quick(classifier, folder).report()
+    assert len(log.read_text().splitlines()) == lines + 1
+    assert str(gone) not in {each.name for each in found["left"].photos}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

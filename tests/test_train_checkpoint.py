@@ -117,6 +117,16 @@ def test_other_photos_are_refused(squares, tmp_path):
         quick(model, photos, checkpoint=tmp_path / "run")
 
 
+def test_a_replaced_photo_is_refused(squares, tmp_path):
+    photos, model = tmp_path / "photos", SmallNet()
+    shutil.copytree(squares / "train", photos)
+    quick(model, photos, checkpoint=tmp_path / "run")
+    replaced = min(photos.glob("red/*"))
+    photo(COLOURS["red"], (40, 40), np.random.default_rng(3)).save(replaced)
+    with pytest.raises(ValueError, match=r"where these differ: photos$"):
+        quick(model, photos, checkpoint=tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     "damage", ["json", "number", "tensors", "bit", "missing", "lacking", "list"]
 )

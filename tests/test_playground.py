@@ -429,6 +429,16 @@ def test_a_folder_with_other_files_is_left_alone(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_what_hosts_of_sites_ask_for_may_be_there_first(tmp_path):
+    kept = {"CNAME": "example.org", "robots.txt": "", ".git/HEAD": "ref"}
+    (tmp_path / ".git").mkdir()
+    for name, text in kept.items():
+        (tmp_path / name).write_text(text)
+    with site_home(tmp_path):
+        pass
+    assert {name: (tmp_path / name).read_text() for name in kept} == kept
+
+
 def test_data_are_plain_ascii(tmp_path):
     with site_home(tmp_path / "site") as home:
         site = SiteFolder(home)

@@ -47,8 +47,8 @@ class Site:
         page: the path of its index.html.
         photos: how many it shows.
         failures: why other photos could not be used, by their path.
-        removed: photos that it, or the index of its features, had before and has not any more,
-            because they are gone or can no longer be used.
+        removed: photos that the index of its features (`index=`) had before and has not any more,
+            and those that vanished meanwhile. Without an index, which knows them, only the latter.
     """
 
     page: Path

@@ -148,13 +148,18 @@ def site_home(root: Path) -> Iterator[SiteHome]:
     is_site = written_in(root) is not None
     if root.exists() and not root.is_dir():
         raise ValueError(f"out: expected a folder, got the file {str(root)!r}")
-    if root.is_dir() and not is_site and any(each.name[0] != "." for each in root.iterdir()):
+    if root.is_dir() and not is_site and not all(map(_goes_with_a_site, root.iterdir())):
         raise ValueError(
             f"out: expected a new or empty folder, or that of a site, got {root}, which holds "
             f"other files"
         )
     with locked(root, "out"):
         yield SiteHome(root)
+
+
+def _goes_with_a_site(path: Path) -> bool:
+    """Whether people put it beside a site before there is one: `.git`, what hosts ask for."""
+    return path.name[0] == "." or path.name in {"CNAME", "LICENSE", "README.md", "robots.txt"}
 
 
 def data_folder(root: Path) -> Path:

@@ -19,5 +19,7 @@ def main(arguments: list[str]) -> int:
     try:
         runpy.run_module("fuzz_operators", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if isinstance(ended.code, str):
+            print(ended.code)
+        return int(ended.code not in (None, 0))
     return 0

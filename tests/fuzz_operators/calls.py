@@ -22,6 +22,8 @@ TORCH_REFUSES = (
     "Could not run 'pyxai::",  # a layout or device that no operator has a kernel for
     "ZeroTensors are immutable",
     "Inference tensors cannot be saved for backward",
+    "Stride calculation overflowed",  # a result whose shape no tensor can have
+    "integer multiplication overflow",
 )
 
 

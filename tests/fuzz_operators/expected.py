@@ -132,7 +132,7 @@ def penalty(given: Arguments, result: Any) -> list[Judged]:
     judged = [(result[0] if isinstance(result, tuple) else result, costs, near)]
     if isinstance(result, tuple):
         beta = min(given["beta"], 8)
-        steep = weights * beta * 16**beta * (1 / cells if given["mean"] else 1)
+        steep = min(weights * beta * 16**beta * (1 / cells if given["mean"] else 1), _HELD)
         near = torch.where(fit, 1e-4 * steep + 1e-37, torch.inf)[:, None, None]
         near = torch.where(slopes.abs() < _HELD, near, torch.inf)
         judged.append((result[1], slopes, near))
@@ -163,10 +163,13 @@ def _stepped(given: Arguments, result: Arguments, gradients: torch.Tensor) -> li
     numbers = {name: given[name] for name in ("learning_rate", "beta1", "beta2", "eps")}
     held = given["step_tensor"]
     number = float(given["step"] if held is None else held)
-    # Slopes of the penalty are known to a part of what the weights are.
-    rough = 1e-4 * (sum(given.get(name, 0) for name in ("tv_weight", "l1_weight")))
-    if given.get("beta", 1) >= 4 or (masks.abs() > 4).any():
-        rough = torch.inf if "beta" in given else rough
+    # Slopes of the penalty are known to a part of what the weights are; those of a mask that is not
+    # finite mean nothing.
+    rough = torch.full_like(masks, 1e-4 * (given.get("tv_weight", 0) + given.get("l1_weight", 0)))
+    if "beta" in given:
+        if given["beta"] >= 4 or (masks.abs() > 4).any():
+            rough.fill_(torch.inf)
+        rough[~masks.isfinite().all((1, 2))] = torch.inf
     pull = first.abs() + gradients.abs()
     squared, unsure = second.abs() + gradients**2, rough * (2 * gradients.abs() + rough)
     reference.mask_step_(masks, gradients, first, second, given["step"], held, **numbers)
@@ -176,8 +179,9 @@ def _stepped(given: Arguments, result: Arguments, gradients: torch.Tensor) -> li
     sure = second > 1e-3 * squared + unsure
     sure &= squared < _HELD
     moved = torch.where(sure, rate * (pull + rough) / root, torch.inf if rate else 0.0)
-    if rough == torch.inf:
-        moved = torch.full_like(masks, torch.inf)
+    # A rate of 0 times what float32 cannot hold is not 0.
+    fits = (pull + rough < _HELD * root.clamp(max=1)) & (squared + unsure < _HELD) & (root > 1e-36)
+    moved = torch.where(fits, moved, torch.inf)
     near = 1e-3 * (1 + moved) if "beta" in given else 1e-4 * (1 + moved)
     return [
         (result["masks"], masks, _where_finite(_allowed(near, 1.0))),

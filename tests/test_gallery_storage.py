@@ -388,7 +388,7 @@ def test_what_was_written_after_the_last_state_is_dropped(folder, tmp_path):
     paths = sorted(folder.rglob("*.png"))
     new().fit(paths[:5], checkpoint=place)
     with names.open("a") as file:  # stopped between the names and the state
-        file.write(f"{json.dumps(str(paths[7]))}\n")
+        file.write(f"{7:016x}\n{8:09x}")
     resumed = new().fit(paths, checkpoint=place)
     assert facts(resumed) == facts(new().fit(paths))
     assert len(names.read_text().splitlines()) == len(paths)
@@ -396,7 +396,7 @@ def test_what_was_written_after_the_last_state_is_dropped(folder, tmp_path):
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     # Stopped before the first state.
-    (fresh / names.name).write_text(f"{json.dumps(str(paths[7]))}\n")
+    (fresh / names.name).write_text(f"{7:016x}\n{8:09x}")
     new().fit(paths[:5], checkpoint=fresh)
     assert facts(new().fit(paths, checkpoint=fresh)) == facts(resumed)
 
@@ -408,6 +408,16 @@ def test_names_that_are_no_text(tmp_path):
     assert facts(new().fit(tmp_path, checkpoint=tmp_path / "run")) == facts(gallery)
     saved = gallery.page(tmp_path / "out").parent
     assert facts(ClassGallery.load(saved)) == facts(gallery)
+
+
+@pytest.mark.parametrize("name", ["names.txt", "candidates-1.safetensors"])
+def test_files_of_others_with_names_that_a_run_needs(folder, tmp_path, name):
+    mine = tmp_path / "run" / f"gallery-run-{name}"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=r"^checkpoint: expected a new path, or that of a file of"):
+        new().fit(folder / "red", checkpoint=tmp_path / "run")
+    assert mine.read_text() == "mine"
 
 
 def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):

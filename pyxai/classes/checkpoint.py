@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyxai._files import refuse_other_file
 from pyxai._sealed import DamagedError, load_tensors, read_record, save_tensors, write_record
 from pyxai.classes.contents import Tally
 from pyxai.classes.selection import THUMBNAIL, Candidate, Selection, is_in_memory
@@ -27,6 +28,7 @@ _FORMAT = "pyxai gallery run 1"
 _STEM = "gallery-run"  # of the files' names, so that they meet no others
 
 _LINE = re.compile(rb"[0-9a-f]{16}\n")  # of the photos that were seen
+_LINES = re.compile(rb"([0-9a-f]{16}\n)*[0-9a-f]{0,16}")
 
 PHOTOS_BETWEEN_SAVES = 200
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -43,7 +45,8 @@ class Checkpoint:
         """Opens a folder, and fills the selection with what a former run left there.
 
         Raises:
-            ValueError: it holds the run of another model or other settings.
+            ValueError: it holds the run of another model or other settings, or a file of others
+                has a name that the run needs.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -65,7 +68,9 @@ class Checkpoint:
         self._names_file = directory / f"{_STEM}-names.txt"
         if self._state.exists():
             self._resume()
-        else:
+        else:  # or a run was stopped before it first saved
+            for path in (self._names_file, *self._candidates()):
+                refuse_other_file("checkpoint", path, "a file of a gallery's run", _is_ours)
             self._names_file.write_bytes(b"")
 
     def keep_to(self, photos: object) -> None:
@@ -137,10 +142,14 @@ class Checkpoint:
             },
         }
         write_record(self._state, record)
-        for old in self._directory.glob(f"{_STEM}-candidates-*.safetensors"):
-            if old != arrays and old.stem.removeprefix(f"{_STEM}-candidates-").isdigit():
+        for old in self._candidates():
+            if old != arrays:
                 old.unlink()
         self._saved = time.monotonic()
+
+    def _candidates(self) -> list[Path]:
+        found = self._directory.glob(f"{_STEM}-candidates-*.safetensors")
+        return [path for path in found if path.stem.removeprefix(f"{_STEM}-candidates-").isdigit()]
 
     def _arrays_file(self) -> Path:
         return self._directory / f"{_STEM}-candidates-{self._serial}.safetensors"
@@ -192,6 +201,12 @@ class Checkpoint:
                 raise DamagedError(self._names_file, "the list of photos")
             file.truncate(file.tell())
         self._done = np.sort(keys)
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".txt":
+        return bool(_LINES.fullmatch(path.read_bytes()))
+    return bool(load_tensors(path))
 
 
 class _OtherRunError(ValueError):

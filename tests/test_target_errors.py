@@ -9,9 +9,14 @@ from networks import SmallNet
 from torch import nn
 
 import pyxai
-from pyxai.classes.contents import folder_label
-from pyxai.classifier.outputs import class_index, part_of_target, resolve_target
+from pyxai.classifier.outputs import (
+    class_index,
+    class_of_folder,
+    part_of_target,
+    resolve_target,
+)
 from pyxai.cli._layers import check_layers
+from pyxai.images import FolderLabels
 
 FEW = ["tabby cat", "tiger cat", "forest", "street"]
 MANY = [
@@ -56,9 +61,11 @@ def test_what_is_suggested_works():
 
 
 def test_folders_that_are_no_class():
-    assert folder_label("photos/Tiger cat/1.jpg", FEW) == "tiger cat"
-    assert folder_label("photos/cat/1.jpg", FEW) is None
-    assert folder_label("1.jpg", FEW) is None
+    folders = FolderLabels(None)
+    assert class_of_folder(folders, "photos/Tiger cat/1.jpg", FEW) == "tiger cat"
+    assert class_of_folder(folders, "photos/cat/1.jpg", FEW) is None
+    assert class_of_folder(folders, "/1.jpg", FEW) is None
+    assert class_of_folder(folders, "photos/Tiger cat/1.jpg", None) is None
 
 
 @pytest.mark.parametrize(

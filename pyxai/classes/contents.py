@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,19 +257,3 @@ class Contents:
         if not -count <= index < count:
             raise argument_error("target", f"a class index below {count}", index)
         return index % count
-
-
-def folder_label(name: str, class_names: Sequence[str] | None) -> str | None:
-    """The class that the folder of a photo is named after, or None."""
-    folder = Path(name).parent.name
-    if not folder or class_names is None:
-        return None
-    return _class_named(folder, tuple(class_names))
-
-
-@functools.lru_cache(maxsize=256)  # one folder after the other, and the error is slow to word
-def _class_named(folder: str, class_names: tuple[str, ...]) -> str | None:
-    try:
-        return class_names[class_index(folder, class_names)]
-    except ValueError:
-        return None

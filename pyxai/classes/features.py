@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai.classes.contents import ClassCrops, GalleryCrop, cut, folder_label
+from pyxai.classes.contents import ClassCrops, GalleryCrop, cut
 from pyxai.classes.selection import Candidate, Selection
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
@@ -41,19 +41,19 @@ def describe_crops(
     classes = []
     for index, (chosen, dropped) in enumerate(best):
         kept = [rank for rank in range(len(chosen)) if (index, rank) in found]
-        crops = tuple(_crop(chosen[rank], class_names) for rank in kept)
+        crops = tuple(_crop(chosen[rank], selection.label(chosen[rank].name)) for rank in kept)
         rows = [found[index, rank] for rank in kept]
         features = np.stack(rows) if rows else np.zeros((0, describe.channels), np.float32)
         classes.append(ClassCrops(crops, features, dropped))
     return classes, describe.layer or ""
 
 
-def _crop(candidate: Candidate, class_names: tuple[str, ...]) -> GalleryCrop:
+def _crop(candidate: Candidate, label: str | None = None) -> GalleryCrop:
     return GalleryCrop(
         candidate.name,
         candidate.box,
         float(np.exp(candidate.score)),
-        folder_label(candidate.name, class_names),
+        label,
         _pixels=candidate.pixels,
         _photo=None if candidate.pixels else Path(candidate.name).absolute(),
     )
@@ -72,7 +72,7 @@ def _pictures(
             for place in group:
                 each = places[place]
                 if each.pixels is not None:
-                    yield place, _crop(each, ()).picture()
+                    yield place, _crop(each).picture()
                     continue
                 photo = open_photo(name) if photo is None else photo
                 yield place, cut(photo, name, each.box)

@@ -27,7 +27,7 @@ from pyxai.classes.selection import Selection
 from pyxai.classes.storage import load_gallery, save_gallery
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.draw import sheet
-from pyxai.images import ImageError, PhotoSources, iterate_photos
+from pyxai.images import FolderLabels, ImageError, PhotoSources, iterate_photos
 from pyxai.images.errors import ImageErrors, printable
 
 Directory: TypeAlias = "str | os.PathLike[str]"
@@ -158,7 +158,7 @@ class ClassGallery:
         if self.classifier is None:
             raise ValueError("fit: expected a gallery with a model, got one that was loaded")
         classifier, settings = self.classifier, self.settings
-        selection = Selection(settings, classifier.class_names)
+        selection = Selection(settings, classifier.class_names, FolderLabels(photos))
         if checkpoint is None:
             self._look(classifier, selection, photos, None, progress)
         else:

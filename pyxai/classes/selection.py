@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pyxai.classes.contents import Settings, Tally, folder_label
+from pyxai.classes.contents import Settings, Tally
 from pyxai.classes.evidence import WindowEvidence
+from pyxai.classifier.outputs import class_of_folder
 from pyxai.explain.windows.overlap import apart
+from pyxai.images import FolderLabels
 
 POOL = 4  # candidates kept for each crop wanted, as some will turn out to look alike
 ALIKE = 0.95
@@ -60,6 +62,7 @@ class Selection:
     Attributes:
         settings: of the gallery.
         class_names: one a class, or None.
+        folders: what the folders of the photos say.
         pools: for each class that has any, at most `POOL` × per_class candidates, a heap with the
             worst at its root.
         class_count: K, once a photo was looked at.
@@ -68,6 +71,7 @@ class Selection:
 
     settings: Settings
     class_names: tuple[str, ...] | None
+    folders: FolderLabels = field(default_factory=lambda: FolderLabels(None))
     pools: dict[int, list[Candidate]] = field(default_factory=dict)
     class_count: int | None = None
     tally: Tally = field(default_factory=Tally)
@@ -77,13 +81,17 @@ class Selection:
         self.pools.clear()
         self.class_count, self.tally = None, Tally()
 
+    def label(self, name: str) -> str | None:
+        """The class that the folder of a photo is named after, or None."""
+        return class_of_folder(self.folders, name, self.class_names)
+
     def wants(self, name: str, photo: Image.Image) -> bool:
         """Counts a photo; whether it is to be looked at."""
         self.tally.photos += 1
         if min(photo.size) < self.settings.crop:
             self.tally.smaller += 1
             return False
-        if self.settings.labels and folder_label(name, self.class_names) is None:
+        if self.settings.labels and self.label(name) is None:
             self.tally.unnamed += 1
             return False
         return True
@@ -91,7 +99,7 @@ class Selection:
     def offer(self, name: str, photo: Image.Image, found: WindowEvidence) -> None:
         """Takes the best windows of a photo, at most `per_photo` for each class."""
         self.class_count = found.class_count
-        label = folder_label(name, self.class_names) if self.settings.labels else None
+        label = self.label(name) if self.settings.labels else None
         for index in np.unique(found.classes).tolist():
             if label is None or (self.class_names and self.class_names[index] == label):
                 self._offer_class(index, name, photo, found)

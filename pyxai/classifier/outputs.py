@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from pyxai._errors import argument_error, closest
+from pyxai.images import FolderLabels
 
 _LISTED = 20  # classes that an error lists
 _SHOWN = 10  # classes that a part of a name may mean
@@ -134,6 +137,30 @@ def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def class_of_folder(
+    labels: FolderLabels, path: str | os.PathLike[str], class_names: Sequence[str] | None
+) -> str | None:
+    """The class that the folder of a photo is named after, or None.
+
+    Args:
+        labels: of the photos that were given.
+        path: of the photo.
+        class_names: of the classifier.
+    """
+    label = labels.label(path, own=True)
+    if label is None or class_names is None:
+        return None
+    return _class_named(label, tuple(class_names))
+
+
+@functools.lru_cache(maxsize=256)  # one folder after the other, and the error is slow to word
+def _class_named(label: str, class_names: tuple[str, ...]) -> str | None:
+    try:
+        return class_names[class_index(label, class_names)]
+    except ValueError:
+        return None
 
 
 def class_index(target: Any, class_names: Sequence[str] | None) -> int:

@@ -8,6 +8,7 @@ the photo and the reason.
 
 from pyxai.images.batch import Images, is_model_input, to_batch
 from pyxai.images.errors import ImageError, ImageErrors, PhotoWarning
+from pyxai.images.labels import FolderLabels, split_folders
 from pyxai.images.preprocessing import Interpolation, Preprocessing
 from pyxai.images.reading import BACKGROUND, FORMATS, MAX_PIXELS, PhotoSource, open_photo
 from pyxai.images.recipes import PreprocessingLike, as_preprocessing
@@ -24,6 +25,7 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "SUFFIXES",
+    "FolderLabels",
     "ImageError",
     "ImageErrors",
     "Images",
@@ -39,5 +41,6 @@ __all__ = [
     "is_model_input",
     "iterate_photos",
     "open_photo",
+    "split_folders",
     "to_batch",
 ]

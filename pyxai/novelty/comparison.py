@@ -90,7 +90,8 @@ def compare(
             network or layer is listed in `skipped`.
     """
     detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
-    source, labeller = detector._source(None), Labeller(labels, detector._classifier())
+    source = detector._source(None)
+    labeller = Labeller(labels, detector._classifier(), fit_on)
     wanted: list[tuple[str, Score]] = []
     for each in methods:
         score = score_for(each)

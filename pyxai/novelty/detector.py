@@ -169,7 +169,7 @@ class NoveltyDetector(OutlierDetector):
         Returns:
             How many numbers an image has, and how many images the score has seen.
         """
-        labeller = Labeller(labels, self._classifier())
+        labeller = Labeller(labels, self._classifier(), known)
         random = np.random.default_rng([self.seed, 1])
         fitted_on, width = 0, 0
         # With labels a photo that is left out would shift those of the others.

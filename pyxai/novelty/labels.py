@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
 from pyxai.classifier.outputs import class_index
+from pyxai.images import FolderLabels
 from pyxai.novelty.activations import Activations
 
 Array = np.ndarray[Any, Any]
@@ -21,13 +21,23 @@ Labels: TypeAlias = "Sequence[int | str] | Array | str | None"
 class Labeller:
     """Hands out the labels of one chunk after the other."""
 
-    def __init__(self, labels: Labels, classifier: Classifier | None) -> None:
+    def __init__(self, labels: Labels, classifier: Classifier | None, known: object) -> None:
+        """Takes note of the labels.
+
+        Args:
+            labels: see `NoveltyDetector.fit`.
+            classifier: whose classes they are.
+            known: the images, as they were given; their folders are told from it.
+
+        Raises:
+            ValueError: the labels are of no such kind.
+        """
         if isinstance(labels, str) and labels != "folder":
             raise argument_error("labels", "None, 'folder' or one class for each image", labels)
         self._names = None if classifier is None else classifier.class_names
-        self._folder = isinstance(labels, str)
+        self._folders = FolderLabels(known) if isinstance(labels, str) else None
         self._labels: list[Any] | None = None
-        if labels is not None and not self._folder:
+        if labels is not None and self._folders is None:
             self._labels = np.asarray(labels).ravel().tolist() if len(labels) else []
         self._next = 0
 
@@ -37,10 +47,13 @@ class Labeller:
         Raises:
             ValueError: a label is no class of the network, or there are too few.
         """
-        if self._folder:
+        if self._folders is not None:
             if chunk.names is None:
                 raise argument_error("labels", "one class for each image", "'folder' of no photos")
-            found = [Path(name).parent.name for name in chunk.names]
+            found = [self._folders.label(name, own=True) for name in chunk.names]
+            if None in found:
+                got = chunk.names[found.index(None)]
+                raise argument_error("labels", "each photo in a folder of its class", got)
         elif self._labels is None:
             return None if chunk.logits is None else chunk.logits.argmax(dim=1).cpu().numpy()
         else:

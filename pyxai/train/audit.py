@@ -13,7 +13,7 @@ from torch import nn
 from pyxai._errors import argument_error, check_count
 from pyxai._outputs import written_in
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.images import SUFFIXES, ImageError, find_photos
+from pyxai.images import SUFFIXES, FolderLabels, ImageError, find_photos
 from pyxai.train.audit_files import Audit
 from pyxai.train.audit_result import ISSUES, Finding
 from pyxai.train.label_errors import confident_learning, out_of_fold_probabilities
@@ -79,10 +79,11 @@ def audit(
         found = f"found {len(files)}, the first {name}: {reason}"
         raise ImageError(str(root), f"expected a photo that can be read, {found}")
 
-    labels = [_class_of(Path(path), root) for path in seen.paths]
+    folders = FolderLabels(root)
+    labels = [folders.label(path) for path in seen.paths]
     findings = _Findings(seen.paths, labels)
     for path, reason in seen.unreadable:
-        findings.add("unreadable", path, _class_of(Path(path), root), None, reason)
+        findings.add("unreadable", path, folders.label(path), None, reason)
     for path in _other_files(root):
         findings.add("no_photo", path, None, None, f"its name ends in {Path(path).suffix!r}")
     _check_pictures(findings, seen.measures)
@@ -230,18 +231,6 @@ def _ranked(order: NDArray[np.float32], listed: NDArray[np.bool_]) -> NDArray[np
     (places,) = np.nonzero(listed)
     found: NDArray[np.int64] = places[np.argsort(order[places], kind="stable")]
     return found
-
-
-def _class_of(path: Path, root: Path) -> str | None:
-    """The class folder that a photo lies in."""
-    parts = path.relative_to(root).parts[:-1]
-    if parts and parts[0] in ("train", "valid") and _is_split(root):
-        parts = parts[1:]
-    return parts[0] if parts else None
-
-
-def _is_split(root: Path) -> bool:
-    return (root / "train").is_dir() and (root / "valid").is_dir()
 
 
 def _other_files(root: Path) -> list[str]:

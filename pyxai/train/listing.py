@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.images import class_folders, find_photos
+from pyxai.images import class_folders, find_photos, split_folders
 
 SHARE = 0.2
 """Part of each class that is held out for validation where none is given."""
@@ -111,10 +111,10 @@ def training_and_validation(
             expected = f"photos of two or more classes to train on in {root}"
             raise argument_error("folder", expected, [*train.classes] or "none")
     else:
-        has_both = (root / "train").is_dir() and (root / "valid").is_dir()
-        train = list_photos(root / "train" if has_both else root)
-        if valid is None and has_both:
-            own = list_photos(root / "valid", argument="valid", classes=1)
+        splits = split_folders(root)
+        train = list_photos(splits.get("train", root))
+        if valid is None and "train" in splits and "valid" in splits:
+            own = list_photos(splits["valid"], argument="valid", classes=1)
     if isinstance(valid, (str, os.PathLike)):
         own = _held_out(Path(valid))
     if own is not None and not isinstance(valid, float):

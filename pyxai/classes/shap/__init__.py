@@ -14,16 +14,16 @@ from torch import nn
 from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
-from pyxai.classes.contents import folder_label
 from pyxai.classes.shap.photos import Log, PhotoEvidence, file_state
 from pyxai.classes.shap.result import ShapSummary, summarized
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import identity as identity_of
+from pyxai.classifier.outputs import class_of_folder
 from pyxai.explain.shap import Method, ShapValues, shap_values
 from pyxai.explain.shap.backgrounds import digest
 from pyxai.explain.shap.model import Output
 from pyxai.explain.shap.regions import grid_of
-from pyxai.images import ImageError, Images, find_photos, open_photo
+from pyxai.images import FolderLabels, ImageError, Images, find_photos, open_photo
 
 _SMALLEST = 3  # rows and columns, so that there is something within the frame
 
@@ -88,7 +88,8 @@ def shap_summary(
         check_count("per_folder", per_folder, or_none=True)
     if not 0 < confidence < 1:
         raise argument_error("confidence", "a number between 0 and 1", confidence)
-    paths, unnamed = _chosen(photos, classifier, target, per_folder, seed)
+    folders = FolderLabels(photos)
+    paths, unnamed = _chosen(photos, folders, classifier, target, per_folder, seed)
     settings: dict[str, Any] = {"method": method, "samples": samples, "output": output}
     settings |= {"seed": seed}
     pictures: Any = background
@@ -111,7 +112,9 @@ def shap_summary(
                 reason = error.reason if isinstance(error, ImageError) else str(error.strerror)
                 failures.append((str(path), reason))
                 continue
-            label = folder_label(str(path), classifier.class_names) if target == "folder" else None
+            label = None
+            if target == "folder":
+                label = class_of_folder(folders, path, classifier.class_names)
             found = _explained(
                 classifier, str(path), inputs, pictures, label, (rows, columns), settings
             )
@@ -133,22 +136,27 @@ def _grid(grid: Any) -> tuple[int, int]:
 
 
 def _chosen(
-    photos: Any, classifier: Classifier, target: str, per_folder: int | None, seed: int
+    photos: Any,
+    folders: FolderLabels,
+    classifier: Classifier,
+    target: str,
+    per_folder: int | None,
+    seed: int,
 ) -> tuple[list[Path], int]:
     """The photos to explain, in order, and how many are in no folder of a class."""
-    folders: dict[Path, list[Path]] = {}
+    by_folder: dict[Path, list[Path]] = {}
     unnamed = 0
     for path in find_photos(photos):
-        if target == "folder" and folder_label(str(path), classifier.class_names) is None:
+        if target == "folder" and class_of_folder(folders, path, classifier.class_names) is None:
             unnamed += 1
             continue
-        folders.setdefault(path.parent, []).append(path)
-    if not folders:
+        by_folder.setdefault(path.parent, []).append(path)
+    if not by_folder:
         names = ", ".join((classifier.class_names or ())[:5])
         expected = f"photos in folders named after classes ({names}, ...)"
         raise argument_error("photos", expected, f"{unnamed} in other folders")
     chosen: list[Path] = []
-    for folder, paths in folders.items():
+    for folder, paths in by_folder.items():
         count = len(paths) if per_folder is None else min(per_folder, len(paths))
         places = random.Random(f"{seed} {folder.name}").sample(range(len(paths)), count)
         chosen += [paths[place] for place in sorted(places)]

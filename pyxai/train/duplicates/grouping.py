@@ -8,18 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyxai.train.duplicates.names import below
+from pyxai.images import FolderLabels
 from pyxai.train.duplicates.records import Record
 
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
 _SHARPER = 1.1  # factors of sharpness below this are taken for equal
 
 
@@ -105,7 +96,7 @@ def group_photos(
         root: the folder that was searched, to tell parts and labels.
         aliases: other names of the files.
     """
-    aliases = aliases or {}
+    aliases, folders = aliases or {}, FolderLabels(root)
     near: dict[int, dict[int, Match]] = defaultdict(dict)
     for one, other, match in matches:
         for here, there in ((one, other), (other, one)):
@@ -122,10 +113,10 @@ def group_photos(
         if not members:
             continue
         taken |= {place, *members}
-        groups.append(_group(records, place, members, root, aliases))
+        groups.append(_group(records, place, members, folders, aliases))
     for place, record in enumerate(records):
         if place not in taken and record.name in aliases:
-            group = _group(records, place, {}, root, aliases)
+            group = _group(records, place, {}, folders, aliases)
             if group.is_leak or group.is_conflict:
                 groups.append(group)
     return tuple(sorted(groups, key=lambda group: group.keep))
@@ -144,7 +135,7 @@ def _group(
     records: list[Record],
     place: int,
     members: dict[int, Match],
-    root: Path,
+    folders: FolderLabels,
     aliases: Mapping[str, tuple[str, ...]],
 ) -> Group:
     kept = records[place]
@@ -157,9 +148,9 @@ def _group(
     )
     paths = [kept.name, *(copy.path for copy in copies)]
     others = [name for path in paths for name in aliases.get(path, ())]
-    places = [(name, _inner(name, root)) for name in (*paths, *others)]
-    splits = sorted({split for _, inner in places if (split := split_of(inner))})
-    labels = sorted({Path(name).parent.name for name, inner in places if not is_unlabelled(inner)})
+    names = (*paths, *others)
+    splits = sorted({split for name in names if (split := folders.split(name))})
+    labels = sorted({label for name in names if (label := folders.label(name))})
     return Group(kept.name, copies, tuple(splits), tuple(labels), tuple(others))
 
 
@@ -176,23 +167,3 @@ def why_kept(kept: Record, other: Record) -> str:
     if ours[2] != theirs[2]:
         return f"more compressed: {other.bytes} bytes, not {kept.bytes}"
     return "as good; the kept one comes first by name"
-
-
-def split_of(inner: tuple[str, ...]) -> str | None:
-    """The part of the data set, told by the names of the folders below the one searched."""
-    for name in inner[:-1]:
-        if name.lower() in _SPLITS:
-            return _SPLITS[name.lower()]
-    return None
-
-
-def is_unlabelled(inner: tuple[str, ...]) -> bool:
-    """Whether the photo lies in the folder searched, or right below a part of the data set."""
-    return len(inner) < 2 or inner[-2].lower() in _SPLITS
-
-
-def _inner(path: str, root: Path) -> tuple[str, ...]:
-    try:
-        return below(path, root).parts
-    except ValueError:
-        return Path(path).parts

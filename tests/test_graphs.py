@@ -17,7 +17,7 @@ from on_cuda import on_cuda
 from torch import nn
 
 import pyxai
-from pyxai.ops import _graphs
+from pyxai.classifier import cuda_graphs as _graphs
 
 
 def write(into, values):

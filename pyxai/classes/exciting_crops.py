@@ -21,7 +21,7 @@ from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.points import check_layer
 from pyxai.draw import to_pictures
-from pyxai.explain.formats import best_format
+from pyxai.classifier.memory_format import best_format
 from pyxai.images import ImageError, Images, open_photo
 
 Box = tuple[int, int, int, int]

@@ -18,7 +18,7 @@ from pyxai.classes.units import Channels, Layer, find_units, look_at_layer
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.points import check_layer, check_name
-from pyxai.explain.formats import best_format
+from pyxai.classifier.memory_format import best_format
 from pyxai.images import Images
 
 _LEAST_COSINE = 0.1  # so that a caricature that points elsewhere has a slope, as in lucid

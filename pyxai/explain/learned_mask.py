@@ -14,13 +14,13 @@ from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.gradients import through
 from pyxai.classifier.reading import Reading
-from pyxai.explain.formats import best_format
+from pyxai.classifier.memory_format import best_format
 from pyxai.explain.mask_graph import Learning, Moved, RecordedSteps
 from pyxai.explain.mask_objectives import Objective, Outcome, Terms
 from pyxai.explain.mask_result import LearnedMasks, chances
 from pyxai.explain.mask_settings import MaskSettings
 from pyxai.ops import mask_blend, mask_penalized_step_, mask_step_
-from pyxai.ops._graphs import CannotRecord, has_graphs, warn_of
+from pyxai.classifier.cuda_graphs import CannotRecord, has_graphs, warn_of
 
 _CHECK_EVERY = 10  # steps between looks at the losses, which a GPU would have to wait for
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 
 from pyxai.explain.mask_objectives import Terms
-from pyxai.ops import _graphs
+from pyxai.classifier import cuda_graphs as _graphs
 
 Moved: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Moves pictures `[M, C, H, W]` as a step does."""

@@ -14,7 +14,7 @@ from pyxai._errors import argument_error, check_count
 from pyxai._precision import full_precision
 from pyxai.classifier import Classifier
 from pyxai.classifier.odd_models import check_model, check_numbers
-from pyxai.explain.formats import best_format
+from pyxai.classifier.memory_format import best_format
 from pyxai.explain.windows.dense import DenseMode
 from pyxai.explain.windows.exhaustive import ExhaustiveMode
 from pyxai.explain.windows.grid import Grid, make_grid

@@ -12,7 +12,7 @@ from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import call
 from pyxai.classifier.reading import Reading
-from pyxai.explain.formats import best_format
+from pyxai.classifier.memory_format import best_format
 
 Output: TypeAlias = Literal["logits", "probability"]
 

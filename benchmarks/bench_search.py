@@ -33,8 +33,8 @@ from PIL import Image
 
 import pyxai
 from pyxai.images import open_photo
-from pyxai.neighbours.distances import as_metric
-from pyxai.neighbours.nearest import Matrix, nearest
+from pyxai.neighbors.distances import as_metric
+from pyxai.neighbors.nearest import Matrix, nearest
 from pyxai.search.backends import Collection
 from pyxai.search.backends.faiss import Faiss
 from pyxai.search.backends.lancedb import LanceDB

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from pyxai.neighbours import nearest as nearest_module
-from pyxai.neighbours.distances import METRICS, as_metric
-from pyxai.neighbours.nearest import Matrix, nearest
-from pyxai.neighbours.products import products
-from pyxai.neighbours.smallest import Smallest
+from pyxai.neighbors import nearest as nearest_module
+from pyxai.neighbors.distances import METRICS, as_metric
+from pyxai.neighbors.nearest import Matrix, nearest
+from pyxai.neighbors.products import products
+from pyxai.neighbors.smallest import Smallest
 
 EVERY = [(name, None) for name in METRICS]
 EVERY += [("minkowski", p) for p in (1, 1.5, 2, 4, 5, 6, 7, 9, math.inf)]

@@ -12,8 +12,8 @@ from PIL import Image
 
 from pyxai import ImageIndex
 from pyxai._errors import MissingExtraError
-from pyxai.neighbours.distances import METRICS, as_metric
-from pyxai.neighbours.nearest import Matrix, nearest
+from pyxai.neighbors.distances import METRICS, as_metric
+from pyxai.neighbors.nearest import Matrix, nearest
 from pyxai.search.backends import Collection, Exact
 from pyxai.search.backends.faiss import Faiss
 from pyxai.search.backends.lancedb import LanceDB

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pyxai._errors import MissingExtraError
-from pyxai.neighbours.distances import as_metric
-from pyxai.neighbours.nearest import Matrix
+from pyxai.neighbors.distances import as_metric
+from pyxai.neighbors.nearest import Matrix
 from pyxai.search.projection import principal_components, umap_points
 from pyxai.search.retrieval import (
     choose_queries,

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 import pyxai
-from pyxai.neighbours.distances import METRICS
+from pyxai.neighbors.distances import METRICS
 
 
 def classifier_of(arguments):

@@ -11,7 +11,7 @@ import typer
 from pyxai.classifier import Classifier
 from pyxai.cli._options import AllowRemoval, Device
 from pyxai.cli._photos import report_left_out
-from pyxai.neighbours.distances import METRICS
+from pyxai.neighbors.distances import METRICS
 from pyxai.playground.builder import build as build_site
 from pyxai.playground.server import LOOPBACK
 from pyxai.playground.server import serve as serve_site

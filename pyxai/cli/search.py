@@ -15,7 +15,7 @@ from pyxai.cli._layers import check_layers
 from pyxai.cli._options import AllowRemoval, Architecture, AsJson, Device, ModelName
 from pyxai.cli._photos import free_name, report_left_out
 from pyxai.images.errors import printable
-from pyxai.neighbours.distances import METRICS
+from pyxai.neighbors.distances import METRICS
 from pyxai.search.index import ImageIndex
 from pyxai.zoo import load_classifier
 

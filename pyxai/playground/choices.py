@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pyxai._errors import MissingExtraError, argument_error
-from pyxai.neighbours.distances import METRICS, as_metric
+from pyxai.neighbors.distances import METRICS, as_metric
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Paths: TypeAlias = "PathLike | Sequence[PathLike]"

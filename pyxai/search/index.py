@@ -13,7 +13,7 @@ from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoSources
-from pyxai.neighbours.distances import Metric, MetricName, as_metric
+from pyxai.neighbors.distances import Metric, MetricName, as_metric
 from pyxai.search.backends import Backend, as_backend
 from pyxai.search.building import build_store, extend_store, reduce_store
 from pyxai.search.contents import Photo
@@ -267,7 +267,7 @@ class ImageIndex:
                 of these, as a list; or model input, a float tensor `[N, C, H, W]`.
             k: how many photos; fewer come if the index has fewer.
             metric: "cosine", "euclidean", "sqeuclidean", "minkowski", "manhattan", "chebyshev" or
-                "correlation"; see `pyxai.neighbours.distances.Metric`.
+                "correlation"; see `pyxai.neighbors.distances.Metric`.
             p: the order of "minkowski", 1 or more; by default 3.
             layer: whose features are compared; None, the last of the network's.
             model: name of the network; None, the one that has the layer, else the first.

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from pyxai._errors import MissingExtraError, argument_error
-from pyxai.neighbours.distances import Metric
-from pyxai.neighbours.nearest import Matrix, nearest
+from pyxai.neighbors.distances import Metric
+from pyxai.neighbors.nearest import Matrix, nearest
 
 _MOST_EXACT = 4096  # width, or number of photos, up to which components are exact
 _EXTRA, _PASSES = 10, 4  # of the randomised decomposition

@@ -15,8 +15,8 @@ from pyxai.draw import sheet
 from pyxai.draw.cells import fitted
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
-from pyxai.neighbours.distances import Metric
-from pyxai.neighbours.nearest import Matrix
+from pyxai.neighbors.distances import Metric
+from pyxai.neighbors.nearest import Matrix
 
 _BAR = 10  # pixels of the bar below a picture
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; no label, grey.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pyxai._errors import argument_error, check_count
 from pyxai._measure import Measure
 from pyxai._text import text_table
-from pyxai.neighbours.distances import Metric, prepared, ranks
-from pyxai.neighbours.nearest import Matrix
+from pyxai.neighbors.distances import Metric, prepared, ranks
+from pyxai.neighbors.nearest import Matrix
 
 Array = NDArray[np.float64]
 _QUERIES = 32  # ranked together

@@ -9,7 +9,7 @@ import torch
 
 from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
-from pyxai.neighbours.nearest import Matrix
+from pyxai.neighbors.nearest import Matrix
 from pyxai.search.extraction import features_of
 from pyxai.search.queries import OneQuery
 

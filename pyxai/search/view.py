@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from pyxai._sealed import digest
-from pyxai.neighbours.distances import Metric
-from pyxai.neighbours.nearest import Matrix
+from pyxai.neighbors.distances import Metric
+from pyxai.neighbors.nearest import Matrix
 from pyxai.search.backends import Backend, Collection, Finder
 from pyxai.search.result import typical_distance
 from pyxai.search.storage import Store

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from pyxai.neighbours.distances import Metric
-from pyxai.neighbours.nearest import Matrix, nearest
+from pyxai.neighbors.distances import Metric
+from pyxai.neighbors.nearest import Matrix, nearest
 
 _SMALLEST = 1e-6  # a distance of unit vectors below which they are the same
 

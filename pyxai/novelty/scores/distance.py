@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from pyxai._errors import argument_error, check_count
-from pyxai.neighbours.products import products
-from pyxai.neighbours.smallest import Smallest
+from pyxai.neighbors.products import products
+from pyxai.neighbors.smallest import Smallest
 from pyxai.novelty.activations import Activations
 from pyxai.novelty.moments import Moments, Reservoir
 from pyxai.novelty.scores.base import Score, Setting, from_numpy

@@ -9,8 +9,8 @@ from typing import Protocol, TypeAlias
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.neighbours.distances import Metric
-from pyxai.neighbours.nearest import Matrix, check_queries, nearest
+from pyxai.neighbors.distances import Metric
+from pyxai.neighbors.nearest import Matrix, check_queries, nearest
 
 NAMES = ("exact", "faiss", "lancedb")
 """The back ends that a name chooses."""
@@ -61,7 +61,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """All rows, in blocks; see `pyxai.neighbours.nearest`."""
+    """All rows, in blocks; see `pyxai.neighbors.nearest`."""
 
     def finder(self, collection: Collection, metric: Metric) -> Finder:
         """See `Backend`."""

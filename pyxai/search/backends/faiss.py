@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pyxai._errors import MissingExtraError, argument_error
-from pyxai.neighbours.distances import Metric, prepared
-from pyxai.neighbours.nearest import Matrix, check_queries
+from pyxai.neighbors.distances import Metric, prepared
+from pyxai.neighbors.nearest import Matrix, check_queries
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
 
 _TRAINED_ON = 64  # vectors for each cell

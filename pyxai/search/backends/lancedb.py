@@ -13,8 +13,8 @@ import torch
 
 from pyxai._errors import MissingExtraError, argument_error
 from pyxai._outputs import OutputFolder, written_in
-from pyxai.neighbours.distances import Metric, prepared
-from pyxai.neighbours.nearest import Matrix, check_queries
+from pyxai.neighbors.distances import Metric, prepared
+from pyxai.neighbors.nearest import Matrix, check_queries
 from pyxai.search.backends import Candidates, Collection, Finder, with_exact_distances
 
 _FOLDER = "lancedb"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyxai.neighbours.products import products
+from pyxai.neighbors.products import products
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 """Places of the one, places of the other, and how far apart each pair is."""

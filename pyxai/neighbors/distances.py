@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 from pyxai._errors import argument_error, closest
-from pyxai.neighbours.products import products
+from pyxai.neighbors.products import products
 
 METRICS = (
     "cosine",

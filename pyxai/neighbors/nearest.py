@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pyxai._errors import argument_error, check_count
-from pyxai.neighbours.distances import Metric, prepared, ranks, row_terms
-from pyxai.neighbours.smallest import Smallest
+from pyxai.neighbors.distances import Metric, prepared, ranks, row_terms
+from pyxai.neighbors.smallest import Smallest
 
 _BLOCK_BYTES = 1 << 25  # of rows that are looked at together
 _MOST_ROWS = 1 << 14

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import workloads
 
-from pyxai.train.duplicates.grouping import group_photos
-from pyxai.train.duplicates.matching import alike, by_hash
-from pyxai.train.duplicates.records import Record
+from pyxai.curate.duplicates.grouping import group_photos
+from pyxai.curate.duplicates.matching import alike, by_hash
+from pyxai.curate.duplicates.records import Record
 
 
 def records_of(count):

@@ -21,8 +21,8 @@ from pyxai.explain.undesirable import (
 from pyxai.images import Preprocessing
 from pyxai.novelty import NoveltyDetector, active_share
 from pyxai.search.index import ImageIndex
-from pyxai.train.audit import audit
-from pyxai.train.duplicates import find_duplicates
+from pyxai.curate.audit import audit
+from pyxai.curate.duplicates import find_duplicates
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 

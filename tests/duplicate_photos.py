@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from pyxai import Classifier, Preprocessing
-from pyxai.train.duplicates import find_duplicates
+from pyxai.curate.duplicates import find_duplicates
 
 
 def scene(seed, size=(96, 72)):

@@ -16,11 +16,11 @@ from torch import nn
 
 import pyxai
 from pyxai.images import ImageError
-from pyxai.train import photo_pass
-from pyxai.train.audit_result import ISSUES
-from pyxai.train.label_errors import confident_learning, out_of_fold_probabilities
-from pyxai.train.quality import CHECKS, Quality, measure
-from pyxai.train.unusual import distance_ratios
+from pyxai.curate import photo_pass
+from pyxai.curate.audit_result import ISSUES
+from pyxai.curate.label_errors import confident_learning, out_of_fold_probabilities
+from pyxai.curate.quality import CHECKS, Quality, measure
+from pyxai.curate.unusual import distance_ratios
 
 
 def names(found, issue):

@@ -24,12 +24,12 @@ from pyxai import Classifier
 from pyxai._outputs import MANIFEST
 from pyxai.cli.duplicates import duplicates as command
 from pyxai.images import ImageError
-from pyxai.train import duplicates as package
-from pyxai.train.duplicates import find_duplicates
-from pyxai.train.duplicates.grouping import Match, group_photos
-from pyxai.train.duplicates.hashes import hash_function, hashes
-from pyxai.train.duplicates.nearby import least_cosine, near_features, near_hashes
-from pyxai.train.duplicates.records import Record
+from pyxai.curate import duplicates as package
+from pyxai.curate.duplicates import find_duplicates
+from pyxai.curate.duplicates.grouping import Match, group_photos
+from pyxai.curate.duplicates.hashes import hash_function, hashes
+from pyxai.curate.duplicates.nearby import least_cosine, near_features, near_hashes
+from pyxai.curate.duplicates.records import Record
 
 pytest.importorskip("imagehash")
 
@@ -182,7 +182,7 @@ def test_near_hashes_say_how_many_bits():
 
 
 def test_near_features_are_all_that_are_near(monkeypatch):
-    from pyxai.train.duplicates import nearby
+    from pyxai.curate.duplicates import nearby
 
     monkeypatch.setattr(nearby, "_BLOCK", 7)
     rows = nn.functional.normalize(torch.randn(40, 3), dim=1)

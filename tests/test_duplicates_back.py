@@ -15,8 +15,8 @@ from duplicate_photos import make_copies, moved_names, no_link, quick, tree
 from pyxai._locks import BusyError, locked
 from pyxai._sealed import DamagedError
 from pyxai.images import PhotoWarning
-from pyxai.train.duplicates import NotBackError, move_back, relocate
-from pyxai.train.duplicates.journal import JOURNAL
+from pyxai.curate.duplicates import NotBackError, move_back, relocate
+from pyxai.curate.duplicates.journal import JOURNAL
 
 sys.path.append(str(Path(__file__).parents[1]))  # last, so that what is installed comes first
 

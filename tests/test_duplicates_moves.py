@@ -13,8 +13,8 @@ from duplicate_photos import COPIES, make_copies, moved_names, no_link, quick, s
 
 from pyxai._locks import LOCK
 from pyxai.images import PhotoWarning
-from pyxai.train.duplicates import move_back, relocate
-from pyxai.train.duplicates.journal import JOURNAL
+from pyxai.curate.duplicates import move_back, relocate
+from pyxai.curate.duplicates.journal import JOURNAL
 
 ROOT = Path(__file__).resolve().parent.parent
 EXACT = {"methods": ["exact"]}
@@ -69,7 +69,7 @@ def test_every_move_is_written_down_before(photos, away, monkeypatch):
         seen.append(len(journal.read_bytes()))
         plain(here, there, *more)
 
-    monkeypatch.setattr("pyxai.train.duplicates.moving.relocate", watched)
+    monkeypatch.setattr("pyxai.curate.duplicates.moving.relocate", watched)
     found.move_copies(away)
     assert len(seen) == 4
     steps = {after - before for before, after in pairwise(seen)}
@@ -218,7 +218,7 @@ def test_a_photo_to_keep_that_goes_meanwhile(photos, away, way, monkeypatch, aft
             (photos / "0 copy.png").unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyxai.train.duplicates.moving.relocate", deletes)
+        patch.setattr("pyxai.curate.duplicates.moving.relocate", deletes)
         with pytest.warns(PhotoWarning, match="2 of 4 .*is no longer there"):
             moved = found.move_copies(away)
     assert [*moved] == [str(away / "1.png"), str(away / "b" / "1 copy.png")]

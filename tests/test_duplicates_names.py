@@ -13,8 +13,8 @@ from duplicate_photos import quick, scene
 
 from pyxai._files import write_json
 from pyxai.images import ImageError, PhotoWarning
-from pyxai.train import duplicates as package
-from pyxai.train.duplicates.names import below, distinct, lies_in, place
+from pyxai.curate import duplicates as package
+from pyxai.curate.duplicates.names import below, distinct, lies_in, place
 
 EXACT = {"methods": ["exact"]}
 ODD = [os.fsdecode(b"\xff\xfe.png"), 'a\nb, "c".png', " — é.png"]

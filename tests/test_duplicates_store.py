@@ -13,9 +13,9 @@ from torch import nn
 from pyxai import Classifier, Preprocessing
 from pyxai._locks import LOCK, BusyError, locked
 from pyxai._sealed import DamagedError, save_tensors
-from pyxai.train import duplicates as package
-from pyxai.train.duplicates import records
-from pyxai.train.duplicates.lines import Lines
+from pyxai.curate import duplicates as package
+from pyxai.curate.duplicates import records
+from pyxai.curate.duplicates.lines import Lines
 
 pytest.importorskip("imagehash")
 RECORDS = "photos.jsonl"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyxai import Classifier, Preprocessing, load_classifier
 from pyxai._text import text_table
-from pyxai.train.duplicates import find_duplicates
+from pyxai.curate.duplicates import find_duplicates
 
 BITS = (0, 2, 4, 7, 10, 12)
 COSINES = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7)

@@ -44,8 +44,8 @@ import pyxai
 from pyxai import Classifier, Preprocessing
 from pyxai._locks import LOCK
 from pyxai.images import PhotoWarning
-from pyxai.train.duplicates import find_duplicates, move_back, records
-from pyxai.train.duplicates.journal import JOURNAL
+from pyxai.curate.duplicates import find_duplicates, move_back, records
+from pyxai.curate.duplicates.journal import JOURNAL
 
 PACKAGE = str(Path(pyxai.__file__).parent)
 WATCHED = ("_files.py", "_locks.py", "_sealed.py", os.path.join("train", "duplicates"))  # noqa: PTH118

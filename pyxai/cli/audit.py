@@ -11,7 +11,7 @@ import typer
 import pyxai
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
-from pyxai.train.audit_files import output_folder
+from pyxai.curate.audit_files import output_folder
 from pyxai.zoo import load_classifier
 
 

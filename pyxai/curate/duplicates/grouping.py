@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyxai.images import FolderLabels
-from pyxai.train.duplicates.records import Record
+from pyxai.curate.duplicates.records import Record
 
 _SHARPER = 1.1  # factors of sharpness below this are taken for equal
 

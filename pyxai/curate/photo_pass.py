@@ -14,7 +14,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.features import pooled_features
 from pyxai.images import ImageError, iterate_photos
-from pyxai.train.quality import Quality, measure
+from pyxai.curate.quality import Quality, measure
 
 MAX_BYTES = 1 << 30
 """What the features of all photos may take; beyond it they are projected to fewer dimensions."""

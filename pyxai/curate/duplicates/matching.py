@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyxai.train.duplicates.grouping import Match, quality
-from pyxai.train.duplicates.nearby import Pairs, near_features, near_hashes
-from pyxai.train.duplicates.records import Record
+from pyxai.curate.duplicates.grouping import Match, quality
+from pyxai.curate.duplicates.nearby import Pairs, near_features, near_hashes
+from pyxai.curate.duplicates.records import Record
 
 _MOST = 200  # of photos with the same pixels or the same hash, how many are paired with others
 

@@ -17,8 +17,8 @@ from PIL import Image
 from pyxai._errors import argument_error
 from pyxai._locks import locked
 from pyxai._sealed import DamagedError, load_tensors, save_tensors
-from pyxai.train.duplicates.lines import Lines
-from pyxai.train.quality import sharpness
+from pyxai.curate.duplicates.lines import Lines
+from pyxai.curate.quality import sharpness
 
 _KIND = "pyxai duplicates 2"
 _RECORDS = "photos.jsonl"

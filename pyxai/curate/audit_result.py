@@ -71,7 +71,7 @@ class AuditResult:
         paths: these photos.
         labels: the class of each; None without one.
         measures: by name, one float32 value for each of `paths`: the fields of
-            `pyxai.train.quality.Quality`, and with a model `distance_ratio` (to its neighbours,
+            `pyxai.curate.quality.Quality`, and with a model `distance_ratio` (to its neighbours,
             1 is the median of the class) and `label_margin` (0, surely another class, to 1). NaN
             where there is none.
         model: name of the network; None without one.

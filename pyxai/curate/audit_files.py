@@ -17,7 +17,7 @@ from pyxai._outputs import OutputFolder
 from pyxai.draw.page import page, text
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
-from pyxai.train.audit_result import (
+from pyxai.curate.audit_result import (
     ISSUES,
     WITHOUT_PICTURE,
     AuditResult,

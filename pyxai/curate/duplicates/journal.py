@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyxai.train.duplicates.lines import Lines
-from pyxai.train.duplicates.relocate import sync_folder
+from pyxai.curate.duplicates.lines import Lines
+from pyxai.curate.duplicates.relocate import sync_folder
 
 JOURNAL = "moved.jsonl"
 """The file in the folder that copies were moved to; it stays until all are back."""

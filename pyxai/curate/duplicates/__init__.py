@@ -22,15 +22,15 @@ from pyxai.classifier.features import pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import ImageError, find_photos, open_photo
 from pyxai.images.errors import printable
-from pyxai.train.duplicates.grouping import Copy, Group, Match, group_photos
-from pyxai.train.duplicates.hashes import hash_function, hashes, pixel_digest
-from pyxai.train.duplicates.matching import alike, by_features, by_hash, same_pixels
-from pyxai.train.duplicates.moving import Moves, NotBackError, move_back
-from pyxai.train.duplicates.names import below, distinct, place, root_of
-from pyxai.train.duplicates.nearby import least_cosine
-from pyxai.train.duplicates.records import Record, Store, open_store, sharpness_of
-from pyxai.train.duplicates.relocate import FileState
-from pyxai.train.duplicates.result import Duplicates
+from pyxai.curate.duplicates.grouping import Copy, Group, Match, group_photos
+from pyxai.curate.duplicates.hashes import hash_function, hashes, pixel_digest
+from pyxai.curate.duplicates.matching import alike, by_features, by_hash, same_pixels
+from pyxai.curate.duplicates.moving import Moves, NotBackError, move_back
+from pyxai.curate.duplicates.names import below, distinct, place, root_of
+from pyxai.curate.duplicates.nearby import least_cosine
+from pyxai.curate.duplicates.records import Record, Store, open_store, sharpness_of
+from pyxai.curate.duplicates.relocate import FileState
+from pyxai.curate.duplicates.result import Duplicates
 
 __all__ = [
     "Copy",

@@ -14,10 +14,10 @@ from pyxai._errors import argument_error
 from pyxai._locks import LOCK, locked
 from pyxai._sealed import file_digest
 from pyxai.images.errors import printable
-from pyxai.train.duplicates import journal as states
-from pyxai.train.duplicates.journal import JOURNAL, Journal, Move
-from pyxai.train.duplicates.names import Source, lies_in
-from pyxai.train.duplicates.relocate import (
+from pyxai.curate.duplicates import journal as states
+from pyxai.curate.duplicates.journal import JOURNAL, Journal, Move
+from pyxai.curate.duplicates.names import Source, lies_in
+from pyxai.curate.duplicates.relocate import (
     FileState,
     is_plain,
     is_same_file,

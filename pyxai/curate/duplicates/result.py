@@ -18,9 +18,9 @@ from pyxai._text import text_table
 from pyxai.draw import sheet
 from pyxai.images import ImageError, PhotoWarning, open_photo
 from pyxai.images.errors import printable
-from pyxai.train.duplicates.grouping import Group
-from pyxai.train.duplicates.moving import Moves, Wanted, move_away, refuse_inside
-from pyxai.train.duplicates.relocate import FileState
+from pyxai.curate.duplicates.grouping import Group
+from pyxai.curate.duplicates.moving import Moves, Wanted, move_away, refuse_inside
+from pyxai.curate.duplicates.relocate import FileState
 
 _ACROSS = 6  # pictures in a row of the sheet
 

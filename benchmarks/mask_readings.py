@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pyxai.explain.mask_objectives import non_target_factors, raise_target, target_factors
+from pyxai.attribution.masks.objectives import non_target_factors, raise_target, target_factors
 from pyxai.ops import mask_penalty
 
 

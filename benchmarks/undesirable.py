@@ -44,9 +44,9 @@ from mask_readings import MAIN, READINGS
 
 import pyxai
 from pyxai.draw.masks import mask_figure, to_pictures
-from pyxai.explain.learned_mask import MaskTask, learn_masks
-from pyxai.explain.mask_result import Background
-from pyxai.explain.mask_settings import MaskSettings
+from pyxai.attribution.masks.learning import MaskTask, learn_masks
+from pyxai.attribution.masks.result import Background
+from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.images import find_photos
 from pyxai.ops import cam_render
 

@@ -6,14 +6,14 @@ from pyxai._sealed import DamagedError
 from pyxai.acceleration import accelerate
 from pyxai.classes.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
-from pyxai.classes.shap import shap_summary
+from pyxai.attribution.shap.summary import shap_summary
 from pyxai.classifier import Classifier
-from pyxai.explain.cam import cam
-from pyxai.explain.cam_methods import cam_method
-from pyxai.explain.cam_model import CamModel
-from pyxai.explain.shap import shap_values
-from pyxai.explain.sliding_window import sliding_window
-from pyxai.explain.undesirable import (
+from pyxai.attribution.cam import cam
+from pyxai.attribution.cam.methods import cam_method
+from pyxai.attribution.cam.model import CamModel
+from pyxai.attribution.shap import shap_values
+from pyxai.attribution.windows.search import sliding_window
+from pyxai.attribution.masks import (
     extremal_perturbation,
     meaningful_perturbation,
     undesirable_pixels,

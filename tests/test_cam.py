@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import pyxai
 from pyxai.classifier import as_classifier
-from pyxai.explain.cam_methods import METHODS, method
+from pyxai.attribution.cam.methods import METHODS, method
 
 
 def gradcam_by_full_backward(model, images, score):
@@ -223,7 +223,7 @@ def test_the_body_has_no_graph():
 
 def test_a_method_is_a_small_function(small_net, monkeypatch):
     monkeypatch.setattr(
-        "pyxai.explain.cam_methods.registry.METHODS", dict(METHODS)
+        "pyxai.attribution.cam.methods.registry.METHODS", dict(METHODS)
     )  # put back afterwards
     images = torch.randn(1, 3, 32, 32)
 

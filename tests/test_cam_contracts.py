@@ -14,7 +14,7 @@ from test_cam_methods import GRADIENT, ON_A_CNN, close, explain, methods_for
 from torch import nn
 
 import pyxai
-from pyxai.explain.cam_methods import CamMethod, cam_method
+from pyxai.attribution.cam.methods import CamMethod, cam_method
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 import pyxai
 from pyxai.classifier import as_classifier
-from pyxai.explain.cam_engine import gather
-from pyxai.explain.cam_methods import METHODS, cam_method
+from pyxai.attribution.cam.evidence import gather
+from pyxai.attribution.cam.methods import METHODS, cam_method
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 import pyxai
 from pyxai.classifier import as_classifier
-from pyxai.explain.cam_engine import gather
-from pyxai.explain.cam_methods import METHODS, cam_method
+from pyxai.attribution.cam.evidence import gather
+from pyxai.attribution.cam.methods import METHODS, cam_method
 
 # Few samples are enough to see whether they are drawn and averaged as they should.
 OPTIONS = {"smoothgradcam++": {"samples": 2}, "sscam": {"samples": 2}, "iscam": {"samples": 2}}

@@ -65,7 +65,7 @@ def log(monkeypatch):
         return Recorded(work, events)
 
     monkeypatch.setattr(_graphs, "has_graphs", lambda device: True)
-    monkeypatch.setattr("pyxai.explain.learned_mask.has_graphs", lambda device: True)
+    monkeypatch.setattr("pyxai.attribution.masks.learning.has_graphs", lambda device: True)
     monkeypatch.setattr(_graphs, "record", record)
     return events
 

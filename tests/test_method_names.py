@@ -9,8 +9,8 @@ import torch
 from networks import SmallNet
 
 import pyxai
-from pyxai.explain.cam_methods import METHODS, cam_method
-from pyxai.explain.cam_methods.registry import canonical
+from pyxai.attribution.cam.methods import METHODS, cam_method
+from pyxai.attribution.cam.methods.registry import canonical
 
 SPELLINGS = {
     "auto": ["Auto", "AUTO"],

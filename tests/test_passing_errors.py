@@ -13,7 +13,7 @@ import torch
 from networks.capabilities import CAPABILITIES, Subject, differences, photos_in
 from networks.habits import SIZE, FunctionalReLU, lively
 
-from pyxai.explain.cam import BlankMapWarning
+from pyxai.attribution.cam import BlankMapWarning
 
 ERRORS = {
     "memory": MemoryError("no memory left"),

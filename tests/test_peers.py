@@ -14,7 +14,7 @@ from test_cam_methods import PLAIN, by_weights
 from torch.nn import functional
 
 import pyxai
-from pyxai.explain.cam_methods import cam_method
+from pyxai.attribution.cam.methods import cam_method
 
 REASON = "the other libraries are compared where they are installed"
 grad_cam = pytest.importorskip("pytorch_grad_cam", reason=REASON)

@@ -22,9 +22,9 @@ import pyxai
 from pyxai import Classifier, Preprocessing
 from pyxai.cli.shap import shap as command
 from pyxai.draw.shap import shap_figure, shap_panel
-from pyxai.explain.shap import shap_values
-from pyxai.explain.shap.gradients import drawn
-from pyxai.explain.shap.regions import grid_of, regions_of
+from pyxai.attribution.shap import shap_values
+from pyxai.attribution.shap.gradients import drawn
+from pyxai.attribution.shap.regions import grid_of, regions_of
 
 METHODS = ["gradient", "partition", "kernel"]
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import pyxai
 from pyxai import Classifier, Preprocessing, shap_summary
-from pyxai.classes.shap.photos import PhotoEvidence
-from pyxai.classes.shap.statistics import class_summary, frame_and_corners, mean_of
+from pyxai.attribution.shap.summary.photos import PhotoEvidence
+from pyxai.attribution.shap.summary.statistics import class_summary, frame_and_corners, mean_of
 from pyxai.cli.shap import shap as command
 from pyxai.draw.shap_summary import SummaryRow, shap_summary_figure
 from pyxai.images import ImageError
@@ -170,7 +170,7 @@ def test_photos_that_cannot_be_used_are_counted(classifier, folder):
 def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
     whole = quick(classifier, folder)
     run, count = tmp_path / "run", 0
-    original = pyxai.classes.shap.shap_values
+    original = pyxai.attribution.shap.summary.shap_values
 
     def stops(*arguments, **options):
         nonlocal count
@@ -179,7 +179,7 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr("pyxai.classes.shap.shap_values", stops)
+    monkeypatch.setattr("pyxai.attribution.shap.summary.shap_values", stops)
     with pytest.raises(KeyboardInterrupt):
         quick(classifier, folder, checkpoint=run)
     log = run / "shap-run.jsonl"

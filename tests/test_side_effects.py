@@ -61,7 +61,7 @@ CALLS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pyxai.explain.cam.BlankMapWarning")
+@pytest.mark.filterwarnings("ignore::pyxai.attribution.cam.BlankMapWarning")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", [Writes, WritesByFunction, Draws])
 def test_buffers_and_random_state_are_as_before(kind, call):

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.explain.windows.overlap import apart
+from pyxai.attribution.windows.overlap import apart
 from pyxai.images import ImageError, Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

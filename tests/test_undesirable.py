@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from pyxai.cli.undesirable import undesirable
 from pyxai.draw.masks import mask_figure, to_pictures
-from pyxai.explain.extremal import area_penalty, smooth_maximum
-from pyxai.explain.mask_objectives import Outcome, non_target_factors, target_factors
-from pyxai.explain.undesirable import (
+from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
+from pyxai.attribution.masks.objectives import Outcome, non_target_factors, target_factors
+from pyxai.attribution.masks import (
     extremal_perturbation,
     meaningful_perturbation,
     undesirable_pixels,

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 import pyxai
 from pyxai.classifier.borrow import borrowed
-from pyxai.explain.windows.dense import coverage, pooled_logits
-from pyxai.explain.windows.grid import make_grid
-from pyxai.explain.windows.result import compare
-from pyxai.explain.windows.shared import _cell_starts
-from pyxai.explain.windows.sharing import choose_layer, shared_layers, why_not_shared
+from pyxai.attribution.windows.dense import coverage, pooled_logits
+from pyxai.attribution.windows.grid import make_grid
+from pyxai.attribution.windows.result import compare
+from pyxai.attribution.windows.shared import _cell_starts
+from pyxai.attribution.windows.sharing import choose_layer, shared_layers, why_not_shared
 
 
 @pytest.fixture(autouse=True)

@@ -29,9 +29,9 @@ from torch.nn import functional
 import pyxai
 from pyxai._text import text_table
 from pyxai.classifier.borrow import borrowed
-from pyxai.explain.shap import _made
-from pyxai.explain.shap.gradients import Draw, drawn, integrate
-from pyxai.explain.shap.model import explained
+from pyxai.attribution.shap import _made
+from pyxai.attribution.shap.gradients import Draw, drawn, integrate
+from pyxai.attribution.shap.model import explained
 from pyxai.images import find_photos, open_photo
 
 

@@ -29,8 +29,8 @@ import workloads
 
 import pyxai
 from pyxai.classifier.borrow import borrowed
-from pyxai.explain.windows.result import compare
-from pyxai.explain.windows.sharing import shared_layers
+from pyxai.attribution.windows.result import compare
+from pyxai.attribution.windows.sharing import shared_layers
 from pyxai.images import find_photos, open_photo
 
 # Mean and deviation of the input, and whether convolutions pad as TensorFlow does.

@@ -5,9 +5,9 @@ from pyxai.classes.contents import GalleryCrop
 from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
 from pyxai.classes.feature_visualization import caricatures, visualize_features
 from pyxai.classes.gallery import ClassGallery
-from pyxai.classes.shap import shap_summary
-from pyxai.classes.shap.result import ShapSummary
-from pyxai.classes.shap.statistics import ClassSummary
+from pyxai.attribution.shap.summary import shap_summary
+from pyxai.attribution.shap.summary.result import ShapSummary
+from pyxai.attribution.shap.summary.statistics import ClassSummary
 
 __all__ = [
     "ClassGallery",

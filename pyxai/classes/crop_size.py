@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Iterable
 
-from pyxai.explain.windows.grid import USUAL, usual_window
+from pyxai.attribution.windows.grid import USUAL, usual_window
 from pyxai.images import ImageError, find_photos, open_photo
 
 _LOOKED_AT = 32  # photos

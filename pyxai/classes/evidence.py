@@ -16,10 +16,10 @@ from pyxai._precision import full_precision
 from pyxai.classes.contents import Settings
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.explain.cam import cam
-from pyxai.explain.sliding_window import Mode, sliding_window
-from pyxai.explain.windows.dense import coverage
-from pyxai.explain.windows.grid import make_grid
+from pyxai.attribution.cam import cam
+from pyxai.attribution.windows.search import Mode, sliding_window
+from pyxai.attribution.windows.dense import coverage
+from pyxai.attribution.windows.grid import make_grid
 
 _TOP_CLASSES = 3  # of a photo, for which Grad-CAM is computed
 

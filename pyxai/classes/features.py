@@ -16,7 +16,7 @@ from pyxai.classes.selection import Candidate, Selection
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.features import pooled_features
-from pyxai.explain.windows.pixels import open_pixels
+from pyxai.attribution.windows.pixels import open_pixels
 from pyxai.images import ImageError, open_photo
 
 

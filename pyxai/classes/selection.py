@@ -18,7 +18,7 @@ from PIL import Image
 from pyxai.classes.contents import Settings, Tally
 from pyxai.classes.evidence import WindowEvidence
 from pyxai.classifier.outputs import class_of_folder
-from pyxai.explain.windows.overlap import apart
+from pyxai.attribution.windows.overlap import apart
 from pyxai.images import FolderLabels
 
 POOL = 4  # candidates kept for each crop wanted, as some will turn out to look alike

@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from pyxai.classes.shap import shap_summary
-from pyxai.classes.shap.result import summary_folder
+from pyxai.attribution.shap.summary import shap_summary
+from pyxai.attribution.shap.summary.result import summary_folder
 from pyxai.classifier import Classifier
 from pyxai.draw.shap import Palette
 from pyxai.images.errors import printable

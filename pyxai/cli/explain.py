@@ -17,7 +17,7 @@ from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
-from pyxai.explain.cam_methods import METHODS, cam_method
+from pyxai.attribution.cam.methods import METHODS, cam_method
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

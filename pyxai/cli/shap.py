@@ -16,8 +16,8 @@ from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, 
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.cli._shap_summary import summarize
 from pyxai.draw.shap import Palette, shap_figure
-from pyxai.explain.shap import Method, shap_values
-from pyxai.explain.shap.model import Output as ModelOutput
+from pyxai.attribution.shap import Method, shap_values
+from pyxai.attribution.shap.model import Output as ModelOutput
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

@@ -15,7 +15,7 @@ from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw.masks import mask_figure, to_pictures
-from pyxai.explain.undesirable import Factor, undesirable_pixels
+from pyxai.attribution.masks import Factor, undesirable_pixels
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pyxai._errors import check_count
 from pyxai.classifier import Classifier
-from pyxai.explain.cam_methods import cam_method
+from pyxai.attribution.cam.methods import cam_method
 from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.anatomies import write_anatomy
 from pyxai.playground.choices import PathLike, Paths, check_maps, check_metrics, name_sets

@@ -17,9 +17,9 @@ from pyxai._sealed import digest
 from pyxai.acceleration import accelerate
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
-from pyxai.explain.cam import cam
-from pyxai.explain.sliding_window import sliding_window
-from pyxai.explain.undesirable import undesirable_pixels
+from pyxai.attribution.cam import cam
+from pyxai.attribution.windows.search import sliding_window
+from pyxai.attribution.masks import undesirable_pixels
 from pyxai.images import ImageError, open_photo
 from pyxai.playground.earlier import EarlierExplanations
 from pyxai.playground.photo_files import PhotoSet

@@ -16,7 +16,7 @@ import pyxai
 from networks.habits import CLASSES
 from pyxai.classifier import anatomy, as_classifier
 from pyxai.classifier.features import pooled_features
-from pyxai.explain.cam_methods import METHODS
+from pyxai.attribution.cam.methods import METHODS
 
 NAMES = tuple("abcd")
 PHOTOS = 6

@@ -13,7 +13,7 @@ from torch import nn
 import pyxai
 from networks.capabilities import CAPABILITIES, NAMES, Subject, differences
 from networks.habits import Habit
-from pyxai.explain.cam import BlankMapWarning
+from pyxai.attribution.cam import BlankMapWarning
 
 # Pairs of habit and capability that are refused, with a part of the reason. The twin answers.
 REFUSALS: dict[tuple[str, str], str] = {

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import pyxai
 from networks.habits import CLASSES, SIZE, Mean, Net, SharedConv, SharedReLU, Vector, lively
 from pyxai.classifier import anatomy
-from pyxai.explain.cam import BlankMapWarning
+from pyxai.attribution.cam import BlankMapWarning
 
 
 @pytest.fixture

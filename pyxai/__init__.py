@@ -4,7 +4,7 @@ from pyxai import playground
 from pyxai._locks import BusyError
 from pyxai._sealed import DamagedError
 from pyxai.acceleration import accelerate
-from pyxai.classes.feature_visualization import visualize_features
+from pyxai.feature_visualization.feature_visualization import visualize_features
 from pyxai.classes.gallery import ClassGallery
 from pyxai.attribution.shap.summary import shap_summary
 from pyxai.classifier import Classifier

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.classes import fourier
-from pyxai.classes.feature_optimization import likeness
-from pyxai.classes.movements import draw_movements, look, make_movements, placements
-from pyxai.classes.redirection import redirected_relus
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.feature_optimization import likeness
+from pyxai.feature_visualization.movements import draw_movements, look, make_movements, placements
+from pyxai.feature_visualization.redirection import redirected_relus
 
 # ---- waves and colours ----
 

@@ -133,7 +133,7 @@ def test_variants_have_an_axis_and_diversity_parts_them(net):
 
 
 def _likeness(net, pictures):
-    from pyxai.classes.feature_optimization import likeness
+    from pyxai.feature_visualization.feature_optimization import likeness
 
     inputs = (pictures.flatten(0, 1) - _MEAN) / _STD
     features = pyxai.Classifier(net).activations(inputs, "stage3")["stage3"]

@@ -15,7 +15,7 @@ from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
 from pyxai._locks import BusyError, locked
-from pyxai.classes.receptive_field import receptive_side
+from pyxai.feature_visualization.receptive_field import receptive_side
 from pyxai.playground import build, editions, explanations
 from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer

@@ -2,7 +2,7 @@
 
     python tools/colour_statistics.py PHOTOS
 
-Prints the covariance of logit(RGB) over all pixels, and the matrix of `pyxai.classes.fourier` made
+Prints the covariance of logit(RGB) over all pixels, and the matrix of `pyxai.feature_visualization.fourier` made
 from it: its principal axes, each as long as its standard deviation, the longest of length 1.
 Photos count alike, whatever their size.
 """

@@ -2,8 +2,8 @@
 
 from pyxai.classes.comparison import Comparison, VoteCount, compare, count_votes
 from pyxai.classes.contents import GalleryCrop
-from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
-from pyxai.classes.feature_visualization import caricatures, visualize_features
+from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
+from pyxai.feature_visualization.feature_visualization import caricatures, visualize_features
 from pyxai.classes.gallery import ClassGallery
 from pyxai.attribution.shap.summary import shap_summary
 from pyxai.attribution.shap.summary.result import ShapSummary

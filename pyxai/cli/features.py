@@ -17,10 +17,10 @@ import pyxai
 from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
-from pyxai.classes import fourier
-from pyxai.classes.exciting_crops import ExcitingCrop, exciting_crops
-from pyxai.classes.feature_visualization import visualize_features
-from pyxai.classes.units import look_at_layer
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
+from pyxai.feature_visualization.feature_visualization import visualize_features
+from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output

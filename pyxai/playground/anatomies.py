@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai.classes.units import look_at_layer
+from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.anatomy import examine
 from pyxai.classifier.borrow import borrowed

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pyxai.classes.exciting_crops import exciting_crops
-from pyxai.classes.feature_visualization import visualize_features
+from pyxai.feature_visualization.exciting_crops import exciting_crops
+from pyxai.feature_visualization.feature_visualization import visualize_features
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.fingerprint import identity
 from pyxai.draw import to_pictures

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from pyxai._errors import REFUSALS, argument_error, check_count, check_lengths, passes_through
-from pyxai.classes import fourier
-from pyxai.classes.feature_optimization import Looking, Optimization, Optimized, See, optimize
-from pyxai.classes.movements import make_movements
-from pyxai.classes.units import Channels, Layer, find_units, look_at_layer
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.feature_optimization import Looking, Optimization, Optimized, See, optimize
+from pyxai.feature_visualization.movements import make_movements
+from pyxai.feature_visualization.units import Channels, Layer, find_units, look_at_layer
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.points import check_layer, check_name

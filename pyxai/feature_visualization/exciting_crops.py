@@ -14,9 +14,9 @@ from torch import nn
 
 from pyxai._errors import check_count
 from pyxai.classes.contents import cut
-from pyxai.classes.receptive_field import receptive_side
+from pyxai.feature_visualization.receptive_field import receptive_side
 from pyxai.classes.selection import is_in_memory
-from pyxai.classes.units import Channels, Units, features_of, find_units
+from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.points import check_layer

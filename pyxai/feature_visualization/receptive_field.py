@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pyxai.classes import fourier
-from pyxai.classes.units import look_at_layer
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier
 from pyxai.classifier.borrow import borrowed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from pyxai.classes.fourier import nearest_even
+from pyxai.feature_visualization.fourier import nearest_even
 
 _USUAL_SIZE = 128  # of pictures that the lengths below are meant for; smaller ones move less
 _GREY = 0.5

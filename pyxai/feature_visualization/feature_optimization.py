@@ -9,10 +9,10 @@ from typing import TypeAlias
 import torch
 from tqdm import tqdm
 
-from pyxai.classes import fourier
-from pyxai.classes.movements import Movements, draw_movements, look, placements
-from pyxai.classes.redirection import redirected_relus
-from pyxai.classes.units import Layer
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.movements import Movements, draw_movements, look, placements
+from pyxai.feature_visualization.redirection import redirected_relus
+from pyxai.feature_visualization.units import Layer
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed
@@ -73,7 +73,7 @@ class Optimization:
         diversity: what it costs that variants are alike, as a share of the response.
         steps: of Adam.
         learning_rate: of Adam.
-        decay: see `pyxai.classes.fourier.wave_lengths`.
+        decay: see `pyxai.feature_visualization.fourier.wave_lengths`.
         seed: of all random numbers.
         batch_size: pictures at once; None, as many as suit cache and memory.
     """

@@ -28,7 +28,7 @@ import workloads
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from pyxai.classes.clustering import WardClustering
+from pyxai.galleries.clustering import WardClustering
 
 CHANNELS, CLUSTERS = 512, 9
 OTHER = "scikit-learn"

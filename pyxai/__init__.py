@@ -5,7 +5,7 @@ from pyxai._locks import BusyError
 from pyxai._sealed import DamagedError
 from pyxai.acceleration import accelerate
 from pyxai.feature_visualization.feature_visualization import visualize_features
-from pyxai.classes.gallery import ClassGallery
+from pyxai.galleries.gallery import ClassGallery
 from pyxai.attribution.shap.summary import shap_summary
 from pyxai.classifier import Classifier
 from pyxai.attribution.cam import cam

@@ -19,8 +19,9 @@ from networks.capabilities import CAPABILITIES, Result, Subject, relative
 from PIL import Image
 
 import pyxai
-from pyxai import classes, draw, images, novelty, ops, zoo
-from pyxai.classes.clustering import WardClustering
+from pyxai import draw, images, novelty, ops, zoo
+from pyxai import galleries as classes
+from pyxai.galleries.clustering import WardClustering
 
 SIDE = 32
 

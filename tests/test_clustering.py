@@ -10,8 +10,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from pyxai.classes import clustering
-from pyxai.classes.clustering import WardClustering
+from pyxai.galleries import clustering
+from pyxai.galleries.clustering import WardClustering
 
 
 def features(kind, count, channels=64, seed=0):

@@ -23,9 +23,9 @@ from PIL import Image
 
 import pyxai
 from pyxai import ClassGallery, Classifier, Preprocessing
-from pyxai.classes.contents import Settings
-from pyxai.classes.evidence import WindowEvidence, choose_evidence
-from pyxai.classes.selection import POOL, Candidate, Selection, without_duplicates
+from pyxai.galleries.contents import Settings
+from pyxai.galleries.evidence import WindowEvidence, choose_evidence
+from pyxai.galleries.selection import POOL, Candidate, Selection, without_duplicates
 from pyxai.images import ImageError
 
 EVIDENCE = ["cam", "sliding_window"]

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from pyxai import ClassGallery
-from pyxai.classes import compare, count_votes
-from pyxai.classes.comparison import sign_test
+from pyxai.galleries import compare, count_votes
+from pyxai.playground.voting import sign_test
 
 
 @pytest.fixture(scope="module")

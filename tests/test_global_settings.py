@@ -20,7 +20,8 @@ from public_calls import CALLS, SIDE, Prepared
 from torch import nn
 
 import pyxai
-from pyxai import classes, draw, images, novelty, ops, zoo
+from pyxai import draw, images, novelty, ops, zoo
+from pyxai import galleries as classes
 
 
 class Float32Conv2d(nn.Conv2d):

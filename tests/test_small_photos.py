@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import pyxai
-from pyxai.classes.crop_size import choose_crop
+from pyxai.galleries.crop_size import choose_crop
 from pyxai.images import Preprocessing
 
 

@@ -32,7 +32,7 @@ from PIL import Image
 from torch import nn
 
 import pyxai
-from pyxai.classes import checkpoint
+from pyxai.galleries import checkpoint
 from pyxai.cli import main as command_line
 from pyxai.novelty import NoveltyDetector
 from pyxai.zoo import load_classifier

@@ -10,10 +10,10 @@ import typer
 
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
-from pyxai.classes.crop_size import choose_crop
-from pyxai.classes.gallery import ClassGallery
-from pyxai.classes.page import share
-from pyxai.classes.storage import folder_names
+from pyxai.galleries.crop_size import choose_crop
+from pyxai.galleries.gallery import ClassGallery
+from pyxai.galleries.page import share
+from pyxai.galleries.storage import folder_names
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier

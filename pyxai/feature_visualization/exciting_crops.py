@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 from pyxai._errors import check_count
-from pyxai.classes.contents import cut
+from pyxai.galleries.contents import cut
 from pyxai.feature_visualization.receptive_field import receptive_side
-from pyxai.classes.selection import is_in_memory
+from pyxai.galleries.selection import is_in_memory
 from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches

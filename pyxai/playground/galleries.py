@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyxai.classes.crop_size import choose_crop
-from pyxai.classes.gallery import ClassGallery
+from pyxai.galleries.crop_size import choose_crop
+from pyxai.galleries.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import identity
 from pyxai.images import ImageError, ImageErrors

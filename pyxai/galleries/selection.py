@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pyxai.classes.contents import Settings, Tally
-from pyxai.classes.evidence import WindowEvidence
+from pyxai.galleries.contents import Settings, Tally
+from pyxai.galleries.evidence import WindowEvidence
 from pyxai.classifier.outputs import class_of_folder
 from pyxai.attribution.windows.overlap import apart
 from pyxai.images import FolderLabels

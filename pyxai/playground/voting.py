@@ -18,11 +18,11 @@ from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
 from pyxai._sealed import DamagedError, read_record, write_record
 from pyxai._text import text_table
-from pyxai.classes.page import share
+from pyxai.galleries.page import share
 from pyxai.draw.page import page, text
 
 if TYPE_CHECKING:
-    from pyxai.classes.gallery import ClassGallery
+    from pyxai.galleries.gallery import ClassGallery
 
 _FORMAT = "pyxai gallery comparison 1"
 _CHOICES = ("left", "right", "same")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai.classes.contents import ClassCrops, GalleryCrop, cut
-from pyxai.classes.selection import Candidate, Selection
+from pyxai.galleries.contents import ClassCrops, GalleryCrop, cut
+from pyxai.galleries.selection import Candidate, Selection
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.features import pooled_features

@@ -18,7 +18,7 @@ from pyxai._files import write_text
 from pyxai._locks import locked
 from pyxai._outputs import OutputFolder
 from pyxai._sealed import digest, load_tensors, read_record, save_tensors, write_record
-from pyxai.classes.contents import (
+from pyxai.galleries.contents import (
     ClassCrops,
     Contents,
     GalleryCrop,

@@ -1,10 +1,10 @@
 """What a class, or any other part of a network, looks like."""
 
-from pyxai.classes.comparison import Comparison, VoteCount, compare, count_votes
-from pyxai.classes.contents import GalleryCrop
+from pyxai.playground.voting import Comparison, VoteCount, compare, count_votes
+from pyxai.galleries.contents import GalleryCrop
 from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
 from pyxai.feature_visualization.feature_visualization import caricatures, visualize_features
-from pyxai.classes.gallery import ClassGallery
+from pyxai.galleries.gallery import ClassGallery
 from pyxai.attribution.shap.summary import shap_summary
 from pyxai.attribution.shap.summary.result import ShapSummary
 from pyxai.attribution.shap.summary.statistics import ClassSummary

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai._precision import full_precision
-from pyxai.classes.contents import Settings
+from pyxai.galleries.contents import Settings
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.attribution.cam import cam

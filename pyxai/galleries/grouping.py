@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyxai._errors import argument_error, check_count
-from pyxai.classes.contents import ClassCrops
+from pyxai.galleries.contents import ClassCrops
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Grouping:
     def _clusterer(self, count: int) -> tuple[Any, int | None]:
         """A clusterer that can deal with so many crops, and how many clusters were wanted."""
         if self.clusterer is None:
-            from pyxai.classes.clustering import WardClustering
+            from pyxai.galleries.clustering import WardClustering
 
             if self.distance_threshold is not None:
                 return WardClustering(distance_threshold=self.distance_threshold), None

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from pyxai.classes.contents import Contents, GalleryCrop
+from pyxai.galleries.contents import Contents, GalleryCrop
 from pyxai.draw.page import page, text
 from pyxai.images.errors import printable
 

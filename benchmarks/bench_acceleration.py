@@ -19,7 +19,7 @@ import workloads
 from resnet import ResNet18
 
 import pyxai
-from pyxai.acceleration import accelerate
+from pyxai.engines.torch import accelerate
 
 DTYPES = (torch.float32, torch.bfloat16)
 

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.acceleration import accelerate
-from pyxai.acceleration.convolution import FastConv2d
-from pyxai.acceleration.tracing import TraceError, trace
+from pyxai.engines.torch import accelerate
+from pyxai.engines.torch.convolution import FastConv2d
+from pyxai.engines.torch.tracing import TraceError, trace
 from pyxai.classifier import Classifier
 
 PROBE = torch.linspace(-2, 2, 2 * 3 * 32 * 32).sin().reshape(2, 3, 32, 32)  # draws nothing

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from pyxai import accelerate
-from pyxai.acceleration.backward import backward_convolution
-from pyxai.acceleration.convolution import ACTIVATIONS, FastConv2d
-from pyxai.acceleration.packing import Geometry, is_packable
+from pyxai.engines.torch.backward import backward_convolution
+from pyxai.engines.torch.convolution import ACTIVATIONS, FastConv2d
+from pyxai.engines.torch.packing import Geometry, is_packable
 
 # channels in and out, kernel, stride, padding, dilation, groups
 CONVOLUTIONS = [

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pyxai.acceleration import accelerate
-from pyxai.acceleration.casting import tensors_in
-from pyxai.acceleration.tracing import TraceError, trace
+from pyxai.engines.torch import accelerate
+from pyxai.engines.torch.casting import tensors_in
+from pyxai.engines.torch.tracing import TraceError, trace
 
 PROBE = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().reshape(2, 3, 16, 16)
 OTHER = torch.linspace(-3, 2, 3 * 3 * 12 * 20).cos().reshape(3, 3, 12, 20)

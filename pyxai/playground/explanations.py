@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai._sealed import digest
-from pyxai.acceleration import accelerate
+from pyxai.engines.torch import accelerate
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
 from pyxai.attribution.cam import cam

@@ -13,10 +13,10 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
 from pyxai._errors import REFUSALS, passes_through
-from pyxai.acceleration.casting import map_tensors, tensors_in
-from pyxai.acceleration.convolution import FastConv2d
-from pyxai.acceleration.folding import FoldedNorm
-from pyxai.acceleration.tracing import TraceError, arguments_of, trace
+from pyxai.engines.torch.casting import map_tensors, tensors_in
+from pyxai.engines.torch.convolution import FastConv2d
+from pyxai.engines.torch.folding import FoldedNorm
+from pyxai.engines.torch.tracing import TraceError, arguments_of, trace
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _MODULES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}

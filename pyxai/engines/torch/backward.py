@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from pyxai.acceleration.packing import Geometry, Lengths
+from pyxai.engines.torch.packing import Geometry, Lengths
 
 # So few input channels do not fill the vectors that oneDNN computes with; with the positions of a
 # stride as channels they do.

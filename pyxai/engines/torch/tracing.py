@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import passes_through
-from pyxai.acceleration.keeping import NOT_STATE, Belongings, holds_same, rebuilt
+from pyxai.engines.torch.keeping import NOT_STATE, Belongings, holds_same, rebuilt
 
 
 class TraceError(Exception):

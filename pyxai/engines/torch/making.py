@@ -11,13 +11,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, describe, passes_through
-from pyxai.acceleration.casting import CastInputs, CastOutputs, tensors_in
-from pyxai.acceleration.convolution import FastConv2d
-from pyxai.acceleration.folding import Usage, fold_norms, observe
-from pyxai.acceleration.fusion import fuse, settle
-from pyxai.acceleration.keeping import unchanged
-from pyxai.acceleration.probing import are_close, compare, expected_of, same_draws
-from pyxai.acceleration.tracing import TraceError, trace
+from pyxai.engines.torch.casting import CastInputs, CastOutputs, tensors_in
+from pyxai.engines.torch.convolution import FastConv2d
+from pyxai.engines.torch.folding import Usage, fold_norms, observe
+from pyxai.engines.torch.fusion import fuse, settle
+from pyxai.engines.torch.keeping import unchanged
+from pyxai.engines.torch.probing import are_close, compare, expected_of, same_draws
+from pyxai.engines.torch.tracing import TraceError, trace
 
 
 @dataclass(frozen=True)

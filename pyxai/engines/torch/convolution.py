@@ -16,8 +16,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from pyxai.acceleration.backward import BackwardConvolution, backward_convolution
-from pyxai.acceleration.packing import Geometry, PackedWeight, is_packable, pack
+from pyxai.engines.torch.backward import BackwardConvolution, backward_convolution
+from pyxai.engines.torch.packing import Geometry, PackedWeight, is_packable, pack
 
 
 @dataclass(frozen=True)

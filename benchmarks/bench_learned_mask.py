@@ -28,8 +28,8 @@ from resnet import ResNet18
 from torch.nn import functional
 
 import pyxai
-from pyxai.attribution.masks.blur import gaussian_blur
 from pyxai.attribution.masks import undesirable_pixels
+from pyxai.attribution.masks.blur import gaussian_blur
 
 STEPS = 10
 

@@ -43,10 +43,10 @@ from bench_learned_mask import straightforward
 from mask_readings import MAIN, READINGS
 
 import pyxai
-from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.result import Background
 from pyxai.attribution.masks.settings import MaskSettings
+from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.images import find_photos
 from pyxai.ops import cam_render
 

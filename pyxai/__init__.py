@@ -3,26 +3,26 @@
 from pyxai import playground
 from pyxai._locks import BusyError
 from pyxai._sealed import DamagedError
-from pyxai.engines.torch import accelerate
-from pyxai.feature_visualization.feature_visualization import visualize_features
-from pyxai.galleries.gallery import ClassGallery
-from pyxai.attribution.shap.summary import shap_summary
-from pyxai.classifier import Classifier
 from pyxai.attribution.cam import cam
 from pyxai.attribution.cam.methods import cam_method
 from pyxai.attribution.cam.model import CamModel
-from pyxai.attribution.shap import shap_values
-from pyxai.attribution.windows.search import sliding_window
 from pyxai.attribution.masks import (
     extremal_perturbation,
     meaningful_perturbation,
     undesirable_pixels,
 )
+from pyxai.attribution.shap import shap_values
+from pyxai.attribution.shap.summary import shap_summary
+from pyxai.attribution.windows.search import sliding_window
+from pyxai.classifier import Classifier
+from pyxai.curate.audit import audit
+from pyxai.curate.duplicates import find_duplicates
+from pyxai.engines.torch import accelerate
+from pyxai.feature_visualization.feature_visualization import visualize_features
+from pyxai.galleries.gallery import ClassGallery
 from pyxai.images import Preprocessing
 from pyxai.novelty import NoveltyDetector, active_share
 from pyxai.search.index import ImageIndex
-from pyxai.curate.audit import audit
-from pyxai.curate.duplicates import find_duplicates
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
 

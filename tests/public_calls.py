@@ -19,9 +19,9 @@ from networks.capabilities import CAPABILITIES, Result, Subject, relative
 from PIL import Image
 
 import pyxai
-from pyxai import draw, images, novelty, ops, zoo
-from pyxai import galleries as classes
+from pyxai import draw, feature_visualization, images, novelty, ops, zoo
 from pyxai.galleries.clustering import WardClustering
+from pyxai.playground import voting
 
 SIDE = 32
 
@@ -102,7 +102,7 @@ def galleries(subject: Prepared) -> Result:
         for k in (1, 2)
     ]
     with tempfile.TemporaryDirectory() as name:
-        compared = classes.compare(pair, Path(name) / "both")
+        compared = voting.compare(pair, Path(name) / "both")
     numeric = [v for row in compared.rows for v in row.values() if isinstance(v, float)]
     return {"questions": compared.questions, "rows": numbers(numeric)}
 
@@ -243,7 +243,7 @@ def visualized(subject: Prepared) -> Result:
     )
     logits = pyxai.visualize_features(subject.model, None, [1], network_size=SIDE, **options)
     whole = pyxai.visualize_features(subject.model, layer, **options)
-    drawn = classes.caricatures(subject.model, subject.images[:1], layer, **options)
+    drawn = feature_visualization.caricatures(subject.model, subject.images[:1], layer, **options)
     (picture,) = draw.to_pictures(whole, (0,) * 3, (1,) * 3)
     return {
         "variants": with_variants,
@@ -257,7 +257,7 @@ def visualized(subject: Prepared) -> Result:
 
 @call("exciting crops")
 def exciting(subject: Prepared) -> Result:
-    found = classes.exciting_crops(
+    found = feature_visualization.exciting_crops(
         subject.classifier, subject.photos, first_layer(subject), [0, 1], per_channel=2
     )
     crops = [crop for row in found for crop in row]

@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
+from pyxai.classifier import Classifier
 from pyxai.engines.torch import accelerate
 from pyxai.engines.torch.convolution import FastConv2d
 from pyxai.engines.torch.tracing import TraceError, trace
-from pyxai.classifier import Classifier
 
 PROBE = torch.linspace(-2, 2, 2 * 3 * 32 * 32).sin().reshape(2, 3, 32, 32)  # draws nothing
 

@@ -15,12 +15,12 @@ from PIL import Image, ImageFilter
 from torch import nn
 
 import pyxai
-from pyxai.images import ImageError
 from pyxai.curate import photo_pass
 from pyxai.curate.audit_result import ISSUES
 from pyxai.curate.label_errors import confident_learning, out_of_fold_probabilities
 from pyxai.curate.quality import CHECKS, Quality, measure
 from pyxai.curate.unusual import distance_ratios
+from pyxai.images import ImageError
 
 
 def names(found, issue):

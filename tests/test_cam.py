@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.classifier import as_classifier
 from pyxai.attribution.cam.methods import METHODS, method
+from pyxai.classifier import as_classifier
 
 
 def gradcam_by_full_backward(model, images, score):

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.classifier import as_classifier
 from pyxai.attribution.cam.evidence import gather
 from pyxai.attribution.cam.methods import METHODS, cam_method
+from pyxai.classifier import as_classifier
 
 
 @pytest.fixture(autouse=True)

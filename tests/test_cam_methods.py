@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.classifier import as_classifier
 from pyxai.attribution.cam.evidence import gather
 from pyxai.attribution.cam.methods import METHODS, cam_method
+from pyxai.classifier import as_classifier
 
 # Few samples are enough to see whether they are drawn and averaged as they should.
 OPTIONS = {"smoothgradcam++": {"samples": 2}, "sscam": {"samples": 2}, "iscam": {"samples": 2}}

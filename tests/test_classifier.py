@@ -18,12 +18,12 @@ from networks import SmallNet, SmallSwin, SmallViT
 from torch import nn
 
 import pyxai
+from pyxai.attribution.cam import BlankMapWarning
 from pyxai.classifier import Classifier, anatomy, as_classifier
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.nested import first_tensor, with_first
 from pyxai.classifier.outputs import class_index, resolve_target
 from pyxai.classifier.reading import logits_of
-from pyxai.attribution.cam import BlankMapWarning
 
 Named = namedtuple("Named", ["logits", "auxiliary"])
 NAMES = ["cat", "tabby, tabby cat", "Dog", "crane", "crane", "golden retriever", "tench"]

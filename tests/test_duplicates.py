@@ -23,13 +23,13 @@ import pyxai
 from pyxai import Classifier
 from pyxai._outputs import MANIFEST
 from pyxai.cli.duplicates import duplicates as command
-from pyxai.images import ImageError
 from pyxai.curate import duplicates as package
 from pyxai.curate.duplicates import find_duplicates
 from pyxai.curate.duplicates.grouping import Match, group_photos
 from pyxai.curate.duplicates.hashes import hash_function, hashes
 from pyxai.curate.duplicates.nearby import least_cosine, near_features, near_hashes
 from pyxai.curate.duplicates.records import Record
+from pyxai.images import ImageError
 
 pytest.importorskip("imagehash")
 

@@ -14,9 +14,9 @@ from duplicate_photos import make_copies, moved_names, no_link, quick, tree
 
 from pyxai._locks import BusyError, locked
 from pyxai._sealed import DamagedError
-from pyxai.images import PhotoWarning
 from pyxai.curate.duplicates import NotBackError, move_back, relocate
 from pyxai.curate.duplicates.journal import JOURNAL
+from pyxai.images import PhotoWarning
 
 sys.path.append(str(Path(__file__).parents[1]))  # last, so that what is installed comes first
 

@@ -12,9 +12,9 @@ import pytest
 from duplicate_photos import COPIES, make_copies, moved_names, no_link, quick, scene, tree
 
 from pyxai._locks import LOCK
-from pyxai.images import PhotoWarning
 from pyxai.curate.duplicates import move_back, relocate
 from pyxai.curate.duplicates.journal import JOURNAL
+from pyxai.images import PhotoWarning
 
 ROOT = Path(__file__).resolve().parent.parent
 EXACT = {"methods": ["exact"]}

@@ -12,9 +12,9 @@ import pytest
 from duplicate_photos import quick, scene
 
 from pyxai._files import write_json
-from pyxai.images import ImageError, PhotoWarning
 from pyxai.curate import duplicates as package
 from pyxai.curate.duplicates.names import below, distinct, lies_in, place
+from pyxai.images import ImageError, PhotoWarning
 
 EXACT = {"methods": ["exact"]}
 ODD = [os.fsdecode(b"\xff\xfe.png"), 'a\nb, "c".png', " — é.png"]

@@ -13,11 +13,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pyxai
-from pyxai.feature_visualization import exciting_crops
-from pyxai.feature_visualization.receptive_field import receptive_side
 from pyxai.cli import app
 from pyxai.cli.features import parse_channels
 from pyxai.draw import feature_sheet
+from pyxai.feature_visualization import exciting_crops
+from pyxai.feature_visualization.receptive_field import receptive_side
 from pyxai.images import ImageError, Preprocessing, open_photo
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyxai
-from pyxai.galleries import caricatures
+from pyxai.feature_visualization import caricatures
 from pyxai.images import Preprocessing
 
 SMALL = {"size": 20, "steps": 12, "learning_rate": 0.3}

@@ -10,8 +10,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from pyxai import ClassGallery
-from pyxai.galleries import compare, count_votes
-from pyxai.playground.voting import sign_test
+from pyxai.playground.voting import compare, count_votes, sign_test
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from sklearn.cluster import DBSCAN
 from pyxai import ClassGallery, Classifier, Preprocessing
 from pyxai._locks import BusyError, locked
 from pyxai._sealed import read_record, write_record
+from pyxai.classifier.fingerprint import fingerprint
 from pyxai.galleries import checkpoint as checkpoint_module
 from pyxai.galleries.storage import folder_names
-from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import PhotoWarning
 
 HOSTILE = (

@@ -11,12 +11,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyxai
+from pyxai.attribution.masks import undesirable_pixels
 from pyxai.attribution.masks.blur import gaussian_blur
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.objectives import Outcome, raise_target
 from pyxai.attribution.masks.result import Background, chances
 from pyxai.attribution.masks.settings import MaskSettings
-from pyxai.attribution.masks import undesirable_pixels
 from pyxai.ops import mask_penalty, mask_step_
 
 SMALL = {"steps": 12, "mask_size": 6}

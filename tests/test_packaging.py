@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import floors
 import pytest
 import torch
+from floors import FLOORS
 from PIL import Image
 
 import pyxai
@@ -21,23 +23,6 @@ from pyxai.ops import CudaUnavailableError, _native, cuda_status
 
 PACKAGE = Path(pyxai.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
-
-# Imports go down only; on one floor there are none. Each row stands above those before it.
-FLOORS = [
-    ["_errors", "_locks", "_measure", "_precision", "_text"],
-    ["_files"],
-    ["_sealed"],
-    ["_outputs"],
-    ["ops", "images", "neighbours"],
-    ["classifier", "draw"],
-    ["acceleration", "zoo", "explain", "novelty", "search", "evaluate"],
-    ["classes", "train"],
-    ["serve"],
-    ["scale", "playground"],
-    ["__init__"],
-    ["cli"],
-    ["__main__"],
-]
 
 
 def python(*arguments, cwd, **environment):
@@ -158,6 +143,14 @@ def test_imports_go_down_only(name):
     assert here in floor_of, f"{here} is new: give it a floor here and in CONTRIBUTING.md"
     for room in imported_rooms(PACKAGE / name) - {here}:
         assert floor_of.get(room, -1) < floor_of[here], f"{name} imports pyxai.{room}"
+
+
+def test_the_floors_are_those_of_the_package():
+    rooms = [room for floor in FLOORS for room in floor]
+    there = {room_of(Path(name).with_suffix("").parts) for name in modules()}
+    assert sorted(rooms) == sorted(there)
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert floors.written(text, PACKAGE) == text, "run `python tests/floors.py`"
 
 
 def test_import_is_quiet_and_brings_no_optional_package(tmp_path):

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 import pyxai
 from pyxai import Classifier, Preprocessing
-from pyxai.cli.shap import shap as command
-from pyxai.draw.shap import shap_figure, shap_panel
 from pyxai.attribution.shap import shap_values
 from pyxai.attribution.shap.gradients import drawn
 from pyxai.attribution.shap.regions import grid_of, regions_of
+from pyxai.cli.shap import shap as command
+from pyxai.draw.shap import shap_figure, shap_panel
 
 METHODS = ["gradient", "partition", "kernel"]
 

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
-from pyxai.cli.undesirable import undesirable
-from pyxai.draw.masks import mask_figure, to_pictures
-from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
-from pyxai.attribution.masks.objectives import Outcome, non_target_factors, target_factors
 from pyxai.attribution.masks import (
     extremal_perturbation,
     meaningful_perturbation,
     undesirable_pixels,
 )
+from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
+from pyxai.attribution.masks.objectives import Outcome, non_target_factors, target_factors
+from pyxai.cli.undesirable import undesirable
+from pyxai.draw.masks import mask_figure, to_pictures
 
 BLACK = torch.zeros(1, 3, 1, 1)
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 import pyxai
-from pyxai.classifier.borrow import borrowed
 from pyxai.attribution.windows.dense import coverage, pooled_logits
 from pyxai.attribution.windows.grid import make_grid
 from pyxai.attribution.windows.result import compare
 from pyxai.attribution.windows.shared import _cell_starts
 from pyxai.attribution.windows.sharing import choose_layer, shared_layers, why_not_shared
+from pyxai.classifier.borrow import borrowed
 
 
 @pytest.fixture(autouse=True)

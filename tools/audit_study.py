@@ -27,11 +27,11 @@ from window_study import classifier_of
 
 import pyxai
 from pyxai._text import text_table
-from pyxai.images import open_photo
 from pyxai.curate.label_errors import confident_learning, out_of_fold_probabilities
-from pyxai.train.listing import list_photos
 from pyxai.curate.photo_pass import look_at
 from pyxai.curate.quality import CHECKS, Quality, measure
+from pyxai.images import open_photo
+from pyxai.train.listing import list_photos
 
 FLIPPED = 0.05
 

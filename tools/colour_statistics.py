@@ -2,8 +2,9 @@
 
     python tools/colour_statistics.py PHOTOS
 
-Prints the covariance of logit(RGB) over all pixels, and the matrix of `pyxai.feature_visualization.fourier` made
-from it: its principal axes, each as long as its standard deviation, the longest of length 1.
+Prints the covariance of logit(RGB) over all pixels, and the matrix of
+`pyxai.feature_visualization.fourier` made from it: its principal axes, each as long as its
+standard deviation, the longest of length 1.
 Photos count alike, whatever their size.
 """
 

@@ -22,8 +22,8 @@ import torchvision
 from torch import nn
 
 import pyxai
-from pyxai.draw import overlay, sheet
 from pyxai.attribution.cam.methods import METHODS as METHODS_KNOWN
+from pyxai.draw import overlay, sheet
 from pyxai.images import open_photo
 
 METHODS = [name for name in METHODS_KNOWN if name not in ("legrad", "refinecam", "sscam", "iscam")]

@@ -28,10 +28,10 @@ from torch.nn import functional
 
 import pyxai
 from pyxai._text import text_table
-from pyxai.classifier.borrow import borrowed
 from pyxai.attribution.shap import _made
 from pyxai.attribution.shap.gradients import Draw, drawn, integrate
 from pyxai.attribution.shap.model import explained
+from pyxai.classifier.borrow import borrowed
 from pyxai.images import find_photos, open_photo
 
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import workloads
 
 import pyxai
-from pyxai.classifier.borrow import borrowed
 from pyxai.attribution.windows.result import compare
 from pyxai.attribution.windows.sharing import shared_layers
+from pyxai.classifier.borrow import borrowed
 from pyxai.images import find_photos, open_photo
 
 # Mean and deviation of the input, and whether convolutions pad as TensorFlow does.

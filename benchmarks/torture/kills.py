@@ -32,8 +32,8 @@ from PIL import Image
 from torch import nn
 
 import pyxai
-from pyxai.galleries import checkpoint
 from pyxai.cli import main as command_line
+from pyxai.galleries import checkpoint
 from pyxai.novelty import NoveltyDetector
 from pyxai.zoo import load_classifier
 

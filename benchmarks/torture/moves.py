@@ -43,9 +43,9 @@ from torch import nn
 import pyxai
 from pyxai import Classifier, Preprocessing
 from pyxai._locks import LOCK
-from pyxai.images import PhotoWarning
 from pyxai.curate.duplicates import find_duplicates, move_back, records
 from pyxai.curate.duplicates.journal import JOURNAL
+from pyxai.images import PhotoWarning
 
 PACKAGE = str(Path(pyxai.__file__).parent)
 WATCHED = ("_files.py", "_locks.py", "_sealed.py", os.path.join("train", "duplicates"))  # noqa: PTH118

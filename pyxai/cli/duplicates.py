@@ -11,9 +11,9 @@ import typer
 from pyxai._errors import argument_error
 from pyxai._outputs import OutputFolder
 from pyxai.cli._options import Architecture, AsJson, Device, Output
-from pyxai.images.errors import printable
 from pyxai.curate.duplicates import Duplicates, Moves, find_duplicates, move_back
 from pyxai.curate.duplicates.moving import refuse_inside
+from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _SHOWN = 20  # photos that could not be read

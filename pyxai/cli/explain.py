@@ -12,12 +12,12 @@ from PIL import Image
 
 import pyxai
 from pyxai._text import text_table
+from pyxai.attribution.cam.methods import METHODS, cam_method
 from pyxai.classifier import Classifier
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import color_table, overlay
-from pyxai.attribution.cam.methods import METHODS, cam_method
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

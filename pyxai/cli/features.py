@@ -17,15 +17,15 @@ import pyxai
 from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
-from pyxai.feature_visualization import fourier
-from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
-from pyxai.feature_visualization.feature_visualization import visualize_features
-from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.cli._photos import class_of, free_name
 from pyxai.draw import feature_sheet, to_pictures
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
+from pyxai.feature_visualization.feature_visualization import visualize_features
+from pyxai.feature_visualization.units import look_at_layer
 from pyxai.images import ImageError
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier

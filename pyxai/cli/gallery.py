@@ -10,11 +10,11 @@ import typer
 
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
+from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.galleries.crop_size import choose_crop
 from pyxai.galleries.gallery import ClassGallery
 from pyxai.galleries.page import share
 from pyxai.galleries.storage import folder_names
-from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

@@ -11,13 +11,13 @@ from PIL import Image
 
 import pyxai
 from pyxai._text import text_table
+from pyxai.attribution.shap import Method, shap_values
+from pyxai.attribution.shap.model import Output as ModelOutput
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.cli._shap_summary import summarize
 from pyxai.draw.shap import Palette, shap_figure
-from pyxai.attribution.shap import Method, shap_values
-from pyxai.attribution.shap.model import Output as ModelOutput
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 import pyxai
 from pyxai._text import text_table
+from pyxai.attribution.masks import Factor, undesirable_pixels
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw.masks import mask_figure, to_pictures
-from pyxai.attribution.masks import Factor, undesirable_pixels
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 

@@ -14,12 +14,12 @@ from PIL import Image
 import pyxai
 from pyxai._errors import passes_through
 from pyxai._text import text_table
+from pyxai.attribution.windows.grid import USUAL, usual_window
+from pyxai.attribution.windows.result import WindowScores
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.draw import overlay, window_sheet
-from pyxai.attribution.windows.grid import USUAL, usual_window
-from pyxai.attribution.windows.result import WindowScores
 from pyxai.images import ImageError
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier

@@ -13,13 +13,13 @@ from torch import nn
 from pyxai._errors import argument_error, check_count
 from pyxai._outputs import written_in
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.images import SUFFIXES, FolderLabels, ImageError, find_photos
 from pyxai.curate.audit_files import Audit
 from pyxai.curate.audit_result import ISSUES, Finding
 from pyxai.curate.label_errors import confident_learning, out_of_fold_probabilities
 from pyxai.curate.photo_pass import Seen, look_at
 from pyxai.curate.quality import CHECKS
 from pyxai.curate.unusual import distance_ratios
+from pyxai.images import SUFFIXES, FolderLabels, ImageError, find_photos
 
 ODD_SIZE = 4.0
 """How many times the folder's median a photo's side may be, or a part of it: see `odd_size`."""

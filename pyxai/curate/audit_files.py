@@ -14,9 +14,6 @@ import numpy as np
 from pyxai._files import write_json, write_table, write_text
 from pyxai._locks import locked
 from pyxai._outputs import OutputFolder
-from pyxai.draw.page import page, text
-from pyxai.images import ImageError, open_photo
-from pyxai.images.errors import printable
 from pyxai.curate.audit_result import (
     ISSUES,
     WITHOUT_PICTURE,
@@ -25,6 +22,9 @@ from pyxai.curate.audit_result import (
     caption,
     finding_record,
 )
+from pyxai.draw.page import page, text
+from pyxai.images import ImageError, open_photo
+from pyxai.images.errors import printable
 
 SHOWN = 60
 """Photos of one list on the page; the tables hold all."""

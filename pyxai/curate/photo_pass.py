@@ -13,8 +13,8 @@ from tqdm import tqdm
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.features import pooled_features
-from pyxai.images import ImageError, iterate_photos
 from pyxai.curate.quality import Quality, measure
+from pyxai.images import ImageError, iterate_photos
 
 MAX_BYTES = 1 << 30
 """What the features of all photos may take; beyond it they are projected to fewer dimensions."""

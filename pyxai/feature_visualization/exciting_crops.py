@@ -13,15 +13,15 @@ from PIL import Image
 from torch import nn
 
 from pyxai._errors import check_count
-from pyxai.galleries.contents import cut
-from pyxai.feature_visualization.receptive_field import receptive_side
-from pyxai.galleries.selection import is_in_memory
-from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
+from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.points import check_layer
 from pyxai.draw import to_pictures
-from pyxai.classifier.memory_format import best_format
+from pyxai.feature_visualization.receptive_field import receptive_side
+from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
+from pyxai.galleries.contents import cut
+from pyxai.galleries.selection import is_in_memory
 from pyxai.images import ImageError, Images, open_photo
 
 Box = tuple[int, int, int, int]

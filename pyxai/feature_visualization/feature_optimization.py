@@ -9,13 +9,13 @@ from typing import TypeAlias
 import torch
 from tqdm import tqdm
 
+from pyxai.classifier import Classifier
+from pyxai.classifier.batches import images_at_once
+from pyxai.classifier.borrow import borrowed
 from pyxai.feature_visualization import fourier
 from pyxai.feature_visualization.movements import Movements, draw_movements, look, placements
 from pyxai.feature_visualization.redirection import redirected_relus
 from pyxai.feature_visualization.units import Layer
-from pyxai.classifier import Classifier
-from pyxai.classifier.batches import images_at_once
-from pyxai.classifier.borrow import borrowed
 
 _REDIRECTED_STEPS = 64  # in which shut ReLUs may let gradients through
 _CHECK_EVERY = 50  # steps between looks at the responses, which a GPU would have to wait for

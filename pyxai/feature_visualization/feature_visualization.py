@@ -11,14 +11,20 @@ from torch import nn
 from torch.nn import functional
 
 from pyxai._errors import REFUSALS, argument_error, check_count, check_lengths, passes_through
-from pyxai.feature_visualization import fourier
-from pyxai.feature_visualization.feature_optimization import Looking, Optimization, Optimized, See, optimize
-from pyxai.feature_visualization.movements import make_movements
-from pyxai.feature_visualization.units import Channels, Layer, find_units, look_at_layer
 from pyxai.classifier import Classifier, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed
-from pyxai.classifier.points import check_layer, check_name
 from pyxai.classifier.memory_format import best_format
+from pyxai.classifier.points import check_layer, check_name
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.feature_optimization import (
+    Looking,
+    Optimization,
+    Optimized,
+    See,
+    optimize,
+)
+from pyxai.feature_visualization.movements import make_movements
+from pyxai.feature_visualization.units import Channels, Layer, find_units, look_at_layer
 from pyxai.images import Images
 
 _LEAST_COSINE = 0.1  # so that a caricature that points elsewhere has a slope, as in lucid

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from pyxai.feature_visualization import fourier
-from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier
 from pyxai.classifier.borrow import borrowed
+from pyxai.feature_visualization import fourier
+from pyxai.feature_visualization.units import look_at_layer
 
 _PROBES = 4
 _STRIP = 512, 4  # of a strip no more is looked at than so many pixels, or times its shorter side

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from pyxai._files import refuse_other_file
 from pyxai._sealed import DamagedError, load_tensors, read_record, save_tensors, write_record
+from pyxai.classifier import Classifier
+from pyxai.classifier.fingerprint import fingerprint
 from pyxai.galleries.contents import Tally
 from pyxai.galleries.selection import THUMBNAIL, Candidate, Selection, is_in_memory
 from pyxai.galleries.storage import box_of
-from pyxai.classifier import Classifier
-from pyxai.classifier.fingerprint import fingerprint
 from pyxai.images import ImageError, PhotoWarning, find_photos
 
 _FORMAT = "pyxai gallery run 1"

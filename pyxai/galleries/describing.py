@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai.galleries.contents import ClassCrops, GalleryCrop, cut
-from pyxai.galleries.selection import Candidate, Selection
+from pyxai.attribution.windows.pixels import open_pixels
 from pyxai.classifier import Classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.features import pooled_features
-from pyxai.attribution.windows.pixels import open_pixels
+from pyxai.galleries.contents import ClassCrops, GalleryCrop, cut
+from pyxai.galleries.selection import Candidate, Selection
 from pyxai.images import ImageError, open_photo
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai._precision import full_precision
-from pyxai.galleries.contents import Settings
-from pyxai.classifier import Classifier, typical_input_shape
-from pyxai.classifier.borrow import borrowed, call
 from pyxai.attribution.cam import cam
-from pyxai.attribution.windows.search import Mode, sliding_window
 from pyxai.attribution.windows.dense import coverage
 from pyxai.attribution.windows.grid import make_grid
+from pyxai.attribution.windows.search import Mode, sliding_window
+from pyxai.classifier import Classifier, typical_input_shape
+from pyxai.classifier.borrow import borrowed, call
+from pyxai.galleries.contents import Settings
 
 _TOP_CLASSES = 3  # of a photo, for which Grad-CAM is computed
 

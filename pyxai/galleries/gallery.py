@@ -17,16 +17,16 @@ from tqdm import tqdm
 
 from pyxai._errors import argument_error
 from pyxai._locks import locked
+from pyxai.classifier import Classifier, as_classifier
+from pyxai.draw import sheet
 from pyxai.galleries.checkpoint import Checkpoint
 from pyxai.galleries.contents import ClassCrops, Contents, GalleryCrop, Settings, purity
-from pyxai.galleries.evidence import choose_evidence
 from pyxai.galleries.describing import describe_crops
+from pyxai.galleries.evidence import choose_evidence
 from pyxai.galleries.grouping import Grouping, silhouette
 from pyxai.galleries.page import gallery_page
 from pyxai.galleries.selection import Selection
 from pyxai.galleries.storage import load_gallery, save_gallery
-from pyxai.classifier import Classifier, as_classifier
-from pyxai.draw import sheet
 from pyxai.images import FolderLabels, ImageError, PhotoSources, iterate_photos
 from pyxai.images.errors import ImageErrors, printable
 

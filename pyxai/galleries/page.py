@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from pyxai.galleries.contents import Contents, GalleryCrop
 from pyxai.draw.page import page, text
+from pyxai.galleries.contents import Contents, GalleryCrop
 from pyxai.images.errors import printable
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pyxai.attribution.windows.overlap import apart
+from pyxai.classifier.outputs import class_of_folder
 from pyxai.galleries.contents import Settings, Tally
 from pyxai.galleries.evidence import WindowEvidence
-from pyxai.classifier.outputs import class_of_folder
-from pyxai.attribution.windows.overlap import apart
 from pyxai.images import FolderLabels
 
 POOL = 4  # candidates kept for each crop wanted, as some will turn out to look alike

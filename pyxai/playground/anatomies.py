@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyxai.feature_visualization.units import look_at_layer
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.anatomy import examine
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import find_layer
 from pyxai.classifier.survey import watching
+from pyxai.feature_visualization.units import look_at_layer
 from pyxai.playground.writing import SiteFolder
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pyxai._errors import check_count
-from pyxai.classifier import Classifier
 from pyxai.attribution.cam.methods import cam_method
+from pyxai.classifier import Classifier
 from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.anatomies import write_anatomy
 from pyxai.playground.choices import PathLike, Paths, check_maps, check_metrics, name_sets

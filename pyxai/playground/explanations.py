@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai._sealed import digest
-from pyxai.engines.torch import accelerate
+from pyxai.attribution.cam import cam
+from pyxai.attribution.masks import undesirable_pixels
+from pyxai.attribution.windows.search import sliding_window
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
-from pyxai.attribution.cam import cam
-from pyxai.attribution.windows.search import sliding_window
-from pyxai.attribution.masks import undesirable_pixels
+from pyxai.engines.torch import accelerate
 from pyxai.images import ImageError, open_photo
 from pyxai.playground.earlier import EarlierExplanations
 from pyxai.playground.photo_files import PhotoSet

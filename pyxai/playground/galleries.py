@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyxai.galleries.crop_size import choose_crop
-from pyxai.galleries.gallery import ClassGallery
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import identity
+from pyxai.galleries.crop_size import choose_crop
+from pyxai.galleries.gallery import ClassGallery
 from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.unit_pictures import Drawing, draw

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pyxai.feature_visualization.exciting_crops import exciting_crops
-from pyxai.feature_visualization.feature_visualization import visualize_features
 from pyxai.classifier import Classifier, typical_input_shape
 from pyxai.classifier.fingerprint import identity
 from pyxai.draw import to_pictures
+from pyxai.feature_visualization.exciting_crops import exciting_crops
+from pyxai.feature_visualization.feature_visualization import visualize_features
 from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.writing import SiteFolder

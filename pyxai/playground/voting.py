@@ -18,8 +18,8 @@ from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
 from pyxai._sealed import DamagedError, read_record, write_record
 from pyxai._text import text_table
-from pyxai.galleries.page import share
 from pyxai.draw.page import page, text
+from pyxai.galleries.page import share
 
 if TYPE_CHECKING:
     from pyxai.galleries.gallery import ClassGallery

@@ -14,9 +14,9 @@ from torch import nn
 
 import pyxai
 from networks.habits import CLASSES
+from pyxai.attribution.cam.methods import METHODS
 from pyxai.classifier import anatomy, as_classifier
 from pyxai.classifier.features import pooled_features
-from pyxai.attribution.cam.methods import METHODS
 
 NAMES = tuple("abcd")
 PHOTOS = 6

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import pyxai
 from networks.habits import CLASSES, SIZE, Mean, Net, SharedConv, SharedReLU, Vector, lively
-from pyxai.classifier import anatomy
 from pyxai.attribution.cam import BlankMapWarning
+from pyxai.classifier import anatomy
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count, describe
 from pyxai._precision import full_precision
+from pyxai.attribution.cam.evidence import CamEvidence, gather_groups
+from pyxai.attribution.cam.methods import AUTO, CamMethod, cam_method
 from pyxai.classifier import Classifier, Target, anatomy, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
 from pyxai.classifier.points import check_name
 from pyxai.classifier.recording import ChangedError
-from pyxai.attribution.cam.evidence import CamEvidence, gather_groups
-from pyxai.attribution.cam.methods import AUTO, CamMethod, cam_method
 from pyxai.images import Images
 from pyxai.ops import cam_project, cam_project_render, cam_render
 

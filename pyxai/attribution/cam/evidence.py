@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pyxai.attribution.cam.forward import Forward, run_forward, sums_of
+from pyxai.attribution.cam.methods import CamMethod
 from pyxai.classifier import Classifier, LinearHead, Target, anatomy
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
@@ -23,8 +25,6 @@ from pyxai.classifier.outputs import rows_of_target
 from pyxai.classifier.points import Point
 from pyxai.classifier.recording import ChangedError, record
 from pyxai.classifier.rest import RestOfNetwork
-from pyxai.attribution.cam.forward import Forward, run_forward, sums_of
-from pyxai.attribution.cam.methods import CamMethod
 from pyxai.ops import cam_project
 
 

@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai._precision import as_given, full_precision
+from pyxai.attribution.cam import output_size
+from pyxai.attribution.cam.evidence import gather, linear_gradients
+from pyxai.attribution.cam.methods import AUTO, CamMethod, cam_method
 from pyxai.classifier import (
     Classifier,
     LinearHead,
@@ -30,9 +33,6 @@ from pyxai.classifier.points import (
     made_or_changed,
     version_of,
 )
-from pyxai.attribution.cam import output_size
-from pyxai.attribution.cam.evidence import gather, linear_gradients
-from pyxai.attribution.cam.methods import AUTO, CamMethod, cam_method
 from pyxai.ops import cam_project, cam_render
 
 

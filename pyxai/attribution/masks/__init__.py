@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.objectives import (
@@ -23,6 +22,7 @@ from pyxai.attribution.masks.objectives import (
 )
 from pyxai.attribution.masks.result import Background, LearnedMasks
 from pyxai.attribution.masks.settings import Start, at_least_zero, kernel_for, mask_settings
+from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.images import Images
 
 Factor: TypeAlias = Literal["target", "non_target"]

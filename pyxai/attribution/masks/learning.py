@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from pyxai._errors import argument_error, describe
+from pyxai.attribution.masks.objectives import Objective, Outcome, Terms
+from pyxai.attribution.masks.recording import Learning, Moved, RecordedSteps
+from pyxai.attribution.masks.result import LearnedMasks, chances
+from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.gradients import through
-from pyxai.classifier.reading import Reading
-from pyxai.classifier.memory_format import best_format
-from pyxai.attribution.masks.recording import Learning, Moved, RecordedSteps
-from pyxai.attribution.masks.objectives import Objective, Outcome, Terms
-from pyxai.attribution.masks.result import LearnedMasks, chances
-from pyxai.attribution.masks.settings import MaskSettings
-from pyxai.ops import mask_blend, mask_penalized_step_, mask_step_
 from pyxai.classifier.cuda_graphs import CannotRecord, has_graphs, warn_of
+from pyxai.classifier.gradients import through
+from pyxai.classifier.memory_format import best_format
+from pyxai.classifier.reading import Reading
+from pyxai.ops import mask_blend, mask_penalized_step_, mask_step_
 
 _CHECK_EVERY = 10  # steps between looks at the losses, which a GPU would have to wait for
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.classifier.reading import Reading
 from pyxai.attribution.masks.blur import gaussian_blur
+from pyxai.classifier.reading import Reading
 from pyxai.ops import cam_render, mask_blend
 
 

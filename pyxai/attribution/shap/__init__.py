@@ -10,8 +10,6 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
-from pyxai.classifier import Classifier, Target, as_classifier
-from pyxai.classifier.borrow import borrowed
 from pyxai.attribution.masks.blur import gaussian_blur
 from pyxai.attribution.shap.coalitions import Game
 from pyxai.attribution.shap.gradients import drawn, integrate
@@ -20,6 +18,8 @@ from pyxai.attribution.shap.model import Explained, Output, explained
 from pyxai.attribution.shap.partition import owen_values
 from pyxai.attribution.shap.regions import grid_of, regions_of
 from pyxai.attribution.shap.result import ShapValues
+from pyxai.classifier import Classifier, Target, as_classifier
+from pyxai.classifier.borrow import borrowed
 from pyxai.images import Images
 
 __all__ = ["ShapValues", "shap_values"]

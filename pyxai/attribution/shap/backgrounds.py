@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pyxai.classifier.heads import state_of
 from pyxai.attribution.shap.model import Explained
+from pyxai.classifier.heads import state_of
 
 _KEPT = 4  # backgrounds of a network
 _FEWEST = 8  # images of a background for which it pays

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pyxai.classifier.gradients import through
 from pyxai.attribution.shap.backgrounds import mean_outputs
 from pyxai.attribution.shap.model import Explained
+from pyxai.classifier.gradients import through
 
 _BELIEVED = 4.0  # standard errors up to which a gap is one of sampling
 _FEWEST = 4  # samples for a regression

@@ -11,8 +11,8 @@ from pyxai._errors import argument_error, describe
 from pyxai.classifier import Classifier, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import call
-from pyxai.classifier.reading import Reading
 from pyxai.classifier.memory_format import best_format
+from pyxai.classifier.reading import Reading
 
 Output: TypeAlias = Literal["logits", "probability"]
 

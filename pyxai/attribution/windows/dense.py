@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, LinearHead
 from pyxai.attribution.cam.evidence import CamEvidence, gather
 from pyxai.attribution.windows.exhaustive import check_finite
 from pyxai.attribution.windows.grid import Grid
 from pyxai.attribution.windows.pixels import Pixels
 from pyxai.attribution.windows.refusals import taking_whole_photo
+from pyxai.classifier import Classifier, LinearHead
 
 
 class DenseMode:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier
-from pyxai.classifier.batches import images_at_once
-from pyxai.classifier.borrow import borrowed
 from pyxai.attribution.windows.grid import Grid
 from pyxai.attribution.windows.pixels import Pixels
 from pyxai.attribution.windows.refusals import taking_windows
+from pyxai.classifier import Classifier
+from pyxai.classifier.batches import images_at_once
+from pyxai.classifier.borrow import borrowed
 
 
 class ExhaustiveMode:

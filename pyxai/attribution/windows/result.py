@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from pyxai._errors import argument_error, check_count
+from pyxai.attribution.windows.overlap import apart
 from pyxai.classifier.outputs import class_index
 from pyxai.classifier.reading import Reading
-from pyxai.attribution.windows.overlap import apart
 from pyxai.ops import window_heatmap
 
 

@@ -12,15 +12,15 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count
 from pyxai._precision import full_precision
-from pyxai.classifier import Classifier
-from pyxai.classifier.odd_models import check_model, check_numbers
-from pyxai.classifier.memory_format import best_format
 from pyxai.attribution.windows.dense import DenseMode
 from pyxai.attribution.windows.exhaustive import ExhaustiveMode
 from pyxai.attribution.windows.grid import Grid, make_grid
 from pyxai.attribution.windows.pixels import open_pixels
 from pyxai.attribution.windows.result import WindowScores
 from pyxai.attribution.windows.shared import SharedMode
+from pyxai.classifier import Classifier
+from pyxai.classifier.memory_format import best_format
+from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.images import PhotoSource
 
 Mode: TypeAlias = Literal["exhaustive", "shared", "dense"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 from pyxai._errors import argument_error
+from pyxai.attribution.windows.exhaustive import Collected, windows_at_once
+from pyxai.attribution.windows.grid import Grid
+from pyxai.attribution.windows.pixels import Pixels
+from pyxai.attribution.windows.refusals import taking_whole_photo, taking_windows
+from pyxai.attribution.windows.sharing import LEAST_CELLS, choose_layer, why_not_shared
 from pyxai.classifier import Classifier, anatomy
 from pyxai.classifier.anatomy import Anatomy
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.recording import record
 from pyxai.classifier.rest import RestOfNetwork
-from pyxai.attribution.windows.exhaustive import Collected, windows_at_once
-from pyxai.attribution.windows.grid import Grid
-from pyxai.attribution.windows.pixels import Pixels
-from pyxai.attribution.windows.refusals import taking_whole_photo, taking_windows
-from pyxai.attribution.windows.sharing import LEAST_CELLS, choose_layer, why_not_shared
 from pyxai.ops import crop_windows
 
 

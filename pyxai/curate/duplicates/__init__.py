@@ -20,8 +20,6 @@ from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.batches import iterate_batches
 from pyxai.classifier.features import pooled_features
 from pyxai.classifier.fingerprint import fingerprint
-from pyxai.images import ImageError, find_photos, open_photo
-from pyxai.images.errors import printable
 from pyxai.curate.duplicates.grouping import Copy, Group, Match, group_photos
 from pyxai.curate.duplicates.hashes import hash_function, hashes, pixel_digest
 from pyxai.curate.duplicates.matching import alike, by_features, by_hash, same_pixels
@@ -31,6 +29,8 @@ from pyxai.curate.duplicates.nearby import least_cosine
 from pyxai.curate.duplicates.records import Record, Store, open_store, sharpness_of
 from pyxai.curate.duplicates.relocate import FileState
 from pyxai.curate.duplicates.result import Duplicates
+from pyxai.images import ImageError, find_photos, open_photo
+from pyxai.images.errors import printable
 
 __all__ = [
     "Copy",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyxai.images import FolderLabels
 from pyxai.curate.duplicates.records import Record
+from pyxai.images import FolderLabels
 
 _SHARPER = 1.1  # factors of sharpness below this are taken for equal
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from pyxai._errors import argument_error
 from pyxai._locks import LOCK, locked
 from pyxai._sealed import file_digest
-from pyxai.images.errors import printable
 from pyxai.curate.duplicates import journal as states
 from pyxai.curate.duplicates.journal import JOURNAL, Journal, Move
 from pyxai.curate.duplicates.names import Source, lies_in
@@ -26,6 +25,7 @@ from pyxai.curate.duplicates.relocate import (
     make_folder,
     relocate,
 )
+from pyxai.images.errors import printable
 
 
 class Moves(tuple[str, ...]):

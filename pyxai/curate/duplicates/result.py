@@ -15,12 +15,12 @@ from PIL import Image
 from pyxai._errors import argument_error
 from pyxai._files import refuse_other_file, write_json, write_table
 from pyxai._text import text_table
-from pyxai.draw import sheet
-from pyxai.images import ImageError, PhotoWarning, open_photo
-from pyxai.images.errors import printable
 from pyxai.curate.duplicates.grouping import Group
 from pyxai.curate.duplicates.moving import Moves, Wanted, move_away, refuse_inside
 from pyxai.curate.duplicates.relocate import FileState
+from pyxai.draw import sheet
+from pyxai.images import ImageError, PhotoWarning, open_photo
+from pyxai.images.errors import printable
 
 _ACROSS = 6  # pictures in a row of the sheet
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.engines.torch.graphs import Graphed
-from pyxai.engines.torch.making import Wishes, make
-from pyxai.engines.torch.probing import images_for
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.borrow import unwrap
 from pyxai.classifier.odd_models import check_model, check_numbers
+from pyxai.engines.torch.graphs import Graphed
+from pyxai.engines.torch.making import Wishes, make
+from pyxai.engines.torch.probing import images_for
 
 __all__ = ["accelerate"]
 

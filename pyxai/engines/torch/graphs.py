@@ -11,7 +11,7 @@ from pyxai.classifier.cuda_graphs import Replays
 
 
 class Graphed(nn.Module):
-    """Replays the network inside; see `pyxai.classifier.cuda_graphs.Replays` for what is not replayed.
+    """Replays the network inside; `pyxai.classifier.cuda_graphs.Replays` says what is not.
 
     Like torch.compile's wrapper it holds the network as `_orig_mod`, where layers are found.
     The recordings lie with the network, so that `pyxai.cam`, which runs it, finds them too.

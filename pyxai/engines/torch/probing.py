@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, argument_error, describe, passes_through
-from pyxai.engines.torch.casting import tensors_in
-from pyxai.engines.torch.keeping import unchanged
 from pyxai.classifier import typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.engines.torch.casting import tensors_in
+from pyxai.engines.torch.keeping import unchanged
 from pyxai.images import Preprocessing
 
 

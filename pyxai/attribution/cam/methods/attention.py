@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pyxai.classifier.borrow import borrowed, call
 from pyxai.attribution.cam.methods.registry import Evidence, method
+from pyxai.classifier.borrow import borrowed, call
 
 
 @method("legrad", layer=False)

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error
+from pyxai.attribution.cam.methods.registry import METHODS, Evidence, canonical, method
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.points import function_name
-from pyxai.attribution.cam.methods.registry import METHODS, Evidence, canonical, method
 from pyxai.ops import cam_project, cam_render
 
 

@@ -14,15 +14,15 @@ from torch import nn
 from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
+from pyxai.attribution.shap import Method, ShapValues, shap_values
+from pyxai.attribution.shap.backgrounds import digest
+from pyxai.attribution.shap.model import Output
+from pyxai.attribution.shap.regions import grid_of
 from pyxai.attribution.shap.summary.photos import Log, PhotoEvidence, file_state
 from pyxai.attribution.shap.summary.result import ShapSummary, summarized
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import identity as identity_of
 from pyxai.classifier.outputs import class_of_folder
-from pyxai.attribution.shap import Method, ShapValues, shap_values
-from pyxai.attribution.shap.backgrounds import digest
-from pyxai.attribution.shap.model import Output
-from pyxai.attribution.shap.regions import grid_of
 from pyxai.images import FolderLabels, ImageError, Images, find_photos, open_photo
 
 _SMALLEST = 3  # rows and columns, so that there is something within the frame

@@ -1,0 +1,1 @@
+"""Engines: where the body of a network runs."""

@@ -38,6 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:  # of a full disk it names no file, else the hidden one
+        if error.errno is None or error.filename not in (None, str(partial), partial):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
         _open.discard(name)

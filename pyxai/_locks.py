@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""A folder that can be written to, and that one process at a time works in."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ class BusyError(RuntimeError):
     """Another run works in the folder; the message says which and since when."""
 
 
+def check_folder(argument: str, directory: Path) -> None:
+    """Raises ValueError unless there is a folder to write to, or one can be made.
+
+    Args:
+        argument: what it is called in errors.
+        directory: the folder.
+    """
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{argument}: expected a folder, got the file {str(there)!r}")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{argument}: expected a folder to write to, got {str(there)!r}")
+
+
 @contextmanager
 def locked(directory: Path, argument: str) -> Iterator[None]:
     """Keeps other runs out of a folder, which is made if need be.
@@ -34,7 +48,9 @@ def locked(directory: Path, argument: str) -> Iterator[None]:
 
     Raises:
         BusyError: another run is in it, of this process or another.
+        ValueError: it is no folder, or cannot be written to.
     """
+    check_folder(argument, directory)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK).open("a+b") as file:
         if not _lock(file):

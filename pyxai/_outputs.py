@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyxai._files import is_part, replacing, sweep
-from pyxai._locks import LOCK
+from pyxai._locks import LOCK, check_folder
 from pyxai._sealed import file_digest
 
 MANIFEST = ".pyxai-files.jsonl"
@@ -21,19 +21,25 @@ MANIFEST = ".pyxai-files.jsonl"
 class OutputFolder:
     """A folder with a list of the files that were written into it, kept beside them.
 
-    Only what the list names, and nobody changed since, is replaced or removed. Whoever has photos
-    or notes in the same folder finds them there afterwards. Readers of photos pass over what the
-    list names (`written_in`).
+    Only what the list names as written by the same command, and nobody changed since, is replaced
+    or removed. Whoever has photos, notes or results of another command in the same folder finds
+    them there afterwards. Readers of photos pass over what the list names (`written_in`).
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], argument: str = "directory", *, whole: bool = False
+        self,
+        directory: str | os.PathLike[str],
+        argument: str = "directory",
+        *,
+        by: str,
+        whole: bool = False,
     ) -> None:
         """Opens the folder; it is made when the first file is written.
 
         Args:
             directory: the folder; it may hold anything.
             argument: what it is called in errors.
+            by: who writes: "an audit", "a gallery".
             whole: whether it is to hold nothing but ours; readers of photos then pass over all of
                 it, and what the list names is ours even if it was changed.
 
@@ -42,6 +48,7 @@ class OutputFolder:
         """
         self.path = Path(directory)
         self._argument = argument
+        self._by = by
         self._whole = whole
         if self.path.exists() and not self.path.is_dir():
             expected = f"{argument}: expected a folder, got the file {str(directory)!r}"
@@ -79,45 +86,56 @@ class OutputFolder:
                 file.write(self._first().encode("ascii"))
                 self._known.lines = 1
 
-    def check(self, *names: str) -> None:
+    def check(self, *names: str, of: str | None = None) -> None:
         """Refuses names that `writing` would refuse, before any work is done.
 
         Args:
             *names: of files below the folder, with "/".
+            of: see `writing`.
 
         Raises:
-            ValueError: there is something of one of these names that is not ours or a link; or a
-                folder on its way is a link or a file, or others filled it.
+            ValueError: there is something of one of these names that is not ours, was written by
+                another command or of something else, or is a link; or a folder on its way is a
+                link or a file, or others filled it.
         """
+        check_folder(self._argument, self.path)
         for name in names:
             path = self.path / name
+            if _exists(path) and name not in self._known.files:
+                self._known = _read(self.path)  # another run may have written it meanwhile
             foreign = next((each for each in self._way(name) if self._is_foreign(each)), None)
             if foreign is None and _exists(path) and not self._is_ours(name):
                 foreign = path
+            why = "was not written by pyxai"
+            if foreign is None and _exists(path):
+                by, about = self._known.makers[name]
+                if by != self._by or (of is not None and about is not None and about != of):
+                    foreign, why = path, f"was written by {by}" + (f" of {about}" if about else "")
             if foreign is not None:
                 raise ValueError(
                     f"{self._argument}: expected a folder where {name!r} may be written, got "
-                    f"{str(self.path)!r}, whose {foreign.relative_to(self.path).as_posix()!r} was "
-                    "not written by pyxai; choose another folder"
+                    f"{str(self.path)!r}, whose {foreign.relative_to(self.path).as_posix()!r} "
+                    f"{why}; choose another folder"
                 )
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def writing(self, name: str, *, of: str | None = None) -> Iterator[Path]:
         """A file to write to, which becomes the one of this name unless an error comes first.
 
         Args:
             name: below the folder, with "/"; folders on the way are made.
+            of: the photo that it tells of; a file of another one is not replaced.
 
         Raises:
             ValueError: see `check`.
         """
-        self.check(name)
+        self.check(name, of=of)
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
             # The list first: a process killed in between leaves no file that is nobody's.
-            self._note(name, file_digest(partial))
+            self._note(name, file_digest(partial), of)
         self._written.add(name)
 
     def take(self, name: str, source: Path, digest: str) -> bool:
@@ -161,10 +179,10 @@ class OutputFolder:
         with self.writing(name) as path:
             path.write_bytes(data)
 
-    def is_free(self, name: str) -> bool:
+    def is_free(self, name: str, *, of: str | None = None) -> bool:
         """Whether `writing` would take this name."""
         try:
-            self.check(name)
+            self.check(name, of=of)
         except ValueError:
             return False
         return True
@@ -179,6 +197,8 @@ class OutputFolder:
 
     def remove(self, name: str) -> None:
         """Removes a file of ours, and folders that are empty then; leaves what is not ours."""
+        if self._known.makers.get(name, (self._by, None))[0] != self._by:
+            return
         if name in self._known.files and self._is_ours(name):
             (self.path / name).unlink(missing_ok=True)
         for folder in reversed(self._way(name)):
@@ -187,7 +207,7 @@ class OutputFolder:
         self._note(name, None)
 
     def finish(self) -> None:
-        """Removes what an earlier run has written and this one has not; all else stays."""
+        """Removes what an earlier run of the same has written and this one has not."""
         for name in sorted(self._known.files.keys() - self._written):
             self.remove(name)
         self.tidy()
@@ -197,14 +217,23 @@ class OutputFolder:
         if not (self.path / MANIFEST).exists():
             return
         with replacing(self.path / MANIFEST) as partial:
-            lines = [_line(name, each) for name, all_ in self._known.files.items() for each in all_]
+            known = self._known
+            lines = [
+                _line(name, each, *known.makers[name])
+                for name, digests in known.files.items()
+                for each in digests
+            ]
             partial.write_text(self._first() + "".join(lines), encoding="ascii")
 
     def discard(self) -> None:
         """Removes all of ours, the list last; and the folder, if nothing else is in it.
 
-        For a folder that no other run works in.
+        For a folder that no other run works in. What other commands have written there stays.
         """
+        if {by for by, _ in self._known.makers.values()} - {self._by}:
+            self._written.clear()
+            self.finish()
+            return
         ours = [name for name in self._known.files if self._is_ours(name)]
         for name in ours:
             (self.path / name).unlink(missing_ok=True)
@@ -244,15 +273,15 @@ class OutputFolder:
     def _first(self) -> str:
         return json.dumps({"whole": True}) + "\n" if self._whole or self._known.whole else ""
 
-    def _note(self, name: str, digest: str | None) -> None:
+    def _note(self, name: str, digest: str | None, of: str | None = None) -> None:
         """Adds a line to the list: one write, so that several processes may share it."""
         path = self.path / MANIFEST
         start = self._known.cut_off * "\n" + ("" if self._known.lines else self._first())
         self._known.cut_off = False
-        line = start + _line(name, digest)
+        line = start + _line(name, digest, self._by, of)
         with path.open("ab") as file:
             file.write(line.encode("ascii"))
-        self._known.take(name, digest)
+        self._known.take(name, digest, self._by, of)
 
 
 class Written:
@@ -261,14 +290,16 @@ class Written:
     def __init__(self) -> None:
         self.whole = False
         self.files: dict[str, tuple[str, ...]] = {}
+        self.makers: dict[str, tuple[str, str | None]] = {}  # who wrote each, and of which photo
         self.folders: Counter[str] = Counter()  # that hold these, at any depth
         self.lines = 0
         self.cut_off = False  # the last line, by a kill
 
-    def take(self, name: str, digest: str | None) -> None:
+    def take(self, name: str, digest: str | None, by: str, of: str | None) -> None:
         """Takes note of a line."""
         self.lines += 1
         if digest is None:
+            self.makers.pop(name, None)
             if self.files.pop(name, None) is not None:
                 for folder in _folders_of(name):
                     self.folders[folder] -= 1
@@ -280,6 +311,7 @@ class Written:
         # With the one before: the new file may not have taken its place yet.
         before = [each for each in self.files.get(name, ()) if each != digest]
         self.files[name] = (*before[-1:], digest)
+        self.makers[name] = by, of
 
     def wrote(self, name: str, path: Path) -> bool:
         """Whether the file is as it was written; reads it."""
@@ -315,8 +347,9 @@ def _read(directory: Path) -> Written:
                 found.lines += 1
                 continue
             name, digest = str(record["file"]), record["digest"]
+            of = record.get("of")
             if _is_below(name) and (digest is None or isinstance(digest, str)):
-                found.take(name, digest)
+                found.take(name, digest, str(record["by"]), None if of is None else str(of))
     return found
 
 
@@ -334,8 +367,9 @@ def _holds_others(directory: Path) -> bool:
     return any(each.name not in own and not is_part(each.name) for each in directory.iterdir())
 
 
-def _line(name: str, digest: str | None) -> str:
-    return json.dumps({"file": name, "digest": digest}) + "\n"
+def _line(name: str, digest: str | None, by: str, of: str | None) -> str:
+    record = {"file": name, "digest": digest, "by": by}
+    return json.dumps(record if of is None else {**record, "of": of}) + "\n"
 
 
 def _exists(path: Path) -> bool:

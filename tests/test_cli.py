@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 
 import pytest
@@ -257,3 +258,33 @@ def test_help(run):
     assert code == 0
     for command in ("explain", "gallery", "info"):
         assert command in out
+
+
+def test_results_of_other_photos_and_commands_stay(run, tmp_path):
+    for name, color in (("a", "red"), ("b", "green")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64), color).save(tmp_path / name / "1.png")
+    assert run("explain", "a/1.png", "-o", "out")[0] == 0
+    first = {path: path.read_bytes() for path in (tmp_path / "out").glob("[!.]*")}
+    for command in ("explain", "windows"):
+        assert run(command, "b/1.png", "-o", "out")[0] == 0
+    assert {path: path.read_bytes() for path in first} == first
+    told = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert sorted(each["photo"] for each in told) == ["a/1.png", "b/1.png", "b/1.png"]
+    count = len([*(tmp_path / "out").iterdir()])
+    for command in ("explain", "windows"):  # once more: each replaces its own
+        assert run(command, "b/1.png", "-o", "out")[0] == 0
+    assert len([*(tmp_path / "out").iterdir()]) == count
+    assert run("audit", "b", "--model", "none", "-o", "out")[0] == 0
+    assert {path: path.read_bytes() for path in first} == first
+
+
+@pytest.mark.parametrize("command", ["train", "fit"])
+def test_a_place_that_cannot_be_written_to_is_said_at_once(run, tmp_path, command, monkeypatch):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "a" / "1.png")
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)
+    arguments = {"train": ("train", ".", "-o"), "fit": ("novelty", "fit", "a", "--head")}
+    code, _, err = run(*arguments[command], "a/x.safetensors")
+    assert code == 2
+    assert "expected a folder to write to, got" in err

@@ -542,21 +542,21 @@ def test_links(folder):
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_what_pyxai_has_written_is_no_photo(folder, slash, monkeypatch):
     """The second `pyxai explain .` would explain the pictures of the first."""
-    out = OutputFolder(folder)
+    out = OutputFolder(folder, by="a test")
     for name in ("a.overlay.png", "new/1.overlay.png", "sheets/x.jpg"):
         with out.writing(name) as path:
             Image.fromarray(noise()).save(path)
     assert find_photos(f"{folder}{slash}") == [folder / name for name in FOUND]
     (folder / "new" / "1.overlay.png").write_bytes(b"somebody's own")
     assert folder / "new" / "1.overlay.png" in find_photos(f"{folder}{slash}")
-    whole = OutputFolder(folder / "gallery", whole=True)
+    whole = OutputFolder(folder / "gallery", whole=True, by="a test")
     with whole.writing("crops/1.jpg") as path:
         Image.fromarray(noise()).save(path)
     (folder / "gallery" / "other.jpg").write_bytes(b"")
     monkeypatch.chdir(folder)
     (folder / "new" / "1.overlay.png").unlink()
     assert find_photos(".") == [Path(name) for name in FOUND]
-    own = OutputFolder(folder / "own")
+    own = OutputFolder(folder / "own", by="a test")
     with own.writing("1.jpg") as path:
         Image.fromarray(noise()).save(path)
     with pytest.raises(ImageError, match="found none but what pyxai has written there"):

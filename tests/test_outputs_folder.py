@@ -9,6 +9,7 @@ import pytest
 from train_photos import photo
 
 import pyxai
+from pyxai._locks import locked
 from pyxai._outputs import OutputFolder, written_in
 from pyxai._sealed import file_digest
 
@@ -22,7 +23,7 @@ def tree(folder):
 
 
 def write(folder, *names):
-    out = OutputFolder(folder)
+    out = OutputFolder(folder, by="a test")
     for name in names:
         with out.writing(name) as path:
             path.write_text(name)
@@ -64,6 +65,68 @@ def test_a_second_run_replaces_what_the_first_has_written(tmp_path):
     assert not (tmp_path / "old").exists()
 
 
+def test_results_of_another_command_stay(tmp_path):
+    write(tmp_path, "index.html", "old.txt")
+    other = OutputFolder(tmp_path, by="another")
+    with pytest.raises(ValueError, match=r"whose 'index\.html' was written by a test; choose"):
+        other.check("index.html")
+    assert not other.is_free("old.txt")
+    with other.writing("new.txt") as path:
+        path.write_text("new")
+    other.remove("old.txt")
+    other.finish()
+    assert set(tree(tmp_path)) == {".pyxai-files.jsonl", "index.html", "new.txt", "old.txt"}
+    OutputFolder(tmp_path, by="another").discard()
+    assert set(tree(tmp_path)) == {".pyxai-files.jsonl", "index.html", "old.txt"}
+    OutputFolder(tmp_path, by="a test").discard()
+    assert not tmp_path.exists()
+
+
+def test_results_of_another_photo_stay(tmp_path):
+    first = OutputFolder(tmp_path, by="a test")
+    with first.writing("1.json", of="/a/1.jpg") as path:
+        path.write_text("a")
+    second = OutputFolder(tmp_path, by="a test")
+    assert second.is_free("1.json", of="/a/1.jpg")
+    assert not second.is_free("1.json", of="/b/1.jpg")
+    first.tidy()
+    assert not OutputFolder(tmp_path, by="a test").is_free("1.json", of="/b/1.jpg")
+
+
+def test_what_another_run_writes_meanwhile_is_known(tmp_path):
+    first, second = OutputFolder(tmp_path, by="a test"), OutputFolder(tmp_path, by="a test")
+    with first.writing("1.json", of="/a/1.jpg") as path:
+        path.write_text("a")
+    assert second.is_free("1.json", of="/a/1.jpg")
+
+
+@pytest.mark.parametrize("way", ["file", "file/below"])
+def test_a_file_on_the_way(tmp_path, way):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"^directory: expected a folder, got the file '.*file'"):
+        write(tmp_path / way, "a.txt")
+    with (
+        pytest.raises(ValueError, match=r"^checkpoint: expected a folder, got the file '.*file'"),
+        locked(tmp_path / way, "checkpoint"),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=r"^directory: expected a folder to write to, got '/"):
+        write(tmp_path / "new", "a.txt")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "x", "it")])
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, error):
+    out = OutputFolder(tmp_path, by="a test")
+    with pytest.raises(OSError, match=r"\[Errno") as caught, out.writing("a.txt") as path:
+        raise OSError(error.errno, error.strerror, str(path)) if error.filename else error
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
 def test_what_was_put_in_the_place_of_a_file_of_ours_stays(tmp_path):
     write(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "a.jpg").write_text("mine")
@@ -75,7 +138,7 @@ def test_what_was_put_in_the_place_of_a_file_of_ours_stays(tmp_path):
 
 
 def test_a_run_that_was_killed_is_replaced(tmp_path):
-    out = OutputFolder(tmp_path)
+    out = OutputFolder(tmp_path, by="a test")
     with out.writing("a.jpg") as path:
         path.write_text("whole")
     with (tmp_path / ".pyxai-files.jsonl").open("a") as file:
@@ -125,7 +188,7 @@ def test_an_audit_beside_a_folder_called_pictures(tmp_path):
 
 def test_several_writers_share_a_folder(tmp_path):
     """`pyxai explain a.jpg -o out & pyxai explain b.jpg -o out`."""
-    first, second = OutputFolder(tmp_path), OutputFolder(tmp_path)
+    first, second = OutputFolder(tmp_path, by="a test"), OutputFolder(tmp_path, by="a test")
     for out, name in ((first, "a.png"), (second, "b.png"), (first, "c.png")):
         with out.writing(name) as path:
             path.write_text(name)
@@ -138,18 +201,18 @@ def test_several_writers_share_a_folder(tmp_path):
 def test_a_whole_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"^out: expected a new or empty folder"):
-        OutputFolder(tmp_path, "out", whole=True)
+        OutputFolder(tmp_path, "out", whole=True, by="a test")
     for _ in range(2):
-        out = OutputFolder(tmp_path / "new", "out", whole=True)
+        out = OutputFolder(tmp_path / "new", "out", whole=True, by="a test")
         with out.writing("a/b.txt") as path:
             path.write_text("ours")
         out.finish()
         assert written_in(tmp_path / "new").whole
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"^out: expected a folder, got the file"):
-        OutputFolder(tmp_path / "file", "out")
+        OutputFolder(tmp_path / "file", "out", by="a test")
     assert not (tmp_path / "other").exists()
-    OutputFolder(tmp_path / "other")  # made when something is written
+    OutputFolder(tmp_path / "other", by="a test")  # made when something is written
     assert not (tmp_path / "other").exists()
 
 
@@ -158,7 +221,7 @@ def test_files_of_another_folder_are_taken_over(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     write(tmp_path / "old", "a/b.txt", "c.txt")
-    old = OutputFolder(tmp_path / "old")
+    old = OutputFolder(tmp_path / "old", by="a test")
     assert old.is_intact("c.txt")
     (tmp_path / "old" / "c.txt").write_text("another")
     assert not old.is_intact("c.txt")
@@ -166,7 +229,7 @@ def test_files_of_another_folder_are_taken_over(tmp_path, monkeypatch):
     for number, links in enumerate((True, False)):
         if not links:
             monkeypatch.setattr("pathlib.Path.hardlink_to", refused)
-        new = OutputFolder(tmp_path / f"new{number}")
+        new = OutputFolder(tmp_path / f"new{number}", by="a test")
         for name, expected in (("a/b.txt", True), ("c.txt", False)):
             source = tmp_path / "old" / name
             assert new.take(name, source, old.digest_of(name)) is expected
@@ -178,14 +241,14 @@ def test_files_of_another_folder_are_taken_over(tmp_path, monkeypatch):
         new.keep("a/b.txt")
         new.finish()
         assert (new.path / "a" / "b.txt").read_text() == "a/b.txt"
-        OutputFolder(new.path).finish()
+        OutputFolder(new.path, by="a test").finish()
         assert not (new.path / "a").exists()
 
 
 def test_a_folder_is_discarded_with_what_a_killed_run_left(tmp_path):
     for whole in (True, False):
         folder = tmp_path / str(whole)
-        out = OutputFolder(folder, whole=whole)
+        out = OutputFolder(folder, whole=whole, by="a test")
         out.claim()
         for name in ("a/b/c.txt", "d.txt"):
             with out.writing(name) as path:
@@ -194,7 +257,7 @@ def test_a_folder_is_discarded_with_what_a_killed_run_left(tmp_path):
         (folder / "d.txt").write_text("changed")
         part = folder / "a" / ".1234.abcdef.1.0.pyxai-part.txt"
         part.write_text("half")
-        OutputFolder(folder, whole=whole).discard()
+        OutputFolder(folder, whole=whole, by="a test").discard()
         left = {"a/mine.txt": b"mine"}
         if not whole:  # what others changed is theirs there, and other runs may write
             left |= {"d.txt": b"changed", "a/.1234.abcdef.1.0.pyxai-part.txt": b"half"}
@@ -206,7 +269,7 @@ def test_a_whole_folder_whose_first_file_was_never_finished(tmp_path):
     (tmp_path / ".1234.abcdef.1.0.pyxai-part.txt").write_text("half")
     (tmp_path / ".pyxai-lock").write_text("")
     (tmp_path / ".pyxai-files.jsonl").write_text("")
-    out = OutputFolder(tmp_path, whole=True)
+    out = OutputFolder(tmp_path, whole=True, by="a test")
     with out.writing("a.txt") as path:
         path.write_text("ours")
     assert written_in(tmp_path).whole

@@ -20,6 +20,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 import pyxai
 from pyxai.cli import main as command_line
@@ -247,19 +249,26 @@ class Process:
         os.kill(self.number, signal.SIGKILL)
 
 
-def _start(name: str, folder: Path, work: Path) -> Process:
-    work.mkdir(exist_ok=True)
+def forked(job: Callable[[], object]) -> Process:
+    """Does a job in a process that is forked from this one; its exit code is 0 or 1."""
     number = os.fork()
     if number:
         return Process(number)
     code = 1
+    # The bars' lock is shared with those that were killed, perhaps while they held it.
+    tqdm.set_lock(threading.RLock())
     try:
-        JOBS[name][0](folder, work)
+        job()
         code = 0
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _start(name: str, folder: Path, work: Path) -> Process:
+    work.mkdir(exist_ok=True)
+    return forked(lambda: JOBS[name][0](folder, work))
 
 
 def _until_done(name: str, folder: Path, work: Path, seconds: float, draw: random.Random) -> int:

@@ -21,7 +21,6 @@ import re
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from PIL import Image
 from torch import nn
 
 import pyxai
-from benchmarks.torture.kills import Process, state
+from benchmarks.torture.kills import forked, state
 from pyxai.playground import build
 from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
@@ -243,7 +242,7 @@ def _until_done(
     """Starts a build until it gets through: how often it was killed, and what visitors saw then."""
     kills, seen = 0, []
     while True:
-        process = _start(photos, work)
+        process = forked(lambda: make(photos, work))
         if kills < MOST_KILLS:
             time.sleep(draw.random() * seconds)
             process.kill()
@@ -254,20 +253,6 @@ def _until_done(
             raise SystemExit(f"the build failed after {kills} kills; see above")
         kills += 1
         seen.append(look(work))
-
-
-def _start(photos: Path, work: Path) -> Process:
-    number = os.fork()
-    if number:
-        return Process(number)
-    code = 1
-    try:
-        make(photos, work)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 # ---- what there is ----

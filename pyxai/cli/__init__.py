@@ -57,6 +57,7 @@ def main() -> None:
     except (ValueError, OSError, BusyError, MissingExtraError, CudaUnavailableError) as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
+        sys.stderr.write("pyxai: stopped; what was written stays, the same command goes on\n")
         sys.exit(130)
 
 

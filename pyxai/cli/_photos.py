@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,8 @@ def process(
     """Does the work of a command on one photo after the other, writes its files, and reports.
 
     Photos that cannot be used are listed at the end. Of these alone the exit code is 2, of some 1.
-    All photos are listed before the first file is written; what is not of pyxai is never written
-    over: a photo's files then get another number.
+    All photos are listed before the first file is written; what is not of pyxai, of another command
+    or another photo is never written over: a photo's files then get another number.
 
     Args:
         command: its name.
@@ -46,7 +47,7 @@ def process(
         as_json: print all results as JSON, and not the summary.
         summary: the results as text.
     """
-    folder = OutputFolder(output, "--output")
+    folder = OutputFolder(output, "--output", by=f"pyxai {command}")
     results: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     names: set[str] = set()
@@ -60,13 +61,14 @@ def process(
             failures.append({"photo": name, "reason": error.reason})
             continue
         suffixes = {kind: f".{kind}.png" for kind in pictures} | {"json": ".json"}
-        stem = free_name(name, names, folder, suffixes.values())
+        of = _whole(name)
+        stem = free_name(name, names, folder, suffixes.values(), of=of)
         files = {kind: f"{stem}{suffix}" for kind, suffix in suffixes.items()}
         for kind, picture in pictures.items():
-            with folder.writing(files[kind]) as path:
+            with folder.writing(files[kind], of=of) as path:
                 picture.save(path)
         result = {"photo": name, **result, "files": files}
-        with folder.writing(files["json"]) as path:
+        with folder.writing(files["json"], of=of) as path:
             write_json(path, result, indent=2)
         results.append(result)
     if as_json:
@@ -138,19 +140,34 @@ def class_of(target: str | None, classifier: Classifier) -> int | str | None:
     return classifier.class_index(wanted)
 
 
-def free_name(name: str, taken: set[str], output: OutputFolder, suffixes: Iterable[str]) -> str:
+def _whole(name: str) -> str:
+    """The name of a photo from wherever one stands, as the list of an output folder has it."""
+    return os.path.abspath(name) if Path(name).exists() else name  # noqa: PTH100 - links stay
+
+
+def free_name(
+    name: str,
+    taken: set[str],
+    output: OutputFolder,
+    suffixes: Iterable[str],
+    *,
+    of: str | None = None,
+) -> str:
     """The start of the file names of a photo's results: its own, with a number if that is taken.
 
     Args:
         name: of the photo.
         taken: by other photos of this run, where this one is added.
-        output: where the files go; what is there and not of pyxai is left alone.
+        output: where the files go; what is there and not of this command is left alone.
         suffixes: what follows.
+        of: the photo, if files of others that an earlier call has written are left alone too.
     """
     stem = re.sub(r"[^\w.-]+", "_", Path(name).stem) or "photo"
     candidate, number = stem, 2
     endings = tuple(suffixes)
-    while candidate in taken or not all(output.is_free(candidate + each) for each in endings):
+    while candidate in taken or not all(
+        output.is_free(candidate + each, of=of) for each in endings
+    ):
         candidate, number = f"{stem}-{number}", number + 1
     taken.add(candidate)
     return candidate

@@ -30,7 +30,10 @@ def duplicates(
     ] = None,
     architecture: Architecture = None,
     methods: Annotated[
-        str | None, typer.Option(help="Some of exact,hash,features; by default what can be had.")
+        str | None,
+        typer.Option(
+            help="Some of exact,hash,features; by default the first two, with --model all."
+        ),
     ] = None,
     hash_kind: Annotated[str, typer.Option("--hash", help="phash or dhash.")] = "phash",
     max_bits: Annotated[int, typer.Option(help="Hashes that differ in so many bits match.")] = 7,
@@ -62,7 +65,7 @@ def duplicates(
         raise typer.BadParameter("expected folders of photos, or photos, got none")
     if move_to is not None:
         refuse_inside(move_to, folder)  # or a search of hours ends in a refusal
-    results = OutputFolder(output, "--output")
+    results = OutputFolder(output, "--output", by="pyxai duplicates")
     results.check(*_FILES)
     classifier = None
     if model is not None:
@@ -113,4 +116,6 @@ def _undo(moved_to: Path, folder: list[Path] | None, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"back": [*back]}, indent=2))
     else:
-        typer.echo(f"{len(back)} photos are back where they came from")
+        where = printable(str(moved_to))
+        done = f"{len(back)} photos are back where they came from"
+        typer.echo(done if back else f"no copies to move back in {where}")

@@ -64,7 +64,7 @@ def features(
     """Show what channels or classes of a network respond to: pictures, crops and a sheet."""
     if classes and (layer is not None or channels is not None):
         raise ValueError("--class: expected without --layer and --channels, got both")
-    folder = OutputFolder(output, "--output")
+    folder = OutputFolder(output, "--output", by="pyxai features")
     folder.check("features.json", "sheet.png")  # before the work of minutes, not after it
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, [layer], model)

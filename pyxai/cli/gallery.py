@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.galleries.crop_size import choose_crop
 from pyxai.galleries.gallery import ClassGallery
 from pyxai.galleries.page import share
-from pyxai.galleries.storage import folder_names
+from pyxai.galleries.storage import GalleryFolder, folder_names
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
@@ -51,7 +50,7 @@ def gallery(
 ) -> None:
     """Show what each class looks like to a classifier: its best crops out of many photos."""
     # Before the work of hours, not after it.
-    OutputFolder(output, "--output").check("gallery.json", "index.html", "crops/x/0", "sheets/x")
+    GalleryFolder(output, "--output").check("gallery.json", "index.html", "crops/x/0", "sheets/x")
     chosen, why = (crop, "") if crop is not None else choose_crop(photos)
     if why:
         typer.echo(f"crop {chosen}: {why}", err=as_json)
@@ -66,7 +65,7 @@ def gallery(
         labels=cast(Literal["folder"] | None, labels),
     ).fit(photos, checkpoint=checkpoint)
     page = found.page(output)
-    sheets = OutputFolder(output, "--output")
+    sheets = GalleryFolder(output, "--output")
     for index, name in enumerate(folder_names(found.class_names)):
         with sheets.writing(f"sheets/{name}.jpg") as path:
             found.sheet(index).save(path, quality=92)

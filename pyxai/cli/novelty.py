@@ -13,6 +13,7 @@ from PIL import Image
 
 import pyxai
 from pyxai._files import write_json, write_table
+from pyxai._locks import check_folder
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.cli._layers import check_layers
@@ -64,6 +65,7 @@ def fit(
 ) -> None:
     """Fit a detector on known photos and save it."""
     check_is_free(head, "--head")
+    check_folder("--head", head.parent)
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, [layer], model)
     detector = NoveltyDetector(
@@ -105,7 +107,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score photos: scores.csv, scores.json and a sheet of the most and the least familiar."""
-    folder = OutputFolder(output, "--output")
+    folder = OutputFolder(output, "--output", by="pyxai novelty score")
     folder.check(*_FILES)
     detector = _load(head, model, architecture, device)
     failures: list[ImageError] = []

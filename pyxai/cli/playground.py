@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from pyxai._locks import check_folder
 from pyxai.classifier import Classifier
 from pyxai.cli._options import AllowRemoval, Device
 from pyxai.cli._photos import report_left_out
@@ -82,6 +83,7 @@ def build(
 
     Photos that are not there any more go, and are named.
     """
+    check_folder("--output", output)
     site = build_site(
         _classifiers(model, architecture, device),
         _named(photos),

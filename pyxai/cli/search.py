@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from pyxai._locks import check_folder
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
@@ -53,6 +54,7 @@ def build(
     Goes on where it was interrupted. Photos that are new or have changed are looked at; those that
     are not there any more are taken out, and named.
     """
+    check_folder("--output", output)
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, layer, model)
     index = ImageIndex.build(
@@ -141,7 +143,7 @@ def query(
     )
     names: set[str] = set()
     if output is not None:
-        place = OutputFolder(output, "--output")
+        place = OutputFolder(output, "--output", by="pyxai search query")
         for each in found:
             name = f"{free_name(each.query, names, place, ['.alike.png'])}.alike.png"
             with place.writing(name) as path:

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from pyxai._files import refuse_other_file, write_json
+from pyxai._locks import check_folder
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName
 from pyxai.images.errors import printable
 from pyxai.train.fine_tune import fine_tune
@@ -74,6 +75,7 @@ def train(
     record = output.with_suffix(".json")
     check_is_free(output, "--output")
     refuse_other_file("--output", record, "the figures of a classifier", _has_figures)
+    check_folder("--output", output.parent)  # before the training, not after it
     output.parent.mkdir(parents=True, exist_ok=True)
     found = fine_tune(
         load_classifier(model, architecture=architecture, device=device),

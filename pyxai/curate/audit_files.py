@@ -84,7 +84,7 @@ def output_folder(directory: str | Path, argument: str = "directory") -> OutputF
     Raises:
         ValueError: something of its names is there that no audit has written.
     """
-    folder = OutputFolder(directory, argument)
+    folder = OutputFolder(directory, argument, by="an audit")
     names = ("index.html", "findings.csv", "photos.csv", "audit.json", "sheets/0", "pictures/0")
     folder.check(*names)
     return folder

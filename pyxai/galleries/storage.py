@@ -51,6 +51,13 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
     return found
 
 
+class GalleryFolder(OutputFolder):
+    """A folder that a gallery is written to."""
+
+    def __init__(self, directory: Path, argument: str = "directory") -> None:
+        super().__init__(directory, argument, by="a gallery")
+
+
 def save_gallery(
     directory: Path,
     settings: Settings,
@@ -75,9 +82,9 @@ def save_gallery(
         BusyError: another process saves a gallery here.
     """
     names = ("gallery.json", "index.html", "crops/x/0")
-    OutputFolder(directory).check(*names)  # refused before anything is written
+    GalleryFolder(directory).check(*names)  # refused before anything is written
     with locked(directory, "directory"):
-        output = OutputFolder(directory)
+        output = GalleryFolder(directory)
         output.check(*names)
         pictures: list[list[str]] = []
         files: list[list[str]] = []

@@ -39,7 +39,7 @@ class Edition:
             ValueError: the folder holds other files.
         """
         self.path = path
-        self.files = OutputFolder(path, "out", whole=True)
+        self.files = OutputFolder(path, "out", by="a site", whole=True)
         self.keys: dict[str, str] = {}
         if self.files.is_intact(RECORD):
             record = read_record(path / RECORD)
@@ -84,7 +84,7 @@ class SiteHome:
     def __init__(self, root: Path) -> None:
         """Opens the folder; see `site_home`."""
         self.root = root
-        self._page = OutputFolder(root, "out")
+        self._page = OutputFolder(root, "out", by="a site")
         self._page.claim()
         self._page.check(PAGE)
         data = root / _DATA

@@ -152,7 +152,7 @@ def compare(
     draw.shuffle(questions)
     key = {"format": _FORMAT, "seed": seed, "galleries": rows, "questions": questions}
     key["comparison"] = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
-    folder = OutputFolder(out_dir, "out_dir")
+    folder = OutputFolder(out_dir, "out_dir", by="a comparison")
     folder.check("page/index.html", "page/pictures/0", "key.json")
     for number, question in enumerate(questions):
         for side in ("left", "right"):

@@ -166,7 +166,7 @@ class Store:
         """The folder with the list of what was written there."""
         assert self.directory is not None
         if self._output is None:
-            self._output = OutputFolder(self.directory)
+            self._output = OutputFolder(self.directory, by="an index")
         return self._output
 
     def _runs(self, photos: Sequence[Photo]) -> Iterator[_Run]:
@@ -306,7 +306,7 @@ def erase_index(directory: Path) -> list[str]:
         names = []
         with suppress(ValueError):  # a damaged one goes as well
             names = [photo.path for photo in load_store(directory).photos()]
-        OutputFolder(directory).discard()
+        OutputFolder(directory, by="an index").discard()
     return names
 
 

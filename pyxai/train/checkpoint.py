@@ -54,7 +54,7 @@ class Checkpoint:
                 or a damaged one; or a file of others has a name that the run needs.
         """
         self._directory = directory
-        self._output = OutputFolder(directory, "checkpoint")
+        self._output = OutputFolder(directory, "checkpoint", by="a training run")
         self._identity = json.loads(json.dumps({"format": _FORMAT, **identity}))
         self._before = self._read() if (directory / _STATE).exists() else None
         self._output.check(_STATE, *self._files())

@@ -56,7 +56,7 @@ class NotBackError(ValueError):
     """
 
     def __init__(self, moved: Sequence[str], left: Sequence[tuple[str, str]]) -> None:
-        lines = "".join(f"\n  {printable(path)}: {reason}" for path, reason in left)
+        lines = "".join(f"\n  {printable(path)}: {printable(reason)}" for path, reason in left)
         count = len(moved) + len(left)
         super().__init__(f"{len(left)} of {count} photos are not back where they were:{lines}")
         self.moved, self.left = tuple(moved), tuple(left)
@@ -187,7 +187,9 @@ def _move(wanted: Wanted, folder: Path, journal: Journal) -> str | None:
         return f"{there} is in the way"
     except OSError as error:
         _settle(move, journal, folder)
-        return None if move.state == states.MOVED else error.strerror or str(error)
+        return (
+            None if move.state == states.MOVED else f"could not be moved: {error.strerror or error}"
+        )
     journal.note(move, states.MOVED)
     return None
 

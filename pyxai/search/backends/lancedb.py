@@ -53,7 +53,7 @@ class LanceDB:
             if collection.directory is None:
                 expected = "an address for an index that lies in memory, LanceDB(uri=...)"
                 raise argument_error("uri", expected, None)
-            tables = OutputFolder(collection.directory / _FOLDER, "uri", whole=True)
+            tables = OutputFolder(collection.directory / _FOLDER, "uri", by="an index", whole=True)
             tables.claim()
             uri = str(tables.path)
         matrix = collection.matrix
@@ -89,7 +89,7 @@ def remove_tables(directory: Path) -> None:
     for path in tables.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-    OutputFolder(tables, whole=True).discard()
+    OutputFolder(tables, by="an index", whole=True).discard()
 
 
 def _has_table(connection: Any, name: str, rows: int) -> bool:

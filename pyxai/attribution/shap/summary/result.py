@@ -229,7 +229,7 @@ def summary_folder(directory: str | os.PathLike[str], argument: str = "directory
     Raises:
         ValueError: something of its names is there that no summary has written.
     """
-    folder = OutputFolder(directory, argument)
+    folder = OutputFolder(directory, argument, by="a SHAP summary")
     folder.check("summary.json", "photos.csv", "regions.csv", "summary.png")
     return folder
 

@@ -243,6 +243,7 @@ UNTRIED = {
     "playground": "a module; what it computes is what is tried here",
     "count_votes": "reads files of JSON",
     "class_folders": "lists folders",
+    "split_folders": "lists folders",
     "BusyError": "an error",
     "DamagedError": "an error",
     "cuda_status": "says what CUDA can do",

@@ -19,6 +19,7 @@ from floors import FLOORS
 from PIL import Image
 
 import pyxai
+from pyxai import cli
 from pyxai.ops import CudaUnavailableError, _native, cuda_status
 
 PACKAGE = Path(pyxai.__file__).parent
@@ -163,6 +164,61 @@ def test_import_is_quiet_and_brings_no_optional_package(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "[] False\n", "")
 
 
+def test_every_public_name_twice_in_a_fresh_process(tmp_path):
+    """A room of the name of a function would take its place once it is imported."""
+    code = (
+        "import pyxai\n"
+        "for _ in range(2):\n"
+        "    for name in pyxai.__all__:\n"
+        "        print(name, type(getattr(pyxai, name)).__name__)\n"
+    )
+    lines = output_of(code, tmp_path).splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert [line.split()[0] for line in lines if line.endswith(" module")] == ["playground"] * 2
+
+
+def test_public_names_have_one_home():
+    tree = ast.parse(Path(pyxai.__file__).read_text(encoding="utf-8"))
+    named = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyxai"):
+            home = node.module.removeprefix("pyxai").removeprefix(".") or node.names[0].name
+            named |= {alias.asname: home for alias in node.names}
+    assert named == pyxai._HOMES
+    assert sorted([*named, "__version__"]) == pyxai.__all__
+    assert set(pyxai.__all__) <= set(dir(pyxai))
+    with pytest.raises(AttributeError, match="module 'pyxai' has no attribute 'grad_cam'"):
+        pyxai.grad_cam  # noqa: B018
+
+
+def test_help_imports_no_more_than_it_shows(tmp_path):
+    code = (
+        "import sys\n"
+        "from pyxai.cli import main\n"
+        "sys.argv = ['pyxai', '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    print({'torch', 'numpy', 'PIL'} & {*sys.modules})\n"
+    )
+    assert output_of(code, tmp_path).endswith("set()")
+
+
+def test_the_first_line_of_the_help_of_each_command():
+    files = {path.stem for path in (PACKAGE / "cli").glob("[!_]*.py")}
+    assert files == cli.COMMANDS.keys()
+    for name, line in cli.COMMANDS.items():
+        assert " ".join((cli.load(name).help or "").split("\n\n")[0].split()) == line
+
+
+def test_a_classifier_is_loaded_without_the_compiler(tmp_path):
+    code = (
+        "import sys, pyxai; pyxai.load_classifier('demo'); "
+        "print([name for name in ('torch._dynamo', 'sklearn', 'sympy') if name in sys.modules])"
+    )
+    assert output_of(code, tmp_path) == "[]"
+
+
 def test_module_run_prints_the_facts(tmp_path):
     result = python("-m", "pyxai", cwd=tmp_path)
     assert result.returncode == 0
@@ -188,7 +244,7 @@ def test_module_run_with_arguments_is_the_command(tmp_path):
 
 
 def test_unknown_instruction_set_is_refused_at_import(tmp_path):
-    result = python("-c", "import pyxai", cwd=tmp_path, PYXAI_SIMD="nonsense")
+    result = python("-c", "import pyxai; pyxai.cam", cwd=tmp_path, PYXAI_SIMD="nonsense")
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: environment variable PYXAI_SIMD: SIMD level: expected one")

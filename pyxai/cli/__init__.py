@@ -1,52 +1,90 @@
-"""The command line: one small file a command."""
+"""The command line: one small file a command, imported when the command is used."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from typing import TextIO
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from pyxai._errors import MissingExtraError
-from pyxai._locks import BusyError
-from pyxai.cli.audit import audit
-from pyxai.cli.duplicates import duplicates
-from pyxai.cli.explain import explain
-from pyxai.cli.features import features
-from pyxai.cli.gallery import gallery
-from pyxai.cli.info import info
-from pyxai.cli.layers import layers
-from pyxai.cli.novelty import novelty
-from pyxai.cli.playground import playground
-from pyxai.cli.search import search
-from pyxai.cli.shap import shap
-from pyxai.cli.train import train
-from pyxai.cli.undesirable import undesirable
-from pyxai.cli.windows import windows
-from pyxai.images import PhotoWarning
-from pyxai.ops import CudaUnavailableError
+# The commands, in the order of the help, and the first line of the help of each: to list them, none
+# is imported.
+COMMANDS = {
+    "audit": (
+        "Look over a folder of photos before training: bad, odd, unusual and mislabelled ones."
+    ),
+    "duplicates": "Find photos that show the same, and say which copy to keep; nothing is deleted.",
+    "explain": "Show where a classifier looked: an overlay picture and a JSON file for each photo.",
+    "features": (
+        "Show what channels or classes of a network respond to: pictures, crops and a sheet."
+    ),
+    "gallery": (
+        "Show what each class looks like to a classifier: its best crops out of many photos."
+    ),
+    "info": "Print versions, the instruction set in use, threads, and the state of CUDA.",
+    "layers": (
+        "List the layers of a network, as --layer takes them, and say which one is the default."
+    ),
+    "novelty": "Tell photos of the kind that a classifier knows from all others.",
+    "playground": "A web site to explore what classifiers see in photos.",
+    "shap": (
+        "Show what speaks for classes and against them: a figure and a JSON file for each photo."
+    ),
+    "search": "Find photos that a classifier finds alike, in an index of its features.",
+    "train": "Train a classifier to tell the classes of a folder of photos apart.",
+    "undesirable": (
+        "Show which pixels stand in the way of a class: a figure and a JSON file for each photo."
+    ),
+    "windows": (
+        "Show which pieces of a photo look like a class: a sheet, an overlay and a JSON file each."
+    ),
+}
+
+
+class _Commands(TyperGroup):
+    """Lists commands by their names, and imports the one that is used."""
+
+    # Of click, or of the copy of it that newer versions of typer have: so no types are named.
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        help_line = COMMANDS.get(cmd_name)
+        return None if help_line is None else TyperCommand(cmd_name, help=help_line)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, None if command is None else load(command.name or ""), rest
+
+
+def load(name: str) -> Any:
+    """The command of that name, imported."""
+    command: Callable[..., Any] | typer.Typer = getattr(import_module(f"pyxai.cli.{name}"), name)
+    if isinstance(command, typer.Typer):
+        group = typer.main.get_command(command)
+        group.name = name
+        return group
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(command)
+    return typer.main.get_command(single)
+
 
 app = typer.Typer(
-    help="Explains image classifiers, fast.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(audit)
-app.command()(duplicates)
-app.command()(explain)
-app.command()(features)
-app.command()(gallery)
-app.command()(info)
-app.command()(layers)
-app.add_typer(novelty, name="novelty")
-app.add_typer(playground, name="playground")
-app.command()(shap)
-app.add_typer(search, name="search")
-app.command()(train)
-app.command()(undesirable)
-app.command()(windows)
+
+
+@app.callback(help="Explains image classifiers, fast.")
+def _pyxai() -> None:
+    """Does nothing before a command."""
 
 
 def main() -> None:
@@ -54,11 +92,24 @@ def main() -> None:
     warnings.showwarning = _show
     try:
         app()
-    except (ValueError, OSError, BusyError, MissingExtraError, CudaUnavailableError) as error:
-        sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         sys.stderr.write("pyxai: stopped; what was written stays, the same command goes on\n")
         sys.exit(130)
+    except Exception as error:
+        if not _can_be_mended(error):
+            raise
+        sys.stderr.write(f"pyxai: error: {error}\n")
+        sys.exit(2)
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether it is one of those that pyxai raises for a user to read."""
+    from pyxai._errors import MissingExtraError
+    from pyxai._locks import BusyError
+    from pyxai.ops import CudaUnavailableError
+
+    told = (ValueError, OSError, BusyError, MissingExtraError, CudaUnavailableError)
+    return isinstance(error, told)
 
 
 _python_shows = warnings.showwarning
@@ -73,12 +124,9 @@ def _show(
     line: str | None = None,
 ) -> None:
     """Of ours, the words without the line of the source."""
+    from pyxai.images import PhotoWarning
+
     if issubclass(category, PhotoWarning):
         sys.stderr.write(f"pyxai: {message}\n")
     else:
         _python_shows(message, category, filename, lineno, file, line)
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"pyxai: error: {message}\n")
-    return 2

@@ -12,8 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
-from torch.export.pt2_archive._package import load_pt2
 
 from pyxai.zoo.model_file import CLASS_NAMES_FILE, ModelFileError, names_in
 from pyxai.zoo.operators import is_known, without_shortcuts
@@ -25,6 +23,8 @@ def load_program(path: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     Raises:
         ModelFileError: the file is damaged, of another version, or holds more than a classifier.
     """
+    from torch.export.pt2_archive._package import load_pt2  # and with it the compiler: for seconds
+
     archive, names = _reduced(path)
     try:
         with _quiet():
@@ -80,6 +80,8 @@ def _reduced(path: str) -> tuple[io.BytesIO, tuple[str, ...] | None]:
     goes into the copy, as plain data: raw tensors, aten operators, and names that are names.
     Tensors of other devices come on the CPU.
     """
+    from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+
     try:
         with PT2ArchiveReader(path) as reader:
             records = [*reader.get_file_names()]

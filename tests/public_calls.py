@@ -20,7 +20,6 @@ from PIL import Image
 
 import pyxai
 from pyxai import draw, feature_visualization, images, novelty, ops, zoo
-from pyxai.galleries.clustering import WardClustering
 from pyxai.playground import voting
 
 SIDE = 32
@@ -347,16 +346,6 @@ def pictures(subject: Prepared) -> Result:
         "histogram": numbers(draw.histogram({"a": heat.flatten().cpu().numpy()})),
         "sheet": numbers(draw.sheet([[photo]], cell=40)),
         "colors": numbers(draw.color_table("ember")),
-    }
-
-
-@call("clusters")
-def clusters(subject: Prepared) -> Result:
-    rows = subject.images.flatten(0, 1).flatten(1).cpu().double().numpy()
-    found = [WardClustering(n_clusters=3, max_exact=most).fit(rows) for most in (1000, 5)]
-    return {
-        "labels": [each.labels_.tolist() for each in found],
-        "heights": numbers(found[0].distances_),
     }
 
 

@@ -81,11 +81,12 @@ class Grouping:
     def _clusterer(self, count: int) -> tuple[Any, int | None]:
         """A clusterer that can deal with so many crops, and how many clusters were wanted."""
         if self.clusterer is None:
-            from pyxai.galleries.clustering import WardClustering
+            from sklearn.cluster import AgglomerativeClustering
 
             if self.distance_threshold is not None:
-                return WardClustering(distance_threshold=self.distance_threshold), None
-            return WardClustering(min(self.clusters, count)), self.clusters
+                threshold = self.distance_threshold
+                return AgglomerativeClustering(None, distance_threshold=threshold), None
+            return AgglomerativeClustering(min(self.clusters, count)), self.clusters
         from sklearn.base import clone
 
         clusterer = clone(self.clusterer)

@@ -154,6 +154,19 @@ def test_the_floors_are_those_of_the_package():
     assert floors.written(text, PACKAGE) == text, "run `python tests/floors.py`"
 
 
+def test_the_index_of_decisions():
+    folder = CHECKOUT / "docs" / "decisions"
+    files = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    assert [path.name[:3] for path in files] == [f"{1 + place:03}" for place in range(len(files))]
+    rows = [
+        f"| {path.name[:3]} | [{path.read_text('utf-8').splitlines()[0].removeprefix('# ')}]"
+        f"({path.name}) |"
+        for path in files
+    ]
+    listed = (folder / "README.md").read_text("utf-8").splitlines()
+    assert [line for line in listed if line.startswith("| 0")] == rows
+
+
 def test_import_is_quiet_and_brings_no_optional_package(tmp_path):
     code = (
         "import pyxai, sys; print([name for name in sys.argv[1:] if name in sys.modules], "

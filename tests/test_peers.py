@@ -1,6 +1,6 @@
 """pytorch-grad-cam, torchcam and Captum on the same networks: the same maps, or a known reason.
 
-Where they differ, docs/decisions.md says why ("Where other libraries compute something else"); here
+Where they differ, docs/decisions/030-where-other-libraries-compute-something-else.md says why; here
 their map is then explained as what it is, so that a change on either side is noticed.
 """
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
@@ -88,7 +89,11 @@ def _pyxai() -> None:
 
 
 def main() -> None:
-    """Runs the command line; what a user can mend is one line and exit code 2, no traceback."""
+    """Runs the command line; what a user can mend is one line, without a traceback.
+
+    Exit codes: 0 when the job was done, with the photos that could not be used named; 1 when
+    nothing could be done; 2 for arguments that do not fit; 130 after Ctrl-C.
+    """
     warnings.showwarning = _show
     try:
         app()
@@ -96,20 +101,29 @@ def main() -> None:
         sys.stderr.write("pyxai: stopped; what was written stays, the same command goes on\n")
         sys.exit(130)
     except Exception as error:
-        if not _can_be_mended(error):
+        code = _exit_code(error)
+        if code is None:
             raise
         sys.stderr.write(f"pyxai: error: {error}\n")
-        sys.exit(2)
+        sys.exit(code)
 
 
-def _can_be_mended(error: Exception) -> bool:
-    """Whether it is one of those that pyxai raises for a user to read."""
+def _exit_code(error: Exception) -> int | None:
+    """That of an error which pyxai raises for a user to read; None of others."""
     from pyxai._errors import MissingExtraError
     from pyxai._locks import BusyError
+    from pyxai.images import ImageError
     from pyxai.ops import CudaUnavailableError
 
-    told = (ValueError, OSError, BusyError, MissingExtraError, CudaUnavailableError)
-    return isinstance(error, told)
+    if isinstance(error, ImageError):
+        names = [name for name, _ in getattr(error, "failures", [(error.name, "")])]
+        return 1 if any(Path(name).is_file() for name in names) else 2
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return 2
+    if isinstance(error, (OSError, BusyError)):
+        return 1
+    wrong = (ValueError, MissingExtraError, CudaUnavailableError)
+    return 2 if isinstance(error, wrong) else None
 
 
 _python_shows = warnings.showwarning

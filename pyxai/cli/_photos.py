@@ -35,7 +35,7 @@ def process(
 ) -> None:
     """Does the work of a command on one photo after the other, writes its files, and reports.
 
-    Photos that cannot be used are listed at the end. Of these alone the exit code is 2, of some 1.
+    Photos that cannot be used are listed at the end; if there are no others, the exit code is 1.
     All photos are listed before the first file is written; what is not of pyxai, of another command
     or another photo is never written over: a photo's files then get another number.
 
@@ -79,8 +79,8 @@ def process(
         typer.echo(
             f"pyxai: not explained: {printable(failure['photo'])}: {failure['reason']}", err=True
         )
-    if failures:
-        raise typer.Exit(1 if results else 2)
+    if not results:  # nothing could be done; with a name that is none it was asked for wrongly
+        raise typer.Exit(1 if any(Path(each["photo"]).is_file() for each in failures) else 2)
 
 
 def list_photos(

@@ -127,8 +127,6 @@ def features(
         typer.echo(f"{len(units)} units of {layer or 'the logits'}; sheet.png in {output}/")
     for failure in failures:
         typer.echo(f"pyxai: not read: {printable(failure.name)}: {failure.reason}", err=True)
-    if failures:
-        raise typer.Exit(1)
 
 
 def parse_channels(text: str) -> list[int]:

@@ -85,8 +85,6 @@ def gallery(
     ):
         if count:
             typer.echo(f"pyxai: photos {what}: {count}", err=True)
-    if report["unreadable"]:
-        raise typer.Exit(1)
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -98,7 +98,7 @@ def test_distances_by_hand():
     angles = np.array([0.0, 0.1, 0.2, 1.0])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     rows *= [[1], [5], [2], [3]]  # lengths do not matter
-    found = distance_ratios(rows, np.zeros(4, np.int64), neighbours=1)
+    found = distance_ratios(rows, np.zeros(4, np.int64), n_neighbors=1)
     chord = 2 * np.sin(np.array([0.1, 0.1, 0.1, 0.8]) / 2)
     np.testing.assert_allclose(found, chord / np.median(chord), rtol=1e-4)
 
@@ -107,16 +107,16 @@ def test_distances_stay_within_the_class():
     random = np.random.default_rng(0)
     rows = random.normal(size=(40, 6)).astype(np.float32)
     labels = np.repeat([0, 1], 20)
-    both = distance_ratios(rows, labels, neighbours=3)
+    both = distance_ratios(rows, labels, n_neighbors=3)
     for label in (0, 1):
-        alone = distance_ratios(rows[labels == label], np.zeros(20, np.int64), neighbours=3)
+        alone = distance_ratios(rows[labels == label], np.zeros(20, np.int64), n_neighbors=3)
         np.testing.assert_allclose(both[labels == label], alone, rtol=1e-5)
 
 
 def test_copies_and_single_photos_have_a_defined_distance():
-    same = distance_ratios(np.ones((5, 3), np.float32), np.zeros(5, np.int64), neighbours=10)
+    same = distance_ratios(np.ones((5, 3), np.float32), np.zeros(5, np.int64), n_neighbors=10)
     assert np.isfinite(same).all()
-    assert np.isnan(distance_ratios(np.ones((1, 3), np.float32), np.zeros(1, int), neighbours=1))
+    assert np.isnan(distance_ratios(np.ones((1, 3), np.float32), np.zeros(1, int), n_neighbors=1))
 
 
 # ---- label errors ----
@@ -352,7 +352,7 @@ def test_features_that_are_not_finite(folder):
 
 
 def test_folders_that_cannot_be_audited(tmp_path):
-    with pytest.raises(ValueError, match="folder: expected a folder of photos, got"):
+    with pytest.raises(ValueError, match="photos: expected a folder of photos, got"):
         pyxai.audit(None, tmp_path / "missing")
     with pytest.raises(ImageError, match="expected a folder with photos"):
         pyxai.audit(None, tmp_path)
@@ -369,7 +369,7 @@ def test_folders_that_cannot_be_audited(tmp_path):
     [
         ({"folds": 1}, "folds: expected an int of at least 2"),
         ({"unusual": -1}, "unusual: expected an int of at least 0"),
-        ({"neighbours": 0}, "neighbours: expected"),
+        ({"n_neighbors": 0}, "n_neighbors: expected"),
         ({"seed": -1}, "seed: expected"),
         ({"batch_size": 1.5}, "batch_size: expected"),
         ({"layer": "nowhere"}, "nowhere"),
@@ -509,4 +509,4 @@ def test_command_refuses(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("pyxai: error: folder: expected a folder of photos")
+    assert capsys.readouterr().err.startswith("pyxai: error: photos: expected a folder of photos")

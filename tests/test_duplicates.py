@@ -328,7 +328,7 @@ def test_too_few_photos(tmp_path):
     with pytest.raises(ImageError, match="no such file or folder"):
         quick(tmp_path / "nowhere")
     scene(0).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="folder: expected two or more photos that can be read"):
+    with pytest.raises(ValueError, match="photos: expected two or more photos that can be read"):
         quick(tmp_path)
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"two or more photos that can be read; .*b\.png"):
@@ -407,7 +407,7 @@ def test_command_leaves_what_is_not_its_own(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "open_photo", lambda path: pytest.fail("read"))
     with pytest.raises(ValueError, match=r"--output: expected a folder where 'duplicates\.csv'"):
         raise invoke(photos, "-o", out).exception
-    with pytest.raises(ValueError, match="folder: expected a folder outside"):
+    with pytest.raises(ValueError, match="directory: expected a folder outside"):
         raise invoke(photos, "-o", tmp_path / "new", "--move-to", photos / "away").exception
     monkeypatch.undo()
     (out / "duplicates.csv").unlink()

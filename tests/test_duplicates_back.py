@@ -117,11 +117,11 @@ def test_a_move_that_fails_halfway(photos, away, way, monkeypatch):
 
 
 def test_folders_without_moved_copies(tmp_path):
-    with pytest.raises(ValueError, match=r"folder: expected a folder with moved\.jsonl, of moved"):
+    with pytest.raises(ValueError, match=r"directory: expected a folder with moved\.jsonl, of"):
         move_back(tmp_path)
     assert [*tmp_path.iterdir()] == []
     (tmp_path / JOURNAL).write_text("mine\n")
-    with pytest.raises(ValueError, match=r"folder: expected a folder without moved\.jsonl, or"):
+    with pytest.raises(ValueError, match=r"directory: expected a folder without moved\.jsonl, or"):
         move_back(tmp_path)
     assert (tmp_path / JOURNAL).read_text() == "mine\n"
 

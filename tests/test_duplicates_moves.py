@@ -262,20 +262,20 @@ def test_nothing_is_moved_where_something_is_in_the_way(photos, away, tmp_path):
     (away / "b").mkdir(parents=True)
     for target in ("1.png", "b/1 copy.png"):
         (away / target).symlink_to(tmp_path / "nowhere")
-        with pytest.raises(ValueError, match="folder: expected no files in the way"):
+        with pytest.raises(ValueError, match="directory: expected no files in the way"):
             found.move_copies(away)
         (away / target).unlink()
     (away / "b").rmdir()
     (away / "b").symlink_to(photos.parent, target_is_directory=True)
-    with pytest.raises(ValueError, match="folder: expected no links in the way"):
+    with pytest.raises(ValueError, match="directory: expected no links in the way"):
         found.move_copies(away)
     (away / "b").unlink()
     (away / JOURNAL).write_text("my own list")
-    with pytest.raises(ValueError, match=r"folder: expected a folder without moved\.jsonl"):
+    with pytest.raises(ValueError, match=r"directory: expected a folder without moved\.jsonl"):
         found.move_copies(away)
     assert (away / JOURNAL).read_text() == "my own list"
     (photos.parent / "file").touch()
-    with pytest.raises(ValueError, match="folder: expected a folder, got 'the file"):
+    with pytest.raises(ValueError, match="directory: expected a folder, got 'the file"):
         found.move_copies(photos.parent / "file")
     assert tree(photos) == before
 
@@ -315,7 +315,7 @@ def test_folders_that_were_searched_are_refused(photos, tmp_path):
         tmp_path / "out" / ".." / "photos" / "new",
         photos / "out" / "away",
     ):
-        with pytest.raises(ValueError, match="folder: expected a folder outside"):
+        with pytest.raises(ValueError, match="directory: expected a folder outside"):
             found.move_copies(folder)
     (photos / "out").unlink()
     assert tree(photos) == before
@@ -329,7 +329,7 @@ def test_a_folder_from_which_names_lead_into_the_search(tmp_path):
     scene(0).save(tmp_path / "photos" / "b.png")
     scene(0).save(inner / "c.png")
     found = quick(tmp_path / "photos", **EXACT)
-    with pytest.raises(ValueError, match="folder: expected a folder outside"):
+    with pytest.raises(ValueError, match="directory: expected a folder outside"):
         found.move_copies(tmp_path)
 
 

@@ -154,7 +154,7 @@ def test_folders_on_several_drives_are_refused_before_anything_is_read(folder, m
 
     monkeypatch.setattr(os.path, "commonpath", fails)
     monkeypatch.setattr(package, "open_photo", lambda path: pytest.fail("read"))
-    with pytest.raises(ValueError, match="folder: expected folders on one drive"):
+    with pytest.raises(ValueError, match="photos: expected folders on one drive"):
         quick([folder / "0.png", folder / "1.png"])
 
 

@@ -243,8 +243,8 @@ def test_a_network_of_one_size_is_judged_on_crops(squares):
     [
         ({"crop": 0}, "crop: expected an int of at least 1, got 0"),
         ({"crop": 24.0}, "crop: expected an int of at least 1, got 24.0"),
-        ({"crop": 39}, "folder: expected photos that can be used of every class; left out: "),
-        ({"crop": None}, "folder: expected photos of one size .* got 20 × 40 and 30 × 32; set"),
+        ({"crop": 39}, "photos: expected photos that can be used of every class; left out: "),
+        ({"crop": None}, "photos: expected photos of one size .* got 20 × 40 and 30 × 32; set"),
         ({"epochs": 0}, "epochs: expected an int of at least 1, got 0"),
         ({"batch_size": 2.0}, "batch_size: expected an int of at least 1, got 2.0"),
         ({"learning_rate": -1.0}, "learning_rate: expected a finite number of at least 0"),

@@ -144,7 +144,7 @@ def test_wrong_votes(galleries, tmp_path):
     with pytest.raises(ValueError, match="votes: expected a JSON object"):
         count_votes(tmp_path, tmp_path / "list.json")
     (tmp_path / "key.json").write_text("{}")
-    with pytest.raises(ValueError, match="out_dir: expected a folder that compare wrote"):
+    with pytest.raises(ValueError, match="directory: expected a folder that compare wrote"):
         count_votes(tmp_path)
     with pytest.raises(FileNotFoundError):
         count_votes(tmp_path / "nowhere")

@@ -207,7 +207,7 @@ def test_without_a_network():
     assert detector.predict(rows + 50).tolist() == [-1] * 100
     head = LinearHead(torch.randn(3, 6), torch.zeros(3))
     assert NoveltyDetector(head, method="vim").fit(rows).layer_ is None
-    with pytest.raises(ValueError, match="clf: expected a classifier, to read photos"):
+    with pytest.raises(ValueError, match="model: expected a classifier, to read photos"):
         detector.score_samples(torch.randn(1, 3, 8, 8))
     with pytest.raises(ValueError, match="energy needs"):
         NoveltyDetector(method="energy").fit(rows)
@@ -299,7 +299,7 @@ def test_contract_of_scikit_learn(images):
     assert detector.get_params(deep=False) == before  # fit changes no parameter
     copy = clone(detector)
     assert not copy.__sklearn_is_fitted__()
-    assert copy.clf is clf  # borrowed, not copied
+    assert copy.model is clf  # borrowed, not copied
     assert copy.method is not detector.method
     assert copy.method.k == 5
     np.testing.assert_array_equal(
@@ -468,7 +468,7 @@ def test_bad_arguments(images, options, words):
 def test_bad_images(images, tmp_path, folder):
     clf = classifier_of(SmallNet())
     detector = NoveltyDetector(clf, **FEW)
-    with pytest.raises(ValueError, match="clf: expected a torch"):
+    with pytest.raises(ValueError, match="model: expected a torch"):
         NoveltyDetector("resnet").fit(images)
     for bad in (images[:0], iter([]), torch.randn(3), np.zeros((2, 3, 8, 8)), [], 5):
         with pytest.raises(ValueError, match=r"images|known"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
+import inspect
 import os
 import re
 import shutil
@@ -152,6 +154,45 @@ def test_the_floors_are_those_of_the_package():
     assert sorted(rooms) == sorted(there)
     text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert floors.written(text, PACKAGE) == text, "run `python tests/floors.py`"
+
+
+# What users of other libraries, or we ourselves once, have called what the public face calls
+# model, photos, directory, n_neighbors, steps, samples, seed, target, layer.
+SYNONYMS = {
+    *("clf", "network", "net", "folder", "out_dir", "output_dir", "neighbours", "num_neighbors"),
+    *("num_steps", "n_steps", "iterations", "num_samples", "n_samples", "random_state", "rng"),
+    *("class_idx", "target_class", "target_layer", "layer_name", "img", "image"),
+}
+
+
+def public_functions():
+    """All that users call: functions, classes and their methods, by their full names."""
+    rooms = [importlib.import_module(f"pyxai.{path.parent.name}") for path in ROOMS]
+    named = {f"pyxai.{name}": getattr(pyxai, name) for name in pyxai.__all__}
+    for room in [*rooms, importlib.import_module("pyxai.playground.voting")]:
+        for name in getattr(room, "__all__", ()):
+            named[f"{room.__name__}.{name}"] = getattr(room, name)
+    for name, found in named.items():
+        if inspect.isclass(found):
+            for inner, method in vars(found).items():
+                function = getattr(method, "__func__", method)
+                if inspect.isfunction(function) and (inner == "__init__" or inner[0] != "_"):
+                    yield f"{name}.{inner}", function
+        elif inspect.isfunction(found):
+            yield name, found
+
+
+ROOMS = sorted(PACKAGE.glob("*/__init__.py"))
+
+
+def test_one_word_for_one_thing():
+    known = dict(public_functions())
+    assert len(known) > 150
+    wrong = {
+        name: sorted(SYNONYMS & inspect.signature(function).parameters.keys())
+        for name, function in known.items()
+    }
+    assert {name: each for name, each in wrong.items() if each} == {}
 
 
 def test_the_index_of_decisions():

@@ -48,7 +48,7 @@ def test_bad_folders_and_models(mixed, tmp_path_factory):
     (empty / "two").mkdir()
     with pytest.raises(ValueError, match="one: expected a folder with photos, found none"):
         quick(SmallNet(), empty)
-    with pytest.raises(ValueError, match="folder: expected a folder with a sub-folder"):
+    with pytest.raises(ValueError, match="photos: expected a folder with a sub-folder"):
         quick(SmallNet(), mixed / "nowhere")
     with pytest.raises(ValueError, match=r"model: expected a torch\.nn\.Module"):
         quick("resnet18", mixed)
@@ -121,7 +121,7 @@ def test_validation_may_lack_a_class(squares):
         (
             "path,label,split",
             ["a,red,train", "b,blue,train", "c,red,valid"],
-            "folder: expected photos that can be used of every class; left out: 0 .* 2 unreadable",
+            "photos: expected photos that can be used of every class; left out: 0 .* 2 unreadable",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_bad_tables(tmp_path, columns, rows, message):
 
 def test_a_photo_taken_for_a_table(squares):
     photo = next((squares / "train" / "red").iterdir())
-    with pytest.raises(ValueError, match=r"folder: expected (a CSV file in UTF-8|the columns)"):
+    with pytest.raises(ValueError, match=r"photos: expected (a CSV file in UTF-8|the columns)"):
         quick(SmallNet(), photo)
 
 

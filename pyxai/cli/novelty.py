@@ -119,7 +119,7 @@ def score(
         for place, name in enumerate(names)
     ]
     record = {
-        "model": cast(Any, detector.clf).name,
+        "model": cast(Any, detector.model).name,
         "method": detector.method_.name,
         "layer": detector.layer_,
         "threshold": detector.threshold_,

@@ -27,11 +27,11 @@ ODD_SIZE = 4.0
 
 def audit(
     model: nn.Module | Classifier | None,
-    folder: str | os.PathLike[str],
+    photos: str | os.PathLike[str],
     *,
     layer: str | None = None,
     unusual: int = 12,
-    neighbours: int = 10,
+    n_neighbors: int = 10,
     folds: int = 5,
     batch_size: int | None = None,
     seed: int = 0,
@@ -47,12 +47,12 @@ def audit(
         model: any classifying `nn.Module`, or a `Classifier`, whose features say what is alike;
             its own classes do not matter. It is left exactly as it was. None looks at the pictures
             alone: no unusual photos, no label errors.
-        folder: `folder/CLASS/*.jpg`, or `folder/train/CLASS` and `folder/valid/CLASS`, which are
+        photos: `photos/CLASS/*.jpg`, or `photos/train/CLASS` and `photos/valid/CLASS`, which are
             looked over as one; or photos without classes.
         layer: the layer whose output, averaged over positions, describes a photo; None, the last
             one with spatial positions.
         unusual: how many photos of each class are listed as unusual.
-        neighbours: to how many of its class a photo's distance is measured.
+        n_neighbors: to how many of its class a photo's distance is measured.
         folds: in how many parts photos are cut for label errors; classes with fewer photos are left
             out of that search, and a note says so.
         batch_size: images in a forward pass; None, as many as suit cache and memory.
@@ -63,15 +63,15 @@ def audit(
         ValueError: there is no such folder, or an argument does not fit.
         ImageError: a folder cannot be listed, or has no photo that can be read; a ValueError too.
     """
-    for name, value, least in (("unusual", unusual, 0), ("neighbours", neighbours, 1)):
+    for name, value, least in (("unusual", unusual, 0), ("n_neighbors", n_neighbors, 1)):
         check_count(name, value, least=least)
     check_count("folds", folds, least=2)
     check_count("batch_size", batch_size or 1)
     check_count("seed", seed, least=0)
     classifier = None if model is None else as_classifier(model)
-    root = Path(folder)
+    root = Path(photos)
     if not root.is_dir():
-        raise argument_error("folder", "a folder of photos", str(root))
+        raise argument_error("photos", "a folder of photos", str(root))
     files = [str(path) for path in find_photos(root)]
     seen = look_at(files, classifier, layer, batch_size=batch_size, progress=progress)
     if not seen.paths:
@@ -92,7 +92,7 @@ def audit(
     if classifier is None:
         notes.append("without a model: no unusual photos and no label errors")
     else:
-        _check_features(findings, seen, measures, notes, (unusual, neighbours, folds, seed))
+        _check_features(findings, seen, measures, notes, (unusual, n_neighbors, folds, seed))
     counts = Counter(label for label in labels if label is not None).most_common()
     return Audit(
         folder=str(root),
@@ -169,7 +169,7 @@ def _check_features(
     settings: tuple[int, int, int, int],
 ) -> None:
     """What the network's features tell; adds lists, measures and notes."""
-    unusual, neighbours, folds, seed = settings
+    unusual, n_neighbors, folds, seed = settings
     assert seen.features is not None
     rows, described = seen.features.of(seen.paths)
     for place in np.nonzero(~described)[0]:
@@ -188,7 +188,7 @@ def _check_features(
     (places,) = np.nonzero(usable)
 
     ratios = np.full(len(codes), np.nan, np.float32)
-    ratios[places] = distance_ratios(rows[places], codes[places], neighbours=neighbours)
+    ratios[places] = distance_ratios(rows[places], codes[places], n_neighbors=n_neighbors)
     measures["distance_ratio"] = ratios
     best = [
         _ranked(-ratios, (codes == code) & np.isfinite(ratios))[:unusual]

@@ -14,7 +14,7 @@ _SMALLEST = 1e-6  # a distance of unit vectors below which they are the same
 
 
 def distance_ratios(
-    features: NDArray[np.float32], labels: NDArray[np.int64], *, neighbours: int
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, n_neighbors: int
 ) -> NDArray[np.float32]:
     """Mean distance to the nearest others of its class, as a multiple of the class's median.
 
@@ -26,7 +26,7 @@ def distance_ratios(
     Args:
         features: `[n, F]`, finite.
         labels: `[n]`, the class of each.
-        neighbours: how many; all others where a class has fewer.
+        n_neighbors: how many; all others where a class has fewer.
 
     Returns:
         `[n]`; 1 is the median of the class, NaN where a class has one photo only.
@@ -37,7 +37,7 @@ def distance_ratios(
         if len(members) < 2:
             continue
         unit = functional.normalize(torch.from_numpy(features[members]), dim=1)
-        means = _mean_distances(unit, min(neighbours, len(members) - 1))
+        means = _mean_distances(unit, min(n_neighbors, len(members) - 1))
         found[members] = means / max(float(np.median(means)), _SMALLEST)
     return found
 

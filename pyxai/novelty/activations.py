@@ -163,7 +163,7 @@ class Source:
         ready, rest = _sorted_out(images)
         if ready is None:
             if self.classifier is None:
-                raise argument_error("clf", "a classifier, to read photos", None)
+                raise argument_error("model", "a classifier, to read photos", None)
             ready = self._from_images(rest, batch_size, failures, progress)
         width: int | None = None
         for chunk in ready:

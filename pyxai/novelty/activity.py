@@ -64,7 +64,7 @@ class ActiveShare:
 
 
 def active_share(
-    clf: Classifier | nn.Module | None,
+    model: Classifier | nn.Module | None,
     images: Known | Mapping[str, Known],
     layer: str | None = None,
     *,
@@ -77,7 +77,7 @@ def active_share(
     which are above 0: there, name a hidden fully connected layer, or one with positions.
 
     Args:
-        clf: the classifier; None for ready activations.
+        model: the classifier; None for ready activations.
         images: see `NoveltyDetector.fit`; or a dictionary of groups of these.
         layer: any layer; None for what enters the last linear layer.
         batch_size: images in a forward pass.
@@ -88,7 +88,7 @@ def active_share(
 
     Source: Lazarev's tutorial, see `Logistic`.
     """
-    classifier = None if clf is None else as_classifier(clf)
+    classifier = None if model is None else as_classifier(model)
     groups = images if isinstance(images, Mapping) else {"images": images}
     source = Source(classifier, layer)
     shares = {

@@ -52,7 +52,7 @@ class Comparison:
 
 
 def compare(
-    clf: Classifier | nn.Module | LinearHead | None,
+    model: Classifier | nn.Module | LinearHead | None,
     fit_on: Known,
     known: Known,
     novel: Known,
@@ -72,7 +72,7 @@ def compare(
     memory, those of `fit_on` are not.
 
     Args:
-        clf: as for `NoveltyDetector`.
+        model: as for `NoveltyDetector`.
         fit_on: known images to fit on.
         known: other known images, to evaluate on.
         novel: novel images, to evaluate on.
@@ -89,7 +89,7 @@ def compare(
         ValueError: images or labels that cannot be used. A method that cannot be had with this
             network or layer is listed in `skipped`.
     """
-    detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
+    detector = NoveltyDetector(model, layer, batch_size=batch_size, seed=seed, progress=progress)
     source = detector._source(None)
     labeller = Labeller(labels, detector._classifier(), fit_on)
     wanted: list[tuple[str, Score]] = []
@@ -213,7 +213,7 @@ class HoldOut:
 
 
 def holdout(
-    clf: Classifier | nn.Module | LinearHead | None,
+    model: Classifier | nn.Module | LinearHead | None,
     known: Known,
     novel: Known,
     *,
@@ -229,7 +229,7 @@ def holdout(
     on the rest, again and again.
 
     Args:
-        clf: as for `NoveltyDetector`.
+        model: as for `NoveltyDetector`.
         known: known images that the network was not trained on.
         novel: novel ones.
         method: the head with its parameters; None is `Logistic()`.
@@ -249,7 +249,7 @@ def holdout(
     if not isinstance(share, float) or not 0 < share < 1:
         raise argument_error("share", "a number between 0 and 1", share)
     head = Logistic() if method is None else method
-    detector = NoveltyDetector(clf, layer, batch_size=batch_size, seed=seed, progress=progress)
+    detector = NoveltyDetector(model, layer, batch_size=batch_size, seed=seed, progress=progress)
     source = detector._source(None)
     parts: list[Activations] = []
     for what, images in (("known", known), ("novel", novel)):

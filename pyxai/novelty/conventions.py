@@ -8,7 +8,7 @@ from pyxai._errors import argument_error, describe
 from pyxai.novelty.scores import Score
 
 PARAMETERS = (
-    "clf",
+    "model",
     "layer",
     "method",
     "false_alarm_rate",

@@ -48,7 +48,7 @@ class NoveltyDetector(OutlierDetector):
 
     def __init__(
         self,
-        clf: Classifier | nn.Module | LinearHead | None = None,
+        model: Classifier | nn.Module | LinearHead | None = None,
         layer: str | None = None,
         method: Any = "auto",
         *,
@@ -61,7 +61,7 @@ class NoveltyDetector(OutlierDetector):
         """Keeps the parameters; `fit` checks them.
 
         Args:
-            clf: the classifier; or, for ready activations alone, its last linear layer as a
+            model: the classifier; or, for ready activations alone, its last linear layer as a
                 `pyxai.classifier.LinearHead` or nothing.
             layer: whose output to read, averaged over positions. None: what enters the network's
                 last linear layer, so that logits = W · activations + b; for networks whose logits
@@ -78,7 +78,7 @@ class NoveltyDetector(OutlierDetector):
             seed: of everything drawn; the global random state is left alone.
             progress: False shows no bars, nor does an output that is no terminal.
         """
-        self.clf = clf
+        self.model = model
         self.layer = layer
         self.method = method
         self.false_alarm_rate = false_alarm_rate
@@ -150,7 +150,7 @@ class NoveltyDetector(OutlierDetector):
         self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
         self.layer_, self.input_shape_ = source.layer_name(), source.shape
         self.failures_ = failures
-        self.identity_ = identity_of(self.clf, self.layer_)
+        self.identity_ = identity_of(self.model, self.layer_)
         self._fitted_source, self._token = source, weights_token(self._classifier())
         return self
 
@@ -307,7 +307,7 @@ class NoveltyDetector(OutlierDetector):
     def load(
         cls,
         path: str | os.PathLike[str],
-        clf: Classifier | nn.Module | LinearHead | None = None,
+        model: Classifier | nn.Module | LinearHead | None = None,
         *,
         other_network: bool = False,
         trusted: Sequence[str] = (),
@@ -316,7 +316,7 @@ class NoveltyDetector(OutlierDetector):
 
         Args:
             path: the file.
-            clf: the classifier that it was fitted on.
+            model: the classifier that it was fitted on.
             other_network: take another network, preprocessing or class names all the same. Its
                 scores mean nothing unless the activations are the same ones, as after a change of
                 format, dtype or acceleration; check with `evaluate`.
@@ -329,22 +329,22 @@ class NoveltyDetector(OutlierDetector):
         """
         from pyxai.novelty.storage import load_detector
 
-        found: NoveltyDetector = load_detector(cls, Path(path), clf, other_network, trusted)
+        found: NoveltyDetector = load_detector(cls, Path(path), model, other_network, trusted)
         return found
 
     # ---- the network ----
 
     def _classifier(self) -> Classifier | None:
-        clf: Any = self.clf
-        if clf is None or isinstance(clf, LinearHead):
+        model: Any = self.model
+        if model is None or isinstance(model, LinearHead):
             return None
-        if not isinstance(clf, (nn.Module, Classifier)):
+        if not isinstance(model, (nn.Module, Classifier)):
             expected = "a torch.nn.Module, a pyxai.Classifier, a LinearHead or None"
-            raise argument_error("clf", expected, clf)
-        return as_classifier(clf)
+            raise argument_error("model", expected, model)
+        return as_classifier(model)
 
     def _source(self, shape: tuple[int, ...] | None) -> Source:
-        head = self.clf if isinstance(self.clf, LinearHead) else None
+        head = self.model if isinstance(self.model, LinearHead) else None
         layer: Any = self.layer
         if layer is not None and not isinstance(layer, str):
             raise argument_error("layer", "the name of a layer or None", layer)
@@ -372,7 +372,7 @@ class NoveltyDetector(OutlierDetector):
         if classifier is None or token == self._token:
             return
         # Weights were written to or moved: are they still the same numbers?
-        if identity_of(self.clf, self.layer_).fingerprint != self.identity_.fingerprint:
+        if identity_of(self.model, self.layer_).fingerprint != self.identity_.fingerprint:
             raise ValueError(
                 "NoveltyDetector: expected the weights that it was fitted on, got others; the "
                 "network has changed, so fit again"

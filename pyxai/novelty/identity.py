@@ -43,16 +43,16 @@ class Identity:
         return found
 
 
-def identity_of(clf: Classifier | nn.Module | LinearHead | None, layer: str | None) -> Identity:
+def identity_of(model: Classifier | nn.Module | LinearHead | None, layer: str | None) -> Identity:
     """The identity of a network read at a layer."""
-    if clf is None:
+    if model is None:
         return Identity("none", None, layer, None, None)
-    if isinstance(clf, LinearHead):
+    if isinstance(model, LinearHead):
         linear = nn.Module()
-        linear.register_buffer("weight", clf.weight)
-        linear.register_buffer("bias", clf.bias)
+        linear.register_buffer("weight", model.weight)
+        linear.register_buffer("bias", model.bias)
         return Identity("LinearHead", fingerprint(linear), layer, None, None)
-    classifier = as_classifier(clf)
+    classifier = as_classifier(model)
     # As it comes back from JSON: lists, not tuples.
     preprocessing = json.loads(json.dumps(classifier.preprocessing.steps))
     return Identity(

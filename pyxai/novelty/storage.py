@@ -69,7 +69,7 @@ def check_is_free(path: Path, argument: str = "path") -> None:
 
 
 def load_detector(
-    cls: Any, path: Path, clf: Any, other_network: bool, trusted: Sequence[str]
+    cls: Any, path: Path, model: Any, other_network: bool, trusted: Sequence[str]
 ) -> Any:
     """Reads a detector; see `NoveltyDetector.load`."""
     if not path.is_file():
@@ -80,7 +80,7 @@ def load_detector(
         if record["format"] != _FORMAT:
             raise ValueError(f"format {record['format']!r}")
         identity = _identity(record["identity"])
-        detector = cls(clf, **record["detector"])
+        detector = cls(model, **record["detector"])
         detector.threshold_ = float(record["threshold"])
         detector.n_features_in_ = int(record["features"])
         shape = record["input_shape"]
@@ -101,12 +101,12 @@ def load_detector(
     detector.method_, detector.failures_ = score, []
     detector._fitted_source = detector._source(detector.input_shape_)
     detector.layer_ = detector._fitted_source.layer_name()
-    detector.identity_ = identity_of(clf, detector.layer_)
+    detector.identity_ = identity_of(model, detector.layer_)
     detector._token = weights_token(detector._classifier())
     differences = identity.differences(detector.identity_)
     if differences and not other_network:
         raise ValueError(
-            f"clf: expected the network that {str(path)!r} was fitted on, got another one: "
+            f"model: expected the network that {str(path)!r} was fitted on, got another one: "
             f"{'; '.join(differences)} differ. Fit again, or pass other_network=True if the "
             "activations are known to be the same"
         )

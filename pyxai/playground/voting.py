@@ -117,7 +117,7 @@ class VoteCount:
 
 
 def compare(
-    galleries: Sequence[ClassGallery], out_dir: str | os.PathLike[str], *, seed: int = 0
+    galleries: Sequence[ClassGallery], directory: str | os.PathLike[str], *, seed: int = 0
 ) -> Comparison:
     """Compares galleries of the same classes by numbers, and prepares a vote of people.
 
@@ -127,7 +127,7 @@ def compare(
 
     Args:
         galleries: two or more, fitted or loaded.
-        out_dir: gets `page/`, to be handed out, and `key.json`, to be kept.
+        directory: gets `page/`, to be handed out, and `key.json`, to be kept.
         seed: of the draw.
 
     Raises:
@@ -152,7 +152,7 @@ def compare(
     draw.shuffle(questions)
     key = {"format": _FORMAT, "seed": seed, "galleries": rows, "questions": questions}
     key["comparison"] = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
-    folder = OutputFolder(out_dir, "out_dir", by="a comparison")
+    folder = OutputFolder(directory, "directory", by="a comparison")
     folder.check("page/index.html", "page/pictures/0", "key.json")
     for number, question in enumerate(questions):
         for side in ("left", "right"):
@@ -169,11 +169,11 @@ def compare(
     return Comparison(rows, len(questions), root / "page" / "index.html", root / "key.json")
 
 
-def count_votes(out_dir: str | os.PathLike[str], *votes: str | os.PathLike[str]) -> VoteCount:
+def count_votes(directory: str | os.PathLike[str], *votes: str | os.PathLike[str]) -> VoteCount:
     """Counts votes that were downloaded from the page of `compare`.
 
     Args:
-        out_dir: the folder that `compare` wrote.
+        directory: the folder that `compare` wrote.
         votes: the JSON files. Of several files of one visit to the page, the last counts.
 
     Raises:
@@ -181,12 +181,12 @@ def count_votes(out_dir: str | os.PathLike[str], *votes: str | os.PathLike[str])
         OSError: a file is missing.
     """
     try:
-        key = read_record(Path(out_dir) / "key.json")
+        key = read_record(Path(directory) / "key.json")
     except DamagedError as error:
         expected = f"a folder that compare wrote ({error})"
-        raise argument_error("out_dir", expected, str(out_dir)) from error
+        raise argument_error("directory", expected, str(directory)) from error
     if key.get("format") != _FORMAT:
-        raise argument_error("out_dir", "a folder that compare wrote", str(out_dir))
+        raise argument_error("directory", "a folder that compare wrote", str(directory))
     questions = key["questions"]
     ballots: dict[str, dict[str, str]] = {}
     for path in map(Path, votes):

@@ -371,7 +371,7 @@ class ImageIndex:
         method: Literal["pca", "umap"] = "pca",
         model: str | None = None,
         metric: MetricName = "cosine",
-        neighbours: int = 15,
+        n_neighbors: int = 15,
         seed: int = 0,
     ) -> Projection:
         """The photos as points on a plane, alike ones close together.
@@ -382,7 +382,7 @@ class ImageIndex:
                 keeps neighbours together and says nothing by large distances.
             model: see `search`.
             metric: of the neighbours of UMAP.
-            neighbours: of UMAP, at most.
+            n_neighbors: of UMAP, at most.
             seed: of UMAP, and of PCA beyond 4,096 photos and features.
 
         Raises:
@@ -396,7 +396,7 @@ class ImageIndex:
             return Projection(points, method, name, (explained[0], explained[1]))
         if method != "umap":
             raise argument_error("method", "'pca' or 'umap'", method)
-        least = check_count("neighbours", neighbours, least=2)
+        least = check_count("n_neighbors", n_neighbors, least=2)
         return Projection(umap_points(matrix, as_metric(metric), least, seed), method, name, None)
 
     def typical_distance(

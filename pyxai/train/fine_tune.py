@@ -37,7 +37,7 @@ from pyxai.zoo.weights_file import check_is_free, save_classifier
 
 def fine_tune(
     model: nn.Module | Classifier,
-    folder: Folder,
+    photos: Folder,
     *,
     head: HeadKind = "linear",
     hidden: int = 2048,
@@ -69,7 +69,7 @@ def fine_tune(
             weights the network reads instead of calling it counts as a head. A head that is there
             is replaced by a new one unless it fits: of the kind asked for, as many classes as the
             folder, and the same names if the classifier has names.
-        folder: one sub-folder of photos for each class; `train` and `valid` with these; or a CSV
+        photos: one sub-folder of photos for each class; `train` and `valid` with these; or a CSV
             file with the columns path (relative to the file), label and perhaps split (train or
             valid).
         head: "linear", or "mlp": dropout of a half, a hidden layer with ELU, dropout, a linear
@@ -92,7 +92,7 @@ def fine_tune(
         weight_decay: of weights with two axes or more.
         class_weight: "balanced" weighs the loss of a class by n / (K · photos of the class).
         valid: a folder or table of the same classes to judge by, or the share of each class that is
-            held out for that, between 0 and 1. None takes `folder/valid` or the rows of split
+            held out for that, between 0 and 1. None takes `photos/valid` or the rows of split
             valid, else a share of 0.2.
         early_stopping: ends the run after so many epochs without a lower validation loss, and keeps
             the weights of the epoch with the lowest. None runs all epochs and keeps the last.
@@ -137,7 +137,7 @@ def fine_tune(
         check_is_free(out, "out")
     if next(classifier.network.parameters(), None) is None:
         raise argument_error("model", "a network with weights", classifier.network)
-    listings = training_and_validation(folder, valid, plan.seed)
+    listings = training_and_validation(photos, valid, plan.seed)
     names = listings[0].classes
     known = classifier.class_names
     if known is not None and sorted(known) == sorted(names):
@@ -207,7 +207,7 @@ def _photo_sets(
     missing = train.without_photos(names)
     if missing:
         expected = f"photos that can be used of every class; left out: {train.left_out()}"
-        raise argument_error("folder", expected, f"none of {', '.join(missing)}")
+        raise argument_error("photos", expected, f"none of {', '.join(missing)}")
     if not len(held_out):
         raise argument_error("valid", "photos that can be used", held_out.left_out())
     sizes = torch.unique(train.sizes, dim=0)
@@ -215,7 +215,7 @@ def _photo_sets(
         found = " and ".join(f"{height} × {width}" for height, width in sizes[:2].tolist())
         expected = "photos of one size (height × width) after preprocessing"
         hint = "set resize and crop of the classifier's preprocessing, or train on crops"
-        raise ValueError(f"folder: expected {expected}, got {found}; {hint}")
+        raise ValueError(f"photos: expected {expected}, got {found}; {hint}")
     return train, held_out
 
 
@@ -230,7 +230,7 @@ def _prepared(
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())[:200]
         expected = f"a size that the network takes ({said})"
-        argument = "crop" if plan.crop else "folder"
+        argument = "crop" if plan.crop else "photos"
         raise argument_error(argument, expected, size) from error
     if anatomy.doubt:
         warnings.warn(anatomy.doubt, stacklevel=3)

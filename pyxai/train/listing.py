@@ -31,14 +31,14 @@ class Listing:
         return tuple(sorted(set(self.names)))
 
 
-def list_photos(folder: Folder, *, argument: str = "folder", classes: int = 2) -> Listing:
+def list_photos(photos: Folder, *, argument: str = "photos", classes: int = 2) -> Listing:
     """The photos of a folder with a sub-folder for each class.
 
     Raises:
         ValueError: there is no such folder, it has fewer sub-folders than `classes`, or one is
             empty.
     """
-    root = Path(folder)
+    root = Path(photos)
     if not root.is_dir():
         expected = "a folder with a sub-folder for each class, or a CSV file"
         raise argument_error(argument, expected, str(root))
@@ -56,7 +56,7 @@ def list_photos(folder: Folder, *, argument: str = "folder", classes: int = 2) -
     return Listing(tuple(paths), tuple(names))
 
 
-def read_table(file: Path, *, argument: str = "folder") -> dict[str, Listing]:
+def read_table(file: Path, *, argument: str = "photos") -> dict[str, Listing]:
     """The photos of a CSV file with the columns `path`, `label` and perhaps `split`.
 
     Paths are relative to the file's folder, or absolute.
@@ -94,7 +94,7 @@ def read_table(file: Path, *, argument: str = "folder") -> dict[str, Listing]:
 
 
 def training_and_validation(
-    folder: Folder, valid: Folder | float | None, seed: int
+    photos: Folder, valid: Folder | float | None, seed: int
 ) -> tuple[Listing, Listing]:
     """The photos to train on and those to judge by; see `pyxai.fine_tune`.
 
@@ -102,14 +102,14 @@ def training_and_validation(
         ValueError: as `list_photos` and `read_table`; the share is not between 0 and 1; a class has
             too few photos to hold some out; or validation has a class that training has not.
     """
-    root = Path(folder)
+    root = Path(photos)
     own: Listing | None = None
     if root.is_file():
         table = read_table(root)
         train, own = table.get("train", Listing((), ())), table.get("valid")
         if len(train.classes) < 2:
             expected = f"photos of two or more classes to train on in {root}"
-            raise argument_error("folder", expected, [*train.classes] or "none")
+            raise argument_error("photos", expected, [*train.classes] or "none")
     else:
         splits = split_folders(root)
         train = list_photos(splits.get("train", root))

@@ -239,7 +239,7 @@ def duplicates(subject: Subject) -> Result:
 
 @capability("audit")
 def audit(subject: Subject) -> Result:
-    found = pyxai.audit(subject.classifier, subject.folder, folds=2, neighbours=2, progress=False)
+    found = pyxai.audit(subject.classifier, subject.folder, folds=2, n_neighbors=2, progress=False)
     # Sorted: where two are equally unusual, rounding decides on their order.
     listed = {name: sorted(each.path for each in rows) for name, rows in found.findings.items()}
     return {"listed": listed, "margins": torch.from_numpy(found.measures["label_margin"])}

@@ -48,7 +48,7 @@ METHODS = ("exact", "hash", "features")
 
 
 def find_duplicates(
-    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     model: nn.Module | Classifier | None = None,
     *,
     methods: Sequence[str] | None = None,
@@ -67,7 +67,7 @@ def find_duplicates(
     other spellings are no copies. docs/duplicates.md says how well each way does.
 
     Args:
-        folder: a folder with photos, or several of them, or photo files.
+        photos: a folder with photos, or several of them, or photo files.
         model: describes photos for the method "features"; any classifier, also of other things.
         methods: some of "exact" (equal files, and equal pixels in other files), "hash" (perceptual
             hashes that differ in few bits; needs the extra `duplicates`) and "features" (a
@@ -109,7 +109,7 @@ def find_duplicates(
         raise argument_error("min_cosine", "a number above 0 and at most 1, or None", min_cosine)
     kind = hash if "hash" in chosen else None
     function = None if kind is None else hash_function(kind)
-    sources = (folder,) if isinstance(folder, (str, os.PathLike)) else tuple(folder)
+    sources = (photos,) if isinstance(photos, (str, os.PathLike)) else tuple(photos)
     names = distinct(find_photos(sources))
     root = root_of(sources, [*names])
     classifier = as_classifier(model) if model is not None and "features" in chosen else None
@@ -120,7 +120,7 @@ def find_duplicates(
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
         reason = f"; {printable(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
-        raise argument_error("folder", f"two or more photos that can be read{reason}", len(records))
+        raise argument_error("photos", f"two or more photos that can be read{reason}", len(records))
     same = alike(records, "pixels")
     found = [same_pixels(records, same)]
     if kind is not None:

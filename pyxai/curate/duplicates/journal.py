@@ -64,7 +64,7 @@ class Journal:
         self._lines = Lines(
             self._path,
             _KIND,
-            argument="folder",
+            argument="directory",
             expected=f"a folder without {JOURNAL}, or with one that tells of moved copies",
         )
         self.moves: list[Move] = []

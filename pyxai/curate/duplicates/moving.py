@@ -85,7 +85,7 @@ def refuse_inside(folder: Source, sources: Sequence[Source]) -> None:
     """
     for source in sources:
         if Path(source).is_dir() and lies_in(folder, source):
-            raise argument_error("folder", f"a folder outside {source}", str(folder))
+            raise argument_error("directory", f"a folder outside {source}", str(folder))
 
 
 def move_away(wanted: Sequence[Wanted], folder: Path) -> Moves:
@@ -93,9 +93,9 @@ def move_away(wanted: Sequence[Wanted], folder: Path) -> Moves:
     if not wanted:
         return Moves(())
     if folder.exists() and not folder.is_dir():
-        raise argument_error("folder", "a folder", f"the file {folder}")
+        raise argument_error("directory", "a folder", f"the file {folder}")
     make_folder(folder)
-    with locked(folder, "folder"):
+    with locked(folder, "directory"):
         journal = Journal(folder)
         if journal.moves and journal.moves[-1].is_under_way:  # at most one was, when a kill came
             _settle(journal.moves[-1], journal, folder)
@@ -138,9 +138,9 @@ def _refuse_target(folder: Path, inner: Path) -> None:
     there = folder / inner
     real = Path(os.path.realpath(folder), inner.parent)
     if Path(os.path.realpath(there.parent)) != real:
-        raise argument_error("folder", "no links in the way", str(there))
+        raise argument_error("directory", "no links in the way", str(there))
     if is_there(there):
-        raise argument_error("folder", "no files in the way", str(there))
+        raise argument_error("directory", "no files in the way", str(there))
 
 
 def _why_not(wanted: Wanted, folder: Path) -> str | None:
@@ -205,14 +205,14 @@ def _settle(move: Move, journal: Journal, folder: Path) -> None:
             journal.note(move, states.BACK)
 
 
-def move_back(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+def move_back(directory: str | os.PathLike[str]) -> tuple[str, ...]:
     """Undoes `Duplicates.move_copies`: moves all copies of a folder back to where they came from.
 
     Also after a move, or a call of this, that was stopped at any point. Nothing is overwritten. A
     folder whose copies are all back already stays as it is.
 
     Args:
-        folder: that copies were moved to; it may have been moved itself since.
+        directory: that copies were moved to; it may have been moved itself since.
 
     Returns:
         Where they are again.
@@ -224,14 +224,16 @@ def move_back(folder: str | os.PathLike[str]) -> tuple[str, ...]:
         DamagedError: the list of moves is not as it was written; nothing was moved then.
         BusyError: another run works in the folder.
     """
-    goal = Path(folder)
+    goal = Path(directory)
     if not (goal / JOURNAL).exists():
         if (goal / LOCK).exists():
             return ()
-        raise argument_error("folder", f"a folder with {JOURNAL}, of moved copies", str(folder))
+        raise argument_error(
+            "directory", f"a folder with {JOURNAL}, of moved copies", str(directory)
+        )
     moved: list[str] = []
     left: list[tuple[str, str]] = []
-    with locked(goal, "folder"):
+    with locked(goal, "directory"):
         journal = Journal(goal)
         for move in journal.moves:
             if move.state == states.BACK:

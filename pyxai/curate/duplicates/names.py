@@ -67,7 +67,7 @@ def root_of(sources: Sequence[Source], paths: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath({_absolute(path.parent) for path in paths}))
     except ValueError as error:
-        raise argument_error("folder", "folders on one drive", [*map(str, sources)]) from error
+        raise argument_error("photos", "folders on one drive", [*map(str, sources)]) from error
 
 
 def below(path: Source, root: Source) -> Path:

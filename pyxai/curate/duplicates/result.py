@@ -163,7 +163,7 @@ class Duplicates:
             titles.append("; ".join(notes))
         return sheet(rows, row_titles=titles, captions=captions, cell=cell)
 
-    def move_copies(self, folder: str | os.PathLike[str]) -> Moves:
+    def move_copies(self, directory: str | os.PathLike[str]) -> Moves:
         """Moves the copies that could go into a folder; the ones to keep stay.
 
         Paths below the folder that was searched stay the same there. Nothing is overwritten, a file
@@ -175,7 +175,7 @@ class Duplicates:
         is not there any more, or another.
 
         Args:
-            folder: outside those that were searched; made if need be.
+            directory: outside those that were searched; made if need be.
 
         Returns:
             Where they are now; its attribute `left` has (path, reason) of those that were not
@@ -189,7 +189,7 @@ class Duplicates:
                 was moved then.
             BusyError: another run works in the folder.
         """
-        goal = Path(folder)
+        goal = Path(directory)
         for inner in {Path(), *(Path(self.files[path].inner).parent for path in self.copies)}:
             refuse_inside(goal / inner, self.sources)
         wanted = [

@@ -56,7 +56,7 @@ def bare_forwards(model, picture, layout=torch.contiguous_format):
 
 
 def search(model, picture, mode):
-    return lambda: pyxai.sliding_window(model, picture, WINDOW, STRIDE, mode=mode)
+    return lambda: pyxai.sliding_window(model, picture, window=WINDOW, stride=STRIDE, mode=mode)
 
 
 def sides():
@@ -121,11 +121,13 @@ def peak(mode, windows):
     picture = photo(64 + 7 * 99)
     stride = 7 * 99 // (side - 1)
     options = {"mode": mode, "batch_size": 32}
-    pyxai.sliding_window(classifier, picture[:, :160, :160], 64, **options)  # imports, first looks
+    pyxai.sliding_window(
+        classifier, picture[:, :160, :160], window=64, **options
+    )  # imports, first looks
     gc.collect()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    found = pyxai.sliding_window(classifier, picture, 64, stride, **options)
+    found = pyxai.sliding_window(classifier, picture, window=64, stride=stride, **options)
     assert len(found.boxes) == windows
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):

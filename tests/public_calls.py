@@ -121,7 +121,7 @@ def index(subject: Prepared) -> Result:
             one = kept.search(photos[0], metric=metric)
             report[f"{metric}: near"] = numbers(sorted(one.distances))
             report[f"{metric}: typical"] = numbers([kept.typical_distance(metric=metric)])
-            among = kept.search(range(3), k=2, metric=metric)
+            among = kept.search(range(3), 2, metric=metric)
             report[f"{metric}: among"] = numbers([each.distances for each in among])
         piece = kept.search(photos[1], box=(0, 0, 40, 40))
         report["piece"] = numbers(sorted(piece.distances))
@@ -203,7 +203,9 @@ def first_layer(subject: Prepared) -> str:
 
 @call("windows, more of them")
 def windows(subject: Prepared) -> Result:
-    found = pyxai.sliding_window(subject.classifier, subject.photos[0], SIDE, 8, mode="shared")
+    found = pyxai.sliding_window(
+        subject.classifier, subject.photos[0], window=SIDE, stride=8, mode="shared"
+    )
     agreement = found.agreement(4)
     return {
         "heatmap": found.heatmap(),

@@ -15,7 +15,7 @@ IMAGES = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1
 
 CALLS = {
     "cam": lambda model: pyxai.cam(model, IMAGES),
-    "windows": lambda model: pyxai.sliding_window(model, IMAGES[0], 16, 8),
+    "windows": lambda model: pyxai.sliding_window(model, IMAGES[0], window=16, stride=8),
     "logits": lambda model: pyxai.Classifier(model)(IMAGES),
     "SHAP": lambda model: pyxai.shap_values(model, IMAGES, samples=4),
     "learned masks": lambda model: pyxai.undesirable_pixels(model, IMAGES, steps=1),

@@ -192,12 +192,12 @@ def test_windows_of_one_logit(shape):
     model = lively(Ends(1, end))
     photo = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(2))
     for mode in ("exhaustive", "shared", "dense"):
-        found = pyxai.sliding_window(model, photo, SIZE, 8, mode=mode)
+        found = pyxai.sliding_window(model, photo, window=SIZE, stride=8, mode=mode)
         assert torch.allclose(found.probabilities, found.logits.sigmoid())
         assert float(found.probabilities.std()) > 0
         assert float(found.probabilities.max()) < 1
     named = pyxai.Classifier(model, class_names=("no", "yes"))
-    two = pyxai.sliding_window(named, photo, SIZE, 8, mode="dense")
+    two = pyxai.sliding_window(named, photo, window=SIZE, stride=8, mode="dense")
     assert two.probabilities.shape[-1] == 2
     assert torch.allclose(two.probabilities[:, 1:], found.logits.sigmoid(), atol=1e-5)
 
@@ -207,7 +207,7 @@ def test_labels_that_do_not_exclude_each_other(images):
     classifier = pyxai.Classifier(model)
     found = classifier(images)
     assert torch.allclose(classifier.probabilities(found), bare(images).sigmoid(), atol=1e-5)
-    windows = pyxai.sliding_window(model, images[0], 16, 8)
+    windows = pyxai.sliding_window(model, images[0], window=16, stride=8)
     assert torch.allclose(windows.probabilities, windows.logits.sigmoid(), atol=1e-6)
 
 

@@ -55,7 +55,7 @@ CALLS = {
     "ablationcam": lambda net: pyxai.cam(net, IMAGES, method="ablationcam"),
     "fullgrad": lambda net: pyxai.cam(net, IMAGES, method="fullgrad"),
     "activations": lambda net: pyxai.Classifier(net).activations(IMAGES, "r3"),
-    "windows": lambda net: pyxai.sliding_window(net, IMAGES[0], 16, 8),
+    "windows": lambda net: pyxai.sliding_window(net, IMAGES[0], window=16, stride=8),
     "SHAP": lambda net: pyxai.shap_values(net, IMAGES[:1], method="partition", samples=8),
     "masks": lambda net: pyxai.undesirable_pixels(net, IMAGES[:1], mask_size=8, steps=2),
 }

@@ -73,7 +73,9 @@ def test_exhaustive_is_the_naive_loop(head, window, stride, resize):
     model = random_net(head)
     last = model.fc if head == "linear" else model.fc[-1]
     nn.init.normal_(last.weight, std=0.5)  # logits of about 1
-    found = pyxai.sliding_window(classifier_of(model), picture(), window, stride, resize=resize)
+    found = pyxai.sliding_window(
+        classifier_of(model), picture(), window=window, stride=stride, resize=resize
+    )
     expected = naive(model, picture(), found.boxes, resize)
     assert found.logits.shape == expected.shape
     assert (found.logits - expected).abs().max() <= 1e-5
@@ -84,7 +86,7 @@ def test_kinds_of_photos(tmp_path):
     model = SmallNet().eval()
     classifier = classifier_of(model)
     pixels = picture()
-    expected = pyxai.sliding_window(classifier, pixels, 16, 8).logits
+    expected = pyxai.sliding_window(classifier, pixels, window=16, stride=8).logits
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     channels_first = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     for photo in (
@@ -95,13 +97,17 @@ def test_kinds_of_photos(tmp_path):
         channels_first[None],
         pixels[None],
     ):
-        assert torch.equal(pyxai.sliding_window(classifier, photo, 16, 8).logits, expected)
+        assert torch.equal(
+            pyxai.sliding_window(classifier, photo, window=16, stride=8).logits, expected
+        )
     values = torch.randn(3, 40, 52)
-    found = pyxai.sliding_window(classifier, values, 16, 8)
+    found = pyxai.sliding_window(classifier, values, window=16, stride=8)
     assert (found.logits - naive(model, values, found.boxes)).abs().max() <= 1e-5
-    assert torch.equal(pyxai.sliding_window(classifier, values[None], 16, 8).logits, found.logits)
+    assert torch.equal(
+        pyxai.sliding_window(classifier, values[None], window=16, stride=8).logits, found.logits
+    )
     turned = values.transpose(1, 2)  # any strides
-    found = pyxai.sliding_window(classifier, turned, 16, 8)
+    found = pyxai.sliding_window(classifier, turned, window=16, stride=8)
     assert (found.logits - naive(model, turned, found.boxes)).abs().max() <= 1e-5
 
 
@@ -109,10 +115,12 @@ def test_upright_and_at_its_own_resolution(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     Image.fromarray(picture()).save(tmp_path / "photo.png", exif=exif)
-    found = pyxai.sliding_window(classifier_of(SmallNet().eval()), tmp_path / "photo.png", 16)
+    found = pyxai.sliding_window(
+        classifier_of(SmallNet().eval()), tmp_path / "photo.png", window=16
+    )
     assert found.size == (52, 40)
     upright = np.rot90(picture(), -1).copy()
-    again = pyxai.sliding_window(classifier_of(SmallNet().eval()), upright, 16)
+    again = pyxai.sliding_window(classifier_of(SmallNet().eval()), upright, window=16)
     assert again.size == found.size
 
 
@@ -121,7 +129,7 @@ def test_windows_have_the_dtype_of_the_model(dtype):
     model = copy.deepcopy(SmallNet()).eval().to(dtype)
     seen = []
     model.register_forward_pre_hook(lambda m, i: seen.append(i[0].dtype))
-    found = pyxai.sliding_window(classifier_of(model), picture(), 16, 8)
+    found = pyxai.sliding_window(classifier_of(model), picture(), window=16, stride=8)
     assert set(seen) == {dtype}
     assert found.logits.dtype == torch.float32
     exact = naive(SmallNet.from_other(model), picture(), found.boxes)
@@ -135,11 +143,11 @@ def test_any_function_is_a_model():
 
     photo = torch.zeros(3, 20, 20)
     photo[:, :10, 10:] = 1
-    found = pyxai.sliding_window(brightness, photo, 10, 10, target=0)
+    found = pyxai.sliding_window(brightness, photo, window=10, stride=10, target=0)
     assert found.logits[:, 0].tolist() == [0, 1, 0, 0]
     assert found.top(1)[0].box == (10, 0, 20, 10)
     model = SmallNet().eval()
-    found = pyxai.sliding_window(lambda images: {"logits": model(images)}, photo, 10)
+    found = pyxai.sliding_window(lambda images: {"logits": model(images)}, photo, window=10)
     assert (found.logits - naive(model, photo, found.boxes)).abs().max() <= 1e-5
 
 
@@ -157,16 +165,16 @@ class OldStyle(nn.Module):
 
 def test_networks_that_view_their_features():
     model = OldStyle().eval()
-    found = pyxai.sliding_window(classifier_of(model), picture(), 16)
+    found = pyxai.sliding_window(classifier_of(model), picture(), window=16)
     assert (found.logits - naive(model, picture(), found.boxes)).abs().max() <= 1e-5
 
 
 def test_batch_size_does_not_matter():
     classifier, sizes = classifier_of(SmallNet().eval()), []
     classifier.model.register_forward_pre_hook(lambda m, i: sizes.append(len(i[0])))
-    expected = pyxai.sliding_window(classifier, picture(), 16).logits
+    expected = pyxai.sliding_window(classifier, picture(), window=16).logits
     sizes.clear()
-    found = pyxai.sliding_window(classifier, picture(), 16, batch_size=32)
+    found = pyxai.sliding_window(classifier, picture(), window=16, batch_size=32)
     assert sizes == [32, 32, 6]
     assert (found.logits - expected).abs().max() <= 1e-5
 
@@ -174,7 +182,7 @@ def test_batch_size_does_not_matter():
 def test_accelerated_models():
     model = SmallNet().eval()
     fast = pyxai.accelerate(model, probe=torch.randn(2, 3, 16, 16))
-    found = pyxai.sliding_window(classifier_of(fast), picture(), 16, 8)
+    found = pyxai.sliding_window(classifier_of(fast), picture(), window=16, stride=8)
     assert (found.logits - naive(model, picture(), found.boxes)).abs().max() <= 1e-4
 
 
@@ -182,31 +190,33 @@ def test_accelerated_models():
 
 
 def test_boxes_cover_the_photo():
-    found = pyxai.sliding_window(SmallNet(), torch.rand(3, 20, 23), 10, 8)
+    found = pyxai.sliding_window(SmallNet(), torch.rand(3, 20, 23), window=10, stride=8)
     assert (found.rows, found.columns) == (3, 3)
     assert found.boxes.dtype == torch.int64
     assert found.boxes.tolist() == [[x, y, x + 10, y + 10] for y in (0, 8, 10) for x in (0, 8, 13)]
     assert not found.heatmap().isnan().any()
-    found = pyxai.sliding_window(SmallNet(), torch.rand(3, 20, 23), 10, 8, cover=False)
+    found = pyxai.sliding_window(
+        SmallNet(), torch.rand(3, 20, 23), window=10, stride=8, cover=False
+    )
     assert found.boxes[:, :2].tolist() == [[x, y] for y in (0, 8) for x in (0, 8)]
     covered = torch.zeros(20, 23, dtype=torch.bool)
     covered[:18, :18] = True
     assert torch.equal(~found.heatmap().isnan(), covered)
     # One that lies flush anyway is there once; the default stride is a quarter of the window.
-    found = pyxai.sliding_window(SmallNet(), torch.rand(3, 18, 22), (10, 16))
+    found = pyxai.sliding_window(SmallNet(), torch.rand(3, 18, 22), window=(10, 16))
     assert found.boxes[:, 1].unique().tolist() == [0, 2, 4, 6, 8]
     assert found.boxes[:, 0].unique().tolist() == [0, 4, 6]
-    assert len(pyxai.sliding_window(SmallNet(), torch.rand(3, 10, 10), 10).boxes) == 1
+    assert len(pyxai.sliding_window(SmallNet(), torch.rand(3, 10, 10), window=10).boxes) == 1
 
 
 def test_a_list_of_windows():
     classifier = classifier_of(SmallNet().eval())
-    found = pyxai.sliding_window(classifier, picture(), [16, (20, 24), 16])
+    found = pyxai.sliding_window(classifier, picture(), window=[16, (20, 24), 16])
     assert list(found) == [16, (20, 24)]
     for window, each in found.items():
-        alone = pyxai.sliding_window(classifier, picture(), window)
+        alone = pyxai.sliding_window(classifier, picture(), window=window)
         assert torch.equal(alone.logits, each.logits)
-    assert list(pyxai.sliding_window(classifier, picture(), [32])) == [32]
+    assert list(pyxai.sliding_window(classifier, picture(), window=[32])) == [32]
 
 
 # ---- the result ----
@@ -215,7 +225,9 @@ def test_a_list_of_windows():
 @pytest.fixture
 def scores():
     names = [f"class {letter}" for letter in "abcdefg"]
-    return pyxai.sliding_window(classifier_of(random_net(), class_names=names), picture(), 16, 6)
+    return pyxai.sliding_window(
+        classifier_of(random_net(), class_names=names), picture(), window=16, stride=6
+    )
 
 
 def test_target(scores):
@@ -225,8 +237,11 @@ def test_target(scores):
     best = probabilities[:, scores.target].reshape(scores.rows, scores.columns)
     assert torch.allclose(scores.scores, best)
     classifier = classifier_of(random_net(), class_names=scores.class_names)
-    assert pyxai.sliding_window(classifier, picture(), 16, 6, "class c").target == 2
-    assert pyxai.sliding_window(classifier, picture(), 16, 6, -1).target == 6
+    assert (
+        pyxai.sliding_window(classifier, picture(), window=16, stride=6, target="class c").target
+        == 2
+    )
+    assert pyxai.sliding_window(classifier, picture(), window=16, stride=6, target=-1).target == 6
 
 
 def test_heatmap_is_the_mean_of_the_windows_over_a_pixel(scores):
@@ -278,7 +293,7 @@ def test_top(scores):
 
 def test_equal_windows_come_in_reading_order():
     found = pyxai.sliding_window(
-        lambda images: images.new_zeros(len(images), 3), torch.rand(3, 9, 9), 3
+        lambda images: images.new_zeros(len(images), 3), torch.rand(3, 9, 9), window=3
     )
     assert [each.index for each in found.top(4)] == [0, 1, 2, 3]
     assert [each.box for each in found.top(9, max_overlap=0)][:3] == [
@@ -323,7 +338,7 @@ def test_the_model_and_random_states_stay_as_they_were(mode):
     model = SmallNet().train()
     model.stage2.eval()
     before = state(model), torch.get_rng_state(), random.getstate()
-    found = pyxai.sliding_window(classifier_of(model), picture(64, 64), 48, mode=mode)
+    found = pyxai.sliding_window(classifier_of(model), picture(64, 64), window=48, mode=mode)
     found.agreement()
     assert same(state(model), before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
@@ -337,7 +352,7 @@ def test_the_model_and_random_states_stay_as_they_were(mode):
     handle = model.fc.register_forward_pre_hook(fail)
     before = state(model)
     with pytest.raises((KeyError, ValueError), match="broken"):
-        pyxai.sliding_window(classifier_of(model), picture(64, 64), 48, mode=mode)
+        pyxai.sliding_window(classifier_of(model), picture(64, 64), window=48, mode=mode)
     assert same(state(model), before)
     handle.remove()
 
@@ -348,7 +363,7 @@ def test_threads_do_not_see_each_other(mode):
     photos = [np.roll(picture(64, 64), shift, axis=1) for shift in range(8)]
 
     def search(photo):
-        return pyxai.sliding_window(classifier, photo, 40, 12, mode=mode).logits
+        return pyxai.sliding_window(classifier, photo, window=40, stride=12, mode=mode).logits
 
     expected = [search(photo) for photo in photos]
     with ThreadPoolExecutor(8) as pool:
@@ -359,9 +374,9 @@ def test_threads_do_not_see_each_other(mode):
 
 def test_inside_inference_mode():
     classifier = classifier_of(SmallNet())
-    expected = pyxai.sliding_window(classifier, picture(), 16)
+    expected = pyxai.sliding_window(classifier, picture(), window=16)
     with torch.inference_mode():
-        found = pyxai.sliding_window(classifier, picture(), 16)
+        found = pyxai.sliding_window(classifier, picture(), window=16)
         assert torch.equal(found.logits, expected.logits)
     assert not found.logits.is_inference()
 
@@ -428,7 +443,7 @@ def test_more_refusals(scores, tmp_path):
         scores.heatmap([0, 9])
     wrong = pyxai.Classifier(SmallNet(), class_names=["a", "b"])
     with pytest.raises(ValueError, match="class_names: expected 7 names"):
-        pyxai.sliding_window(wrong, picture(), 16)
+        pyxai.sliding_window(wrong, picture(), window=16)
 
 
 def test_logits_that_are_not_finite():
@@ -436,9 +451,9 @@ def test_logits_that_are_not_finite():
     photo[:, 11, 11] = torch.inf
     for mode in ("exhaustive", "dense"):
         with pytest.raises(ValueError, match=r"finite .*got NaN"):
-            pyxai.sliding_window(random_net(), photo, 8, 4, mode=mode)
+            pyxai.sliding_window(random_net(), photo, window=8, stride=4, mode=mode)
     with pytest.raises(ValueError, match=r"for windows \[3\]"):
-        pyxai.sliding_window(random_net(), photo, 8, 4)
+        pyxai.sliding_window(random_net(), photo, window=8, stride=4)
 
 
 class OneSize(SmallNet):
@@ -452,8 +467,8 @@ class OneSize(SmallNet):
 def test_a_network_of_one_size_asks_for_resize():
     model = OneSize().eval()
     with pytest.raises(ValueError, match=r"window: .*resize= to one \(Input width"):
-        pyxai.sliding_window(model, picture(), 20)
-    assert pyxai.sliding_window(model, picture(), 20, resize=16).logits.isfinite().all()
+        pyxai.sliding_window(model, picture(), window=20)
+    assert pyxai.sliding_window(model, picture(), window=20, resize=16).logits.isfinite().all()
 
 
 def test_boxes_apart_are_taken_from_the_best_on():

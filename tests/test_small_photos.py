@@ -48,7 +48,7 @@ SIZES = [
 def test_windows_suit_the_photo(classifier, height, width, window):
     photo = picture(height, width)
     found = pyxai.sliding_window(classifier, photo)
-    expected = pyxai.sliding_window(classifier, photo, window)
+    expected = pyxai.sliding_window(classifier, photo, window=window)
     assert torch.equal(found.boxes, expected.boxes)
     assert torch.equal(found.logits, expected.logits)
     assert found.heatmap().shape == (height, width)
@@ -81,9 +81,9 @@ def test_a_stride_and_a_size_for_the_network(classifier):
 def test_a_window_that_was_asked_for_is_kept(classifier):
     message = r"window: expected at most the size .*60 × 80 .*got 160 × 160; None takes one"
     with pytest.raises(ValueError, match=message):
-        pyxai.sliding_window(classifier, picture(60, 80), 160)
+        pyxai.sliding_window(classifier, picture(60, 80), window=160)
     with pytest.raises(ValueError, match=message):
-        pyxai.sliding_window(classifier, picture(60, 80), [30, 160])
+        pyxai.sliding_window(classifier, picture(60, 80), window=[30, 160])
 
 
 class Flat(nn.Module):

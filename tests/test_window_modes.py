@@ -42,8 +42,8 @@ class Pointwise(nn.Module):
         return self.fc(self.pool(self.last(self.stage(self.stem(x)))).flatten(1))
 
 
-def search(model, photo, *arguments, **options):
-    return pyxai.sliding_window(model, photo, *arguments, **options)
+def search(model, photo, window, stride=None, target=None, **options):
+    return pyxai.sliding_window(model, photo, target, window=window, stride=stride, **options)
 
 
 # ---- dense ----

@@ -139,7 +139,7 @@ def measure(network, photos, window, stride):
 def timed(classifier, photo, window, stride, **options):
     """The result and the seconds of processor time it took, which other programs do not change."""
     start = time.process_time()
-    found = pyxai.sliding_window(classifier, photo, window, stride, **options)
+    found = pyxai.sliding_window(classifier, photo, window=window, stride=stride, **options)
     return found, time.process_time() - start
 
 

@@ -65,8 +65,8 @@ def _search(classifier: Classifier, settings: Settings, mode: Mode) -> Evidence:
         found = sliding_window(
             classifier,
             photo,
-            settings.crop,
-            settings.stride,
+            window=settings.crop,
+            stride=settings.stride,
             mode=mode,
             resize=settings.resize,
         )

@@ -231,7 +231,12 @@ class Explainer:
         """Windows of half a side slide over what the network sees of the photo."""
         side = _window(*view.size)
         found = sliding_window(
-            self._fast, view, side, max(1, side // 4), target, resize=self._resize
+            self._fast,
+            view,
+            window=side,
+            stride=max(1, side // 4),
+            target=target,
+            resize=self._resize,
         )
         heatmap = found.heatmap()
         cells = min(_CELLS, heatmap.shape[0]), min(_CELLS, heatmap.shape[1])

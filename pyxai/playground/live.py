@@ -66,7 +66,7 @@ class Live:
             inputs = classifier.to_input(photo)
             del photo  # a thousand times what the network sees of it
             layer_name = known.layers[layer].name
-            (found,) = index.search(inputs, k, metric=metric, layer=layer_name, model=known.name)
+            (found,) = index.search([inputs], k, metric=metric, layer=layer_name, model=known.name)
             told = self.explainers[network].of_input(inputs, size)
         except REFUSALS as error:
             if passes_through(error):

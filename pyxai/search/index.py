@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, overload
 
 import torch
 
@@ -35,7 +35,20 @@ from pyxai.search.storage import Store, load_store
 from pyxai.search.vectors import query_vectors
 from pyxai.search.view import View
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Directory: TypeAlias = "str | os.PathLike[str]"
+
+
+class _Options(TypedDict, total=False):
+    metric: MetricName
+    p: float | None
+    layer: str | None
+    model: str | None
+    box: tuple[int, int, int, int] | None
+    include_itself: bool
+    backend: str | Backend
 
 
 class ImageIndex:
@@ -45,7 +58,7 @@ class ImageIndex:
     memory, or in files that are mapped into it, so that only what is looked at is read.
 
         index = pyxai.ImageIndex.build(classifier, "photos/", directory="photos.index")
-        found = index.search("new.jpg", k=50)
+        found = index.search("new.jpg", 50)
         found.paths, found.distances, found.similarity
         found.sheet().save("alike.png")
 
@@ -247,10 +260,26 @@ class ImageIndex:
 
     # ---- searching ----
 
+    @overload
     def search(
         self,
-        query: Query | Sequence[Query] | range,
-        k: int = 50,
+        query: list[Query] | range,
+        n_neighbors: int = 50,
+        **options: Unpack[_Options],
+    ) -> list[SearchResult]: ...
+
+    @overload
+    def search(
+        self,
+        query: Query,
+        n_neighbors: int = 50,
+        **options: Unpack[_Options],
+    ) -> SearchResult: ...
+
+    def search(
+        self,
+        query: Query | list[Query] | range,
+        n_neighbors: int = 50,
         *,
         metric: MetricName = "cosine",
         p: float | None = None,
@@ -259,13 +288,13 @@ class ImageIndex:
         box: tuple[int, int, int, int] | None = None,
         include_itself: bool = False,
         backend: str | Backend = "exact",
-    ) -> Any:
-        """The k photos nearest to a photo, to a piece of it, or to a photo of the index.
+    ) -> SearchResult | list[SearchResult]:
+        """The photos nearest to a photo, to a piece of it, or to a photo of the index.
 
         Args:
             query: a photo, as `pyxai.images.open_photo` takes it; or an id of the index; or several
                 of these, as a list; or model input, a float tensor `[N, C, H, W]`.
-            k: how many photos; fewer come if the index has fewer.
+            n_neighbors: how many photos; fewer come if the index has fewer.
             metric: "cosine", "euclidean", "sqeuclidean", "minkowski", "manhattan", "chebyshev" or
                 "correlation"; see `pyxai.neighbors.distances.Metric`.
             p: the order of "minkowski", 1 or more; by default 3.
@@ -283,7 +312,7 @@ class ImageIndex:
             ValueError: an argument does not fit; the index was loaded without the network.
             pyxai.images.ImageError: the photo cannot be read.
         """
-        wanted, measure = check_count("k", k), as_metric(metric, p)
+        wanted, measure = check_count("n_neighbors", n_neighbors), as_metric(metric, p)
         finder_of = as_backend(backend)
         place, view = self._store.header.place(layer, model), self._view
         queries, single = read_queries(query, view.photos, box)

@@ -175,7 +175,7 @@ def windows_by(mode: str) -> Callable[[Subject], Result]:
     def run(subject: Subject) -> Result:
         side = subject.images.shape[-1]
         found = pyxai.sliding_window(
-            subject.classifier, subject.noisy_photo, side, side // 4, mode=mode
+            subject.classifier, subject.noisy_photo, window=side, stride=side // 4, mode=mode
         )
         return {
             "boxes": found.boxes,

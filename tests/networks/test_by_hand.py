@@ -150,12 +150,12 @@ def test_a_head_for_other_classes(images):
 def test_sharing_and_backgrounds_do_not_outlive_a_layer(images):
     model = lively(Net())
     photo = torch.randn(3, 48, 48)
-    pyxai.sliding_window(model, photo, SIZE, 8, mode="shared")
+    pyxai.sliding_window(model, photo, window=SIZE, stride=8, mode="shared")
     pyxai.shap_values(model, images[:1], images, samples=8)
     model.r2 = nn.Sequential(nn.Tanh())
     fresh = copy.deepcopy(model)
     for one in (model, fresh):
-        one.found = pyxai.sliding_window(one, photo, SIZE, 8, mode="shared").logits
+        one.found = pyxai.sliding_window(one, photo, window=SIZE, stride=8, mode="shared").logits
         one.values = pyxai.shap_values(one, images[:1], images, samples=8).values
     assert torch.equal(model.found, fresh.found)
     assert torch.equal(model.values, fresh.values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from pyxai.classifier.recording import ChangedError
 from pyxai.images import Images
 from pyxai.ops import cam_project, cam_project_render, cam_render
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Normalization: TypeAlias = Literal["minmax", "softmax"]
 _NETWORK = "network"  # in place of a layer, for methods that are about all of it
 
@@ -30,16 +33,106 @@ class BlankMapWarning(UserWarning):
     """A map has the same value everywhere, and so shows nothing."""
 
 
-Method: TypeAlias = "str | CamMethod | Sequence[str | CamMethod]"
+Method: TypeAlias = "str | CamMethod"
+Methods: TypeAlias = "list[str] | list[CamMethod] | list[str | CamMethod] | tuple[Method, ...]"
+Layers: TypeAlias = "list[str] | tuple[str, ...]"
+Model: TypeAlias = "nn.Module | Classifier"
 
 
+class _Options(TypedDict, total=False):
+    size: Literal["input"] | int | Sequence[int] | None
+    normalize: Normalization | None
+    relu: bool | None
+    batch_size: int | None
+    out: torch.Tensor | None
+    report: dict[str, Any] | None
+
+
+@overload
 def cam(
-    model: nn.Module | Classifier,
+    model: Model,
     images: Images,
     target: Target = None,
     *,
     method: Method = "auto",
-    layer: str | Sequence[str] | None = None,
+    layer: str | None = None,
+    return_logits: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> torch.Tensor: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method = "auto",
+    layer: str | None = None,
+    return_logits: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Methods,
+    layer: str | None = None,
+    return_logits: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> dict[str, torch.Tensor]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method = "auto",
+    layer: Layers,
+    return_logits: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> dict[str, torch.Tensor]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Methods,
+    layer: Layers,
+    return_logits: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> dict[str, dict[str, torch.Tensor]]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method | Methods = "auto",
+    layer: str | Layers | None = None,
+    return_logits: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[dict[str, Any], torch.Tensor]: ...
+
+
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method | Methods = "auto",
+    layer: str | Layers | None = None,
     size: Literal["input"] | int | Sequence[int] | None = "input",
     normalize: Normalization | None = "minmax",
     relu: bool | None = None,
@@ -353,7 +446,7 @@ class _Collected:
         return by_method if many_methods else next(iter(by_method.values()))
 
 
-def _methods(method: Method) -> tuple[dict[str, CamMethod], bool]:
+def _methods(method: Method | Methods) -> tuple[dict[str, CamMethod], bool]:
     """The methods by label, and whether a list was asked for."""
     many = not isinstance(method, (str, CamMethod))
     if many and (not isinstance(method, Sequence) or not method):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
 from torch import nn
@@ -24,6 +23,9 @@ from pyxai.attribution.masks.result import Background, LearnedMasks
 from pyxai.attribution.masks.settings import Start, at_least_zero, kernel_for, mask_settings
 from pyxai.classifier import Classifier, Target, as_classifier
 from pyxai.images import Images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Factor: TypeAlias = Literal["target", "non_target"]
 Goal: TypeAlias = Literal["delete", "preserve"]
@@ -212,12 +214,50 @@ def meaningful_perturbation(
     return learn_masks(classifier, inputs, target, task, settings)
 
 
+class _ExtremalOptions(TypedDict, total=False):
+    goal: Goal
+    steps: int
+    learning_rate: float
+    mask_size: int | tuple[int, int] | None
+    smoothing: float
+    area_weight: float
+    background: torch.Tensor | None
+    blur_sigma: float
+    blur_kernel: int | None
+    start: Start
+    seed: int
+    batch_size: int | None
+    graphs: bool
+
+
+@overload
 def extremal_perturbation(
     model: nn.Module | Classifier,
     images: Images,
     target: Target = None,
     *,
-    areas: float | Sequence[float] = 0.1,
+    areas: float = 0.1,
+    **options: Unpack[_ExtremalOptions],
+) -> LearnedMasks: ...
+
+
+@overload
+def extremal_perturbation(
+    model: nn.Module | Classifier,
+    images: Images,
+    target: Target = None,
+    *,
+    areas: list[float] | tuple[float, ...],
+    **options: Unpack[_ExtremalOptions],
+) -> dict[float, LearnedMasks]: ...
+
+
+def extremal_perturbation(
+    model: nn.Module | Classifier,
+    images: Images,
+    target: Target = None,
+    *,
+    areas: float | list[float] | tuple[float, ...] = 0.1,
     goal: Goal = "preserve",
     steps: int = 200,
     learning_rate: float = 0.05,
@@ -231,7 +271,7 @@ def extremal_perturbation(
     seed: int = 0,
     batch_size: int | None = None,
     graphs: bool = False,
-) -> Any:
+) -> LearnedMasks | dict[float, LearnedMasks]:
     """The region of a given area that says most of a class, alone or by its absence.
 
     Fong, Patrick and Vedaldi 2019, arXiv:1910.08485: instead of a weight for the area there is the

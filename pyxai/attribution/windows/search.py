@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import nn
@@ -25,23 +25,56 @@ from pyxai.images import PhotoSource
 
 Mode: TypeAlias = Literal["exhaustive", "shared", "dense"]
 Lengths: TypeAlias = "int | tuple[int, int]"
+Model: TypeAlias = "nn.Module | Classifier | Callable[[torch.Tensor], Any]"
 
 _MODES = ("exhaustive", "shared", "dense")
 
 
+@overload
 def sliding_window(
-    model: nn.Module | Classifier | Callable[[torch.Tensor], Any],
+    model: Model,
     photo: PhotoSource,
-    window: Lengths | list[Lengths] | None = None,
-    stride: Lengths | None = None,
     target: int | str | None = None,
     *,
+    window: Lengths | None = None,
+    stride: Lengths | None = None,
     mode: Mode = "exhaustive",
     resize: Lengths | None = None,
     cover: bool = True,
     shared_layer: str | None = None,
     batch_size: int | None = None,
-) -> Any:
+) -> WindowScores: ...
+
+
+@overload
+def sliding_window(
+    model: Model,
+    photo: PhotoSource,
+    target: int | str | None = None,
+    *,
+    window: list[Lengths],
+    stride: Lengths | None = None,
+    mode: Mode = "exhaustive",
+    resize: Lengths | None = None,
+    cover: bool = True,
+    shared_layer: str | None = None,
+    batch_size: int | None = None,
+) -> dict[Lengths, WindowScores]: ...
+
+
+def sliding_window(
+    model: Model,
+    photo: PhotoSource,
+    target: int | str | None = None,
+    *,
+    window: Lengths | list[Lengths] | None = None,
+    stride: Lengths | None = None,
+    mode: Mode = "exhaustive",
+    resize: Lengths | None = None,
+    cover: bool = True,
+    shared_layer: str | None = None,
+    batch_size: int | None = None,
+) -> WindowScores | dict[Lengths, WindowScores]:
     """Logits of overlapping windows of one photo, for all classes at once.
 
     Memory does not grow with the number of windows, but for their logits. docs/sliding_window.md
@@ -54,12 +87,12 @@ def sliding_window(
             upright and as large as it is; of the classifier's preprocessing, mean and deviation
             are applied, resize and crop are not. Or a float tensor `[C, H, W]` or `[1, C, H, W]`,
             the model's input as it is.
+        target: the class that `scores` and `heatmap()` are about, by index or name; None, that with
+            the highest mean probability over the windows. All classes are kept in any case.
         window: pixels of the photo: an int, or a pair (height, width). None, 160, or half the
             shorter side where that is less than 320. A list of sizes gives a dict of results; in
             "dense" mode all windows share one forward pass.
         stride: an int, or a pair (down, across); None, a quarter of the window.
-        target: the class that `scores` and `heatmap()` are about, by index or name; None, that with
-            the highest mean probability over the windows. All classes are kept in any case.
         mode: "exhaustive" cuts every window out and runs it. "shared" runs the first stages of the
             network once on the whole photo, and the rest on the part of the features under each
             window. "dense" runs the whole network once; a window's logits are the mean of the

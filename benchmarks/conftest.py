@@ -13,13 +13,16 @@ import pyxai
 from pyxai.ops import _native
 
 
+collect_ignore = ["peers"]  # scripts, each for packages of its own
+
+
 def pytest_configure(config):
+    if workloads.is_allocator_warm():
+        return
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
-        capture.stop_global_capturing()  # the process may start again
-    workloads.keep_allocator_warm()
-    if capture is not None:
-        capture.start_global_capturing()
+        capture.stop_global_capturing()
+    workloads.keep_allocator_warm()  # the process starts again
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

@@ -28,9 +28,14 @@ _WARM = {
 }
 
 
+def is_allocator_warm() -> bool:
+    """Whether memory that was freed stays with the process, or that cannot be had."""
+    return sys.platform != "linux" or all(name in os.environ for name in _WARM)
+
+
 def keep_allocator_warm() -> None:
     """Starts the process again if memory that was freed would not stay with it (Linux)."""
-    if sys.platform == "linux" and not all(name in os.environ for name in _WARM):
+    if not is_allocator_warm():
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **_WARM})
 
 

@@ -152,5 +152,9 @@ def test_kernels_under_sanitizers(checks):
         )
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(run, paths):
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        found = [*pool.map(run, paths)]
+    nothing_to_run = pytest.ExitCode.NO_TESTS_COLLECTED  # in files about no kernel of its own
+    for done in found:
+        said = done.stdout[-4000:] + done.stderr[-4000:]
+        assert done.returncode in (0, nothing_to_run), said
+    assert [done.returncode for done in found].count(0) >= 6

@@ -12,7 +12,6 @@ import workloads
 import pyxai
 from pyxai.ops import _native
 
-
 collect_ignore = ["peers"]  # scripts, each for packages of its own
 
 

@@ -304,3 +304,13 @@ def test_a_place_that_cannot_be_written_to_is_said_at_once(run, tmp_path, comman
     code, _, err = run(*arguments[command], "a/x.safetensors")
     assert code == 2
     assert "expected a folder to write to, got" in err
+
+
+def test_ctrl_c(run, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyxai.cli.info.report", stop)
+    code, _, err = run("info")
+    assert code == 130
+    assert err == "pyxai: stopped; what was written stays, the same command goes on\n"

@@ -46,6 +46,9 @@ COMMANDS = {
 }
 
 
+_STOPPED = 130  # by Ctrl-C, as shells have it
+
+
 class _Commands(TyperGroup):
     """Lists commands by their names, and imports the one that is used."""
 
@@ -97,9 +100,11 @@ def main() -> None:
     warnings.showwarning = _show
     try:
         app()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:  # typer ends by itself with 130
+        if isinstance(end, SystemExit) and end.code != _STOPPED:
+            raise
         sys.stderr.write("pyxai: stopped; what was written stays, the same command goes on\n")
-        sys.exit(130)
+        sys.exit(_STOPPED)
     except Exception as error:
         code = _exit_code(error)
         if code is None:

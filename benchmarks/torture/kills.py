@@ -159,7 +159,7 @@ def _index(folder: Path, work: Path) -> None:
 def _index_result(work: Path) -> Any:
     index = pyxai.ImageIndex.load(work / "index")
     rows = [(each.path, each.width, each.height, each.label) for each in index.photos]
-    answer = index.search(list(range(len(index))), k=3, metric="cosine")
+    answer = index.search(list(range(len(index))), n_neighbors=3, metric="cosine")
     return rows, [each.as_dict()["results"] for each in answer]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
 from torch import nn
@@ -23,11 +23,23 @@ from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.images import PhotoSource
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Mode: TypeAlias = Literal["exhaustive", "shared", "dense"]
 Lengths: TypeAlias = "int | tuple[int, int]"
 Model: TypeAlias = "nn.Module | Classifier | Callable[[torch.Tensor], Any]"
 
 _MODES = ("exhaustive", "shared", "dense")
+
+
+class _Options(TypedDict, total=False):
+    stride: Lengths | None
+    mode: Mode
+    resize: Lengths | None
+    cover: bool
+    shared_layer: str | None
+    batch_size: int | None
 
 
 @overload
@@ -37,12 +49,7 @@ def sliding_window(
     target: int | str | None = None,
     *,
     window: Lengths | None = None,
-    stride: Lengths | None = None,
-    mode: Mode = "exhaustive",
-    resize: Lengths | None = None,
-    cover: bool = True,
-    shared_layer: str | None = None,
-    batch_size: int | None = None,
+    **options: Unpack[_Options],
 ) -> WindowScores: ...
 
 
@@ -53,12 +60,7 @@ def sliding_window(
     target: int | str | None = None,
     *,
     window: list[Lengths],
-    stride: Lengths | None = None,
-    mode: Mode = "exhaustive",
-    resize: Lengths | None = None,
-    cover: bool = True,
-    shared_layer: str | None = None,
-    batch_size: int | None = None,
+    **options: Unpack[_Options],
 ) -> dict[Lengths, WindowScores]: ...
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -99,6 +99,9 @@ class OutputFolder:
                 link or a file, or others filled it.
         """
         check_folder(self._argument, self.path)
+        self._check_names(names, of)
+
+    def _check_names(self, names: Iterable[str], of: str | None) -> None:
         for name in names:
             path = self.path / name
             if _exists(path) and name not in self._known.files:
@@ -180,9 +183,14 @@ class OutputFolder:
             path.write_bytes(data)
 
     def is_free(self, name: str, *, of: str | None = None) -> bool:
-        """Whether `writing` would take this name."""
+        """Whether `writing` would take this name.
+
+        Raises:
+            ValueError: it would take none, as nothing can be written here.
+        """
+        check_folder(self._argument, self.path)
         try:
-            self.check(name, of=of)
+            self._check_names([name], of)
         except ValueError:
             return False
         return True

@@ -313,4 +313,13 @@ def test_ctrl_c(run, monkeypatch):
     monkeypatch.setattr("pyxai.cli.info.report", stop)
     code, _, err = run("info")
     assert code == 130
-    assert err == "pyxai: stopped; what was written stays, the same command goes on\n"
+    assert err == "pyxai: stopped; what was written stays\n"
+
+
+@pytest.mark.parametrize("command", ["explain", "windows", "shap", "undesirable"])
+def test_a_file_where_results_should_go(run, tmp_path, command):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("mine")
+    code, _, err = run(command, "a.png", "-o", "file/results")
+    assert code == 2
+    assert err.startswith("pyxai: error: --output: expected a folder, got the file ")

@@ -422,3 +422,13 @@ def test_command_leaves_what_is_not_its_own(photos, tmp_path, monkeypatch):
 
 def test_it_is_public():
     assert pyxai.find_duplicates is find_duplicates
+
+
+def test_data_sets_that_are_searched_together(tmp_path):
+    """The class is the first folder below each of them, not the name of the data set."""
+    for name in ("one/train/cat", "two/valid/cat", "two/valid/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.effect_mandelbrot((90, 80), (-3, -2.5, 2, 2.5), 60).save(tmp_path / name / "1.png")
+    sources = [tmp_path / "one" / "train", tmp_path / "two" / "valid"]
+    (group,) = find_duplicates(sources, methods="exact", progress=False).groups
+    assert (group.labels, group.splits) == (("cat", "dog"), ("train", "valid"))

@@ -58,6 +58,15 @@ def test_trains_are_a_class_among_others(tmp_path):
     assert split_folders(root) == {}
 
 
+def test_trains_and_tests_are_classes_among_others(tmp_path):
+    root = tree(tmp_path, "bus/1.jpg", "train/2.jpg", "test/3.jpg")
+    labels = FolderLabels(root)
+    assert [labels.label(root / name / "9.jpg") for name in ("train", "test")] == ["train", "test"]
+    assert labels.split(root / "test" / "3.jpg") is None
+    tree(tmp_path, "train/bus/1.jpg")
+    assert FolderLabels(root).label(root / "train" / "bus" / "1.jpg") == "bus"
+
+
 def test_only_one_split(tmp_path):
     labels = FolderLabels(tree(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg"))
     assert labels.label(tmp_path / "train" / "cat" / "1.jpg") == "cat"

@@ -116,6 +116,8 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(ValueError, match=r"^directory: expected a folder to write to, got '/"):
         write(tmp_path / "new", "a.txt")
+    with pytest.raises(ValueError, match=r"^directory: expected a folder to write to"):
+        OutputFolder(tmp_path / "new", by="a test").is_free("a.txt")  # nor is any other name
     assert not (tmp_path / "new").exists()
 
 

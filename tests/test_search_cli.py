@@ -121,3 +121,15 @@ def test_an_index_of_another_network(run, photos):
     code, _, err = run("query", "index", photos / "red" / "0.png", "--layer", "steem")
     assert code == 2
     assert "closest: 'stem'" in err
+
+
+def test_sheets_of_photos_of_one_name(run, photos, tmp_path):
+    assert run("build", photos, "--layer", "stem", "-o", "index")[0] == 0
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64), (name == "one" and "red") or "blue").save(
+            tmp_path / name / "a.png"
+        )
+        assert run("query", "index", f"{name}/a.png", "-o", "out")[0] == 0
+    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+    assert names == ["a-2.alike.png", "a.alike.png"]

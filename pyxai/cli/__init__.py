@@ -103,7 +103,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:  # typer ends by itself with 130
         if isinstance(end, SystemExit) and end.code != _STOPPED:
             raise
-        sys.stderr.write("pyxai: stopped; what was written stays, the same command goes on\n")
+        sys.stderr.write("pyxai: stopped; what was written stays\n")
         sys.exit(_STOPPED)
     except Exception as error:
         code = _exit_code(error)

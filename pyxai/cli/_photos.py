@@ -48,6 +48,7 @@ def process(
         summary: the results as text.
     """
     folder = OutputFolder(output, "--output", by=f"pyxai {command}")
+    folder.check()  # before the work, not after it
     results: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     names: set[str] = set()
@@ -61,7 +62,7 @@ def process(
             failures.append({"photo": name, "reason": error.reason})
             continue
         suffixes = {kind: f".{kind}.png" for kind in pictures} | {"json": ".json"}
-        of = _whole(name)
+        of = whole_name(name)
         stem = free_name(name, names, folder, suffixes.values(), of=of)
         files = {kind: f"{stem}{suffix}" for kind, suffix in suffixes.items()}
         for kind, picture in pictures.items():
@@ -140,7 +141,7 @@ def class_of(target: str | None, classifier: Classifier) -> int | str | None:
     return classifier.class_index(wanted)
 
 
-def _whole(name: str) -> str:
+def whole_name(name: str) -> str:
     """The name of a photo from wherever one stands, as the list of an output folder has it."""
     return os.path.abspath(name) if Path(name).exists() else name  # noqa: PTH100 - links stay
 

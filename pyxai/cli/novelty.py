@@ -19,7 +19,7 @@ from pyxai._text import text_table
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.draw import histogram, sheet
-from pyxai.images import ImageError, open_photo
+from pyxai.images import ImageError, ImageErrors, open_photo
 from pyxai.images.errors import printable
 from pyxai.novelty import METHODS, NoveltyDetector
 from pyxai.novelty.storage import check_is_free
@@ -132,16 +132,12 @@ def score(
         write_table(path, ("photo", "score", "known"), rows)
     with folder.writing("scores.json") as path:
         write_json(path, record, indent=2)
-    if names:
-        first, last = order[:shown].tolist(), order[::-1][:shown].tolist()
-        with folder.writing("sheet.png") as path:
-            familiarity_sheet(names, scores, first, last).save(path)
-        title, line = "familiarity", detector.threshold_
-        with folder.writing("histogram.png") as path:
-            histogram({"photos": scores}, title=title, line=line).save(path)
-    else:  # those of an earlier call would be of other photos
-        folder.remove("sheet.png")
-        folder.remove("histogram.png")
+    first, last = order[:shown].tolist(), order[::-1][:shown].tolist()
+    with folder.writing("sheet.png") as path:
+        familiarity_sheet(names, scores, first, last).save(path)
+    title, line = "familiarity", detector.threshold_
+    with folder.writing("histogram.png") as path:
+        histogram({"photos": scores}, title=title, line=line).save(path)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
@@ -149,8 +145,6 @@ def score(
         novel = len(names) - int(known.sum())
         typer.echo(f"{len(names)} photos, {novel} novel; scores, sheet, histogram in {output}/")
     _report(failures)
-    if not names:
-        raise typer.Exit(1)
 
 
 @novelty.command()
@@ -218,13 +212,20 @@ def _load(head: Path, model: str, architecture: str | None, device: str | None) 
 def _scores(
     detector: NoveltyDetector, photos: list[Path], failures: list[ImageError]
 ) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names and scores, batch by batch: activations are not kept."""
+    """Names and scores, batch by batch: activations are not kept.
+
+    Raises:
+        pyxai.images.ImageErrors: no photo can be used.
+    """
+    before = len(failures)
     names: list[str] = []
     scores: list[np.ndarray[Any, Any]] = []
     for chunk in detector.activations(photos, failures=failures):
         names.extend(chunk.names or ())
         scores.append(detector.score_samples(chunk))
-    return names, np.concatenate(scores) if scores else np.empty(0)
+    if not names:
+        raise ImageErrors([(each.name, each.reason) for each in failures[before:]])
+    return names, np.concatenate(scores)
 
 
 def _table(

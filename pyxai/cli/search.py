@@ -14,7 +14,7 @@ from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import AllowRemoval, Architecture, AsJson, Device, ModelName
-from pyxai.cli._photos import free_name, report_left_out
+from pyxai.cli._photos import free_name, report_left_out, whole_name
 from pyxai.images.errors import printable
 from pyxai.neighbors.distances import METRICS
 from pyxai.search.index import ImageIndex
@@ -143,8 +143,9 @@ def query(
     if output is not None:
         place = OutputFolder(output, "--output", by="pyxai search query")
         for each in found:
-            name = f"{free_name(each.query, names, place, ['.alike.png'])}.alike.png"
-            with place.writing(name) as path:
+            of = whole_name(each.query)
+            name = f"{free_name(each.query, names, place, ['.alike.png'], of=of)}.alike.png"
+            with place.writing(name, of=of) as path:
                 each.sheet().save(path)
     if as_json:
         typer.echo(json.dumps([each.as_dict() for each in found], indent=2))

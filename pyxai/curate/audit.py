@@ -69,6 +69,8 @@ def audit(
     check_count("batch_size", batch_size or 1)
     check_count("seed", seed, least=0)
     classifier = None if model is None else as_classifier(model)
+    if not isinstance(photos, (str, os.PathLike)):
+        raise argument_error("photos", "the path of a folder", photos)
     root = Path(photos)
     if not root.is_dir():
         raise argument_error("photos", "a folder of photos", str(root))

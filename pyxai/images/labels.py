@@ -24,8 +24,8 @@ class FolderLabels:
     `data` are of the class "cat". A photo right in the folder that was given has no class; where
     several folders were given, or files, it is the name of the folder that it lies in.
 
-    A folder called "train" is a split only where there are others, or nothing beside: among
-    folders of other classes it is a class.
+    A folder called "train" is a split only where there is no other folder beside it, or other
+    splits with folders inside: among folders of other classes it is a class.
     """
 
     def __init__(self, photos: object) -> None:
@@ -80,10 +80,16 @@ class FolderLabels:
 
 
 def is_divided(root: str | os.PathLike[str]) -> bool:
-    """Whether folders called train, valid or test, right below one, are splits and not classes."""
+    """Whether folders called train, valid or test, right below one, are splits and not classes.
+
+    They are if there are no others, or if there are several of them with folders inside.
+    """
     names = _folders(root)
-    splits = {_SPLITS[name.lower()] for name in names if name.lower() in _SPLITS}
-    return len(splits) > 1 or all(name.lower() in _SPLITS for name in names)
+    splits = [name for name in names if name.lower() in _SPLITS]
+    if len(splits) == len(names):
+        return True
+    several = len({_SPLITS[name.lower()] for name in splits}) > 1
+    return several and any(_folders(Path(root) / name) for name in splits)
 
 
 def split_folders(root: str | os.PathLike[str]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from pyxai._errors import argument_error
 from pyxai.classifier import Classifier
 from pyxai.classifier.outputs import class_index
 from pyxai.images import FolderLabels
+from pyxai.images.errors import printable
 from pyxai.novelty.activations import Activations
 
 Array = np.ndarray[Any, Any]
@@ -63,7 +64,9 @@ class Labeller:
                 expected = "one class for each known image"
                 raise argument_error("labels", expected, f"only {len(self._labels)}")
         count = None if chunk.logits is None else chunk.logits.shape[1]
-        return np.array([self._index(each, count) for each in found], np.int64)
+        names = chunk.names or [""] * len(found)
+        indices = [self._index(*each, count) for each in zip(found, names, strict=True)]
+        return np.array(indices, np.int64)
 
     def count(self, chunk: Activations) -> int | None:
         """How many classes there are: the network's, else as many as the labels need."""
@@ -80,11 +83,12 @@ class Labeller:
             expected = f"one class for each of {self._next} known images"
             raise argument_error("labels", expected, f"{len(self._labels)}")
 
-    def _index(self, label: Any, count: int | None) -> int:
+    def _index(self, label: Any, name: str, count: int | None) -> int:
         try:
             index = class_index(label, self._names)
         except ValueError as error:
-            raise ValueError(str(error).replace("target:", "labels:", 1)) from None
+            of = "" if self._folders is None else f" (the folder of {printable(name)})"
+            raise ValueError(str(error).replace("target:", "labels:", 1) + of) from None
         if index < 0 or (count is not None and index >= count):
             classes = "" if count is None else f" below {count}"
             raise argument_error("labels", f"class indices of the network{classes}", index)

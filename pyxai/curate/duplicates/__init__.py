@@ -138,7 +138,7 @@ def find_duplicates(
         "min_cosine": min_cosine,
         "layer": run.layer,
     }
-    groups = group_photos(records, chain.from_iterable(found), root, aliases)
+    groups = group_photos(records, chain.from_iterable(found), root, aliases, sources)
     return Duplicates(
         groups=groups,
         photos=len(records),

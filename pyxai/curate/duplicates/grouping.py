@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyxai.curate.duplicates.records import Record
 from pyxai.images import FolderLabels
@@ -82,6 +84,7 @@ def group_photos(
     matches: Iterable[tuple[int, int, Match]],
     root: Path,
     aliases: Mapping[str, tuple[str, ...]] | None = None,
+    sources: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[Group, ...]:
     """Groups in which each photo matches the one that is kept.
 
@@ -93,10 +96,12 @@ def group_photos(
     Args:
         records: the photos.
         matches: places of two photos and why they match; any number of times.
-        root: the folder that was searched, to tell parts and labels.
+        root: the folder that was searched, or that all of them lie in, to tell parts.
         aliases: other names of the files.
+        sources: what was searched, to tell labels; by default the root.
     """
-    aliases, folders = aliases or {}, FolderLabels(root)
+    aliases = aliases or {}
+    folders = _Folders(FolderLabels(root), FolderLabels(root if sources is None else [*sources]))
     near: dict[int, dict[int, Match]] = defaultdict(dict)
     for one, other, match in matches:
         for here, there in ((one, other), (other, one)):
@@ -122,6 +127,13 @@ def group_photos(
     return tuple(sorted(groups, key=lambda group: group.keep))
 
 
+class _Folders(NamedTuple):
+    """What the folders of photos say: the part of the data set, and the class."""
+
+    parts: FolderLabels
+    classes: FolderLabels
+
+
 _STAGES = {"exact": 0, "pixels": 1, "hash": 2, "features": 3}
 
 
@@ -135,7 +147,7 @@ def _group(
     records: list[Record],
     place: int,
     members: dict[int, Match],
-    folders: FolderLabels,
+    folders: _Folders,
     aliases: Mapping[str, tuple[str, ...]],
 ) -> Group:
     kept = records[place]
@@ -149,8 +161,8 @@ def _group(
     paths = [kept.name, *(copy.path for copy in copies)]
     others = [name for path in paths for name in aliases.get(path, ())]
     names = (*paths, *others)
-    splits = sorted({split for name in names if (split := folders.split(name))})
-    labels = sorted({label for name in names if (label := folders.label(name))})
+    splits = sorted({split for name in names if (split := folders.parts.split(name))})
+    labels = sorted({label for name in names if (label := folders.classes.label(name))})
     return Group(kept.name, copies, tuple(splits), tuple(labels), tuple(others))
 
 

@@ -306,6 +306,10 @@ def test_a_place_that_cannot_be_written_to_is_said_at_once(run, tmp_path, comman
     assert "expected a folder to write to, got" in err
 
 
+def test_version(run):
+    assert run("--version") == (0, f"pyxai {pyxai.__version__}\n", "")
+
+
 def test_ctrl_c(run, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from pyxai import __version__
 
 # The commands, in the order of the help, and the first line of the help of each: to list them, none
 # is imported.
@@ -86,8 +88,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pyxai {__version__}")
+        raise typer.Exit
+
+
 @app.callback(help="Explains image classifiers, fast.")
-def _pyxai() -> None:
+def _pyxai(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Does nothing before a command."""
 
 

@@ -267,7 +267,7 @@ class OutputFolder:
         if not folder.is_dir():
             return False
         ours = folder.relative_to(self.path).as_posix() in self._known.folders
-        return not ours and any(folder.iterdir())
+        return not ours and any(not is_part(each.name) for each in folder.iterdir())
 
     def _is_ours(self, name: str) -> bool:
         """Whether we wrote the file of this name, and nobody wrote over it."""

@@ -9,6 +9,7 @@ import pytest
 from train_photos import photo
 
 import pyxai
+from pyxai._files import _HOST
 from pyxai._locks import locked
 from pyxai._outputs import OutputFolder, written_in
 from pyxai._sealed import file_digest
@@ -63,6 +64,15 @@ def test_a_second_run_replaces_what_the_first_has_written(tmp_path):
         "notes.txt",
     }
     assert not (tmp_path / "old").exists()
+
+
+def test_a_folder_in_which_a_run_was_killed_with_its_first_file(tmp_path):
+    """Before the list named anything there, so all that it has is the start of a file of ours."""
+    (tmp_path / "sheets").mkdir()
+    part = f".0123456789ab.{_HOST}.999999999.0.pyxai-part.jpg"
+    (tmp_path / "sheets" / part).write_text("half")
+    write(tmp_path, "sheets/a.jpg")
+    assert set(tree(tmp_path)) == {".pyxai-files.jsonl", "sheets/a.jpg"}
 
 
 def test_results_of_another_command_stay(tmp_path):

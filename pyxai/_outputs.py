@@ -247,9 +247,12 @@ class OutputFolder:
             (self.path / name).unlink(missing_ok=True)
         if self._known.whole:
             sweep(self.path, below=True)
-        for folder in sorted(self._known.folders, key=len, reverse=True):
+        folders = {self.path / folder for folder in self._known.folders}
+        if self._known.whole:  # a kill may have left folders without their file
+            folders.update(Path(below) for below, _, _ in os.walk(self.path))
+        for folder in sorted(folders - {self.path}, key=lambda each: len(each.parts), reverse=True):
             with suppress(OSError):  # not empty, or a link
-                (self.path / folder).rmdir()
+                folder.rmdir()
         (self.path / MANIFEST).unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
@@ -267,7 +270,7 @@ class OutputFolder:
         if not folder.is_dir():
             return False
         ours = folder.relative_to(self.path).as_posix() in self._known.folders
-        return not ours and any(not is_part(each.name) for each in folder.iterdir())
+        return not ours and _holds_files(folder)
 
     def _is_ours(self, name: str) -> bool:
         """Whether we wrote the file of this name, and nobody wrote over it."""
@@ -373,6 +376,15 @@ def _holds_others(directory: Path) -> bool:
         return False
     own = (MANIFEST, LOCK)
     return any(each.name not in own and not is_part(each.name) for each in directory.iterdir())
+
+
+def _holds_files(directory: Path) -> bool:
+    """Whether there is a file, at any depth; not what a run that was killed may have left."""
+    for folder, folders, names in os.walk(directory):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        if any(not is_part(name) for name in (*links, *names)):
+            return True
+    return False
 
 
 def _line(name: str, digest: str | None, by: str, of: str | None) -> str:

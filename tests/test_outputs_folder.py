@@ -75,6 +75,35 @@ def test_a_folder_in_which_a_run_was_killed_with_its_first_file(tmp_path):
     assert set(tree(tmp_path)) == {".pyxai-files.jsonl", "sheets/a.jpg"}
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_folders_that_a_killed_run_made_for_its_first_file(tmp_path, whole):
+    """A kill between the folders of a file and the line in the list."""
+    out = OutputFolder(tmp_path / "out", whole=whole, by="a test")
+    out.claim()
+    deep = tmp_path / "out" / "sets" / "0" / "networks" / "0"
+    deep.mkdir(parents=True)
+    again = OutputFolder(tmp_path / "out", whole=whole, by="a test")
+    with again.writing("sets/0/networks/0/layers/0/a.js") as path:
+        path.write_text("new")
+    (deep / "layers" / "1").mkdir()  # once more
+    last = OutputFolder(tmp_path / "out", whole=whole, by="a test")
+    last.remove("sets/0/networks/0/layers/0/a.js")
+    assert not tree(tmp_path / "out").keys() - {".pyxai-files.jsonl"}
+    last.discard()
+    assert (tmp_path / "out").exists() != whole  # empty folders may be the user's elsewhere
+
+
+def test_a_folder_of_others_below_empty_ones(tmp_path):
+    (tmp_path / "sets" / "0").mkdir(parents=True)
+    (tmp_path / "sets" / "0" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="whose 'sets' was not written by pyxai"):
+        write(tmp_path, "sets/a.js")
+    (tmp_path / "sets" / "0" / "mine.txt").unlink()
+    (tmp_path / "sets" / "0" / "link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="whose 'sets' was not written by pyxai"):
+        write(tmp_path, "sets/a.js")
+
+
 def test_results_of_another_command_stay(tmp_path):
     write(tmp_path, "index.html", "old.txt")
     other = OutputFolder(tmp_path, by="another")

@@ -381,7 +381,7 @@ def _holds_others(directory: Path) -> bool:
 def _holds_files(directory: Path) -> bool:
     """Whether there is a file, at any depth; not what a run that was killed may have left."""
     for folder, folders, names in os.walk(directory):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
         if any(not is_part(name) for name in (*links, *names)):
             return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _LONGEST_NAME = 300
 
@@ -22,6 +23,18 @@ class ImageError(ValueError):
 
     def __str__(self) -> str:
         return f"{printable(self.name)}: {self.reason}"
+
+
+class PhotoFailure(NamedTuple):
+    """A photo that could not be used, as results list it.
+
+    Attributes:
+        path: the photo: its path as given, or its place in the argument, such as "images[3]".
+        reason: what was expected and what was found, in one line.
+    """
+
+    path: str
+    reason: str
 
 
 class ImageErrors(ImageError):

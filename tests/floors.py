@@ -18,7 +18,7 @@ FLOORS = [
     ["_sealed"],
     ["_outputs"],
     ["ops", "images", "neighbors"],
-    ["classifier", "draw"],
+    ["classifier", "draw", "runs"],
     ["engines"],
     ["zoo"],
     ["attribution"],

@@ -19,7 +19,8 @@ import pyxai
 from pyxai import Classifier, ImageIndex, Preprocessing
 from pyxai.classifier.features import pooled_features
 from pyxai.images import ImageError
-from pyxai.search import extraction, gathering
+from pyxai.runs import going, working
+from pyxai.search import extraction
 from pyxai.search.layers import spread_layers
 
 SMALL = Preprocessing((0.5,) * 3, (0.5,) * 3, resize=(32, 32))
@@ -75,13 +76,13 @@ def test_pooling(classifier, photos, pooling):
 
 def test_each_photo_is_decoded_once_and_each_network_runs_once(photos, monkeypatch):
     opened, forwards = [], []
-    original = gathering.open_photo
+    original = working.open_photo
 
     def counting(source, *, name):
         opened.append(name)
         return original(source, name=name)
 
-    monkeypatch.setattr(gathering, "open_photo", counting)
+    monkeypatch.setattr(working, "open_photo", counting)
     nets = [random_net(), random_net()]
     for net in nets:
         net.stem[0].register_forward_hook(
@@ -233,9 +234,8 @@ def test_add(classifier, photos, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "PHOTOS_BETWEEN_SAVES", 1)
-    monkeypatch.setattr(extraction, "images_at_once", lambda inputs: 3)
-    original, seen = gathering.name_photos, []
+    monkeypatch.setattr(working, "_MOST", 3)
+    original, seen = going.name_photos, []
 
     def interrupted(sources):
         for at, pair in enumerate(original(sources)):
@@ -243,7 +243,7 @@ def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield pair
 
-    monkeypatch.setattr(gathering, "name_photos", interrupted)
+    monkeypatch.setattr(going, "name_photos", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ImageIndex.build(classifier, photos, directory=tmp_path / "i", progress=False)
     assert len(ImageIndex.load(tmp_path / "i")) == 6
@@ -253,7 +253,7 @@ def test_an_interrupted_run_goes_on(classifier, photos, tmp_path, monkeypatch):
         seen.extend(inputs)
         return original_forward(model, inputs, *rest)
 
-    monkeypatch.setattr(gathering, "name_photos", original)
+    monkeypatch.setattr(going, "name_photos", original)
     monkeypatch.setattr(extraction, "features_of", watched)
     index = ImageIndex.build(classifier, photos, directory=tmp_path / "i", progress=False)
     assert len(seen) == 6  # only those that were not there
@@ -281,13 +281,13 @@ def test_features_are_mapped_and_not_read(index, tmp_path):
         lambda d: (d / "index.json").write_text("[]"),
         lambda d: (d / "index.json").write_text('{"format": "something else"}'),
         lambda d: next(d.glob("*.safetensors")).unlink(),
-        lambda d: next(d.glob("photos-*.json")).write_text("{}"),
+        lambda d: next(d.glob("index-*.json")).write_text("{}"),
         lambda d: _cut_off(next(d.glob("*.safetensors"))),
-        lambda d: _change(d / "index.json", lambda r: r["shards"][0].update(photos=11)),
-        lambda d: _change(d / "index.json", lambda r: r["shards"][0].update(stem="../x")),
-        lambda d: _change(d / "index.json", lambda r: r.update(dtype="float16")),
-        lambda d: _change(d / "index.json", lambda r: r["networks"][0]["layers"].pop()),
-        lambda d: _change(next(d.glob("photos-*.json")), lambda r: r["path"].pop()),
+        lambda d: _change(d / "index.json", lambda r: r["parts"][0].update(photos=11)),
+        lambda d: _change(d / "index.json", lambda r: r["parts"][0].update(stem="../x")),
+        lambda d: _change(d / "index.json", lambda r: r["identity"].update(dtype="float16")),
+        lambda d: _change(d / "index.json", lambda r: r["identity"]["networks"][0]["layers"].pop()),
+        lambda d: _change(next(d.glob("index-*.json")), lambda r: r["path"].pop()),
     ],
 )
 def test_damaged_indexes_are_refused(index, tmp_path, damage):

@@ -16,7 +16,9 @@ from PIL import Image
 from pyxai import Classifier, ImageIndex
 from pyxai._locks import BusyError, locked
 from pyxai.images import ImageError
-from pyxai.search import contents, extraction, gathering, storage
+from pyxai.runs import going, parts, working
+from pyxai.runs import photos as run_photos
+from pyxai.search import extraction
 
 LATIN = os.fsdecode(b"caf\xe9.png")
 
@@ -24,7 +26,7 @@ LATIN = os.fsdecode(b"caf\xe9.png")
 @pytest.fixture(autouse=True)
 def old_files(monkeypatch):
     """Files that were just written count as old: their stamps are believed."""
-    monkeypatch.setattr(contents, "_YOUNG", 0)
+    monkeypatch.setattr(run_photos, "_YOUNG", 0)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def photos(tmp_path):
 @pytest.fixture
 def shown(monkeypatch):
     """What is opened, and how many photos the network sees."""
-    opened, original, forward = [], gathering.open_photo, extraction.features_of
+    opened, original, forward = [], working.open_photo, extraction.features_of
 
     def opening(source, *, name):
         opened.append(name)
@@ -47,7 +49,7 @@ def shown(monkeypatch):
         seen.extend(inputs)
         return forward(classifier, inputs, *rest)
 
-    monkeypatch.setattr(gathering, "open_photo", opening)
+    monkeypatch.setattr(working, "open_photo", opening)
     monkeypatch.setattr(extraction, "features_of", watched)
     return opened, seen
 
@@ -95,15 +97,16 @@ def test_photos_that_are_gone_leave_the_index_and_its_files(photos, tmp_path):
 
 
 def test_only_what_changes_is_written_anew(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "_MERGED_BYTES", 100)
-    monkeypatch.setattr(extraction, "PHOTOS_BETWEEN_SAVES", 1)
-    monkeypatch.setattr(extraction, "images_at_once", lambda inputs: 3)  # so are shards
+    monkeypatch.setattr(parts, "_MERGED_BYTES", 100)
+    monkeypatch.setattr(working, "_MOST", 3)
     build(photos, tmp_path / "index")
     before = {path.name: path.stat().st_ino for path in (tmp_path / "index").glob("*")}
     (photos / "red" / "3.png").unlink()
     index = build(photos, tmp_path / "index")
     after = {path.name: path.stat().st_ino for path in (tmp_path / "index").glob("*")}
-    kept = [name for name in after if before.get(name) == after[name] and "features" in name]
+    kept = [
+        name for name in after if before.get(name) == after[name] and name.endswith(".safetensors")
+    ]
     assert len(kept) == 3
     assert same(index, photos)
 
@@ -200,7 +203,7 @@ def test_nothing_is_looked_at_twice(photos, tmp_path, shown, monkeypatch):
     build(photos, tmp_path / "index")
     opened.clear(), seen.clear()
     read = []
-    monkeypatch.setattr(gathering, "content_of_file", lambda path: read.append(path) or "")
+    monkeypatch.setattr(going, "content_of_file", lambda path: read.append(path) or "")
     build(photos, tmp_path / "index")
     assert (opened, seen, read) == ([], [], [])
 
@@ -277,7 +280,7 @@ def test_add_leaves_other_photos_alone(photos, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read(photos, tmp_path, monkeypatch):
-    original = gathering.open_photo
+    original = working.open_photo
 
     def changing(source, *, name):
         picture = original(source, name=name)
@@ -285,16 +288,16 @@ def test_a_file_that_changes_while_it_is_read(photos, tmp_path, monkeypatch):
             (photos / "red" / "0.png").write_bytes(b"another")
         return picture
 
-    monkeypatch.setattr(gathering, "open_photo", changing)
+    monkeypatch.setattr(working, "open_photo", changing)
     index = build(photos, tmp_path / "index")
     assert index.failures == {str(photos / "red" / "0.png"): "changed while it was read"}
 
 
 def test_files_of_just_now_are_not_believed(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "_YOUNG", 10**15)
+    monkeypatch.setattr(run_photos, "_YOUNG", 10**15)
     index = build(photos, tmp_path / "index")
     assert {photo.stamp for photo in index.photos} == {""}
-    monkeypatch.setattr(contents, "_YOUNG", 0)
+    monkeypatch.setattr(run_photos, "_YOUNG", 0)
     assert "" not in {photo.stamp for photo in build(photos, tmp_path / "index").photos}
 
 
@@ -359,14 +362,14 @@ def test_most_photos_are_gone(photos, tmp_path):
 
 def test_a_photo_that_cannot_be_looked_at_stays(photos, tmp_path, monkeypatch):
     build(photos, tmp_path / "index")
-    original, bad = gathering.stamp_of, str(photos / "red" / "0.png")
+    original, bad = going.stamp_of, str(photos / "red" / "0.png")
 
     def failing(path):
         if path == bad:
             raise OSError(5, "Input/output error")
         return original(path)
 
-    monkeypatch.setattr(gathering, "stamp_of", failing)
+    monkeypatch.setattr(going, "stamp_of", failing)
     index = build(photos, tmp_path / "index")
     assert len(index) == 12
     assert list(index.failures) == [bad]
@@ -389,19 +392,19 @@ def test_files_of_others_stay(photos, tmp_path):
     folder = tmp_path / "index"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    (folder / "features-mine.safetensors").write_text("mine")
+    (folder / "index-mine.safetensors").write_text("mine")
     build(photos, folder)
     for name in ("red", "green"):
         (photos / name / "0.png").unlink()
     build(photos, folder)
     assert (folder / "notes.txt").read_text() == "mine"
-    assert (folder / "features-mine.safetensors").read_text() == "mine"
+    assert (folder / "index-mine.safetensors").read_text() == "mine"
     other = tmp_path / "other"
     other.mkdir()
-    (other / "photos-000000.json").write_text("mine")
-    with pytest.raises(ValueError, match=r"whose 'photos-000000\.json' was not written by pyxai"):
+    (other / "index-000000.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"whose 'index-000000\.json' was not written by pyxai"):
         build(photos, other)
-    assert (other / "photos-000000.json").read_text() == "mine"
+    assert (other / "index-000000.json").read_text() == "mine"
 
 
 def test_what_a_killed_run_has_left_half_written_goes(photos, tmp_path):
@@ -455,7 +458,7 @@ def test_a_damaged_index_names_the_file(photos, tmp_path):
         with pytest.raises(ValueError, match=rf"{path.name} is damaged: '0\.1' is not"):
             use()
     assert len(ImageIndex.load(tmp_path / "index")) == 12
-    columns = next((tmp_path / "index").glob("photos-*.json"))
+    columns = next((tmp_path / "index").glob("index-*.json"))
     columns.write_text(columns.read_text().replace("red", "rod", 1))
     with pytest.raises(ValueError, match=rf"{columns.name} is damaged"):
         ImageIndex.load(tmp_path / "index")
@@ -466,10 +469,8 @@ def test_features_and_photos_of_two_indexes(photos, tmp_path):
         build(photos, tmp_path / name)
         path = photos / "red" / "0.png"
         Image.new("RGB", (96, 96), "white").save(path)
-    shutil.copyfile(
-        tmp_path / "one" / "photos-000000.json", tmp_path / "two" / "photos-000000.json"
-    )
-    with pytest.raises(ValueError, match="does not hold the features of the photos in photos-"):
+    shutil.copyfile(tmp_path / "one" / "index-000000.json", tmp_path / "two" / "index-000000.json")
+    with pytest.raises(ValueError, match="does not hold the rows of the photos in index-"):
         ImageIndex.load(tmp_path / "two")
 
 
@@ -483,7 +484,7 @@ def test_a_run_that_was_stopped_after_it_read_photos_again(photos, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.Store, "arrange", stopped)
+        patch.setattr(parts.Parts, "arrange", stopped)
         with pytest.raises(KeyboardInterrupt):
             build(photos, tmp_path / "index")
     loaded = ImageIndex.load(tmp_path / "index")

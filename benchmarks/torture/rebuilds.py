@@ -35,7 +35,8 @@ from benchmarks.torture.kills import forked, state
 from pyxai.playground import build
 from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
-from pyxai.search import contents, extraction
+from pyxai.runs import photos
+from pyxai.search import extraction
 
 COLORS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 40, 30)}
 SIDE = 24
@@ -189,13 +190,13 @@ def torture(kills: int, seed: int, say: Callable[[str], object] = print) -> dict
     torch.set_num_threads(1)  # or a forked process waits for threads that it has not
     draw = random.Random(seed)
     done = {"kills": 0, "rounds": 0, "changes": 0, "faults": 0}
-    young, at_once = contents._YOUNG, extraction.images_at_once
+    young, at_once = photos._YOUNG, extraction.images_at_once
     extraction.images_at_once = lambda images: 1  # features then do not depend on other photos
     try:
         with tempfile.TemporaryDirectory() as place:
             _rounds(Path(place), draw, kills, done, say)
     finally:
-        contents._YOUNG, extraction.images_at_once = young, at_once
+        photos._YOUNG, extraction.images_at_once = young, at_once
     return done
 
 
@@ -211,7 +212,7 @@ def _rounds(
     seconds = 1.0
     while done["kills"] < kills:
         changes = folder.change(draw.randint(1, 5))
-        contents._YOUNG = draw.choice((0, 2_000_000_000))
+        photos._YOUNG = draw.choice((0, 2_000_000_000))
         before = state(folder.path)
         count, seen = _until_done(folder.path, work, seconds, draw)
         shutil.rmtree(fresh, ignore_errors=True)

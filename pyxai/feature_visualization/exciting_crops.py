@@ -21,8 +21,8 @@ from pyxai.draw import to_pictures
 from pyxai.feature_visualization.receptive_field import receptive_side
 from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
 from pyxai.galleries.contents import cut
-from pyxai.galleries.selection import is_in_memory
 from pyxai.images import ImageError, Images, open_photo
+from pyxai.runs.photos import is_in_memory
 
 Box = tuple[int, int, int, int]
 

@@ -20,9 +20,10 @@ from pyxai._sealed import DamagedError, load_tensors, read_record, save_tensors,
 from pyxai.classifier import Classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.galleries.contents import Tally
-from pyxai.galleries.selection import THUMBNAIL, Candidate, Selection, is_in_memory
+from pyxai.galleries.selection import THUMBNAIL, Candidate, Selection
 from pyxai.galleries.storage import box_of
 from pyxai.images import ImageError, PhotoWarning, find_photos
+from pyxai.runs.photos import is_in_memory
 
 _FORMAT = "pyxai gallery run 1"
 _STEM = "gallery-run"  # of the files' names, so that they meet no others

@@ -20,6 +20,7 @@ from pyxai.classifier.outputs import class_of_folder
 from pyxai.galleries.contents import Settings, Tally
 from pyxai.galleries.evidence import WindowEvidence
 from pyxai.images import FolderLabels
+from pyxai.runs.photos import is_in_memory
 
 POOL = 4  # candidates kept for each crop wanted, as some will turn out to look alike
 ALIKE = 0.95
@@ -136,11 +137,6 @@ class Selection:
         """The crops of a class, the best first, and how many were left out as near-duplicates."""
         candidates = sorted(self.pools.get(index, ()), reverse=True)
         return without_duplicates(candidates, self.settings.per_class)
-
-
-def is_in_memory(name: str) -> bool:
-    """Whether a photo of this name was no file, so that it cannot be read again."""
-    return _IN_MEMORY.fullmatch(name) is not None
 
 
 def without_duplicates(candidates: list[Candidate], count: int) -> tuple[list[Candidate], int]:

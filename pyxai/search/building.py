@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,14 +14,14 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.features import POOLINGS, Pooling
 from pyxai.images import ImageError, PhotoSources
 from pyxai.images.errors import ImageErrors, printable
+from pyxai.runs import PhotoFailure, PhotoState, Run
+from pyxai.runs.parts import writing_to
 from pyxai.search.backends.lancedb import remove_tables
-from pyxai.search.contents import Photo
-from pyxai.search.extraction import Extractor, LayerNames
-from pyxai.search.gathering import Gathered, gather
-from pyxai.search.header import DTYPES
-from pyxai.search.labels import Labels
+from pyxai.search.extraction import Extractor, Features, LayerNames
+from pyxai.search.header import DTYPES, Header
+from pyxai.search.labels import Labels, labeller
 from pyxai.search.networks import match
-from pyxai.search.storage import FILE, Store, load_store, writing_to
+from pyxai.search.storage import KIND, Store
 
 _NAMED = 3  # photos that an error names
 
@@ -47,32 +47,36 @@ def build_store(
     if dtype not in DTYPES:
         raise argument_error("dtype", f"one of {', '.join(DTYPES)}", dtype)
     extractor = Extractor(classifiers, layers)
-    with writing_to(folder):
-        store = load_store(folder) if folder is not None and (folder / FILE).exists() else None
-        if store is not None:
+    with writing_to(folder, KIND):
+        store = Store(KIND, {}, folder)
+        is_new = True
+        if folder is None or not (folder / KIND.file).exists():
+            store.check_names()
+        else:
+            store, is_new = Store.load(folder, KIND), False
             match(classifiers.values(), store)
             settings = {"pooling": pooling, "dtype": dtype}
-            found = [name for name in settings if getattr(store.header, name) != settings[name]]
-            _refuse(store, ", ".join(filter(None, [*found, extractor.difference(store.header)])))
+            other = [name for name in settings if getattr(store.header, name) != settings[name]]
+            _refuse(store, ", ".join(filter(None, [*other, extractor.difference(store.header)])))
 
-        def start(inputs: list[torch.Tensor]) -> Store:
+        def header_of(inputs: list[torch.Tensor]) -> Header:
             header = extractor.header(inputs, pooling, dtype)
-            if store is None:
-                return Store(header, folder)
+            if is_new:
+                store.identity = asdict(header)
             _refuse(store, store.header.difference(header))
-            return store
+            return header
 
-        before = [] if store is None else store.photos()
-        gathered = gather(
-            extractor, photos, store, start, labels=labels, keep_memory=False, progress=progress
-        )
-        made = _used(gathered)
-        removed = _removed(before, gathered.photos)
+        before, label_of = store.photos(), labeller(photos, labels)
+        run = Run(store, keep=True)
+        work = Features(extractor, header_of, label_of)
+        run.read(photos, work, desc="index", progress=progress)
+        _check_used(run)
+        run.photos = [_labelled(photo, label_of(photo.path)) for photo in run.photos]
+        removed = _removed(before, run.photos)
         if not allow_removal:
-            _check_removal(removed, len(before), gathered.failures, folder)
-        made.failures = gathered.failures
-        _arrange(made, gathered.photos, before)
-    return made, removed
+            _check_removal(removed, len(before), run.failures, folder)
+        _finish(run, before)
+    return store, removed
 
 
 def extend_store(
@@ -85,35 +89,31 @@ def extend_store(
 ) -> tuple[Store, list[str]]:
     """Adds photos; see `ImageIndex.add`."""
     names = {n.name: [layer.name for layer in n.layers] for n in store.header.networks}
-    with writing_to(store.directory):
+    with writing_to(store.directory, KIND):
         store = _as_it_is(store)
-        before = store.photos()
-        gathered = gather(
-            Extractor(classifiers, names),
-            photos,
-            store,
-            lambda inputs: store,
-            labels=labels,
-            keep_memory=True,
-            progress=progress,
-        )
-        _used(gathered)
+        before, label_of = store.photos(), labeller(photos, labels)
+        run = Run(store, keep=True)
+        work = Features(Extractor(classifiers, names), lambda inputs: store.header, label_of)
+        run.read(photos, work, desc="index", keep_memory=True, progress=progress)
+        _check_used(run)
         known = {photo.path: photo for photo in before}
-        unusable = gathered.failures.keys() - {photo.path for photo in gathered.photos}
+        unusable = {each.path for each in run.failures} - {photo.path for photo in run.photos}
         after = {name: photo for name, photo in known.items() if name not in unusable}
-        for photo in gathered.photos:  # one that is there keeps its place and its class
+        for photo in run.photos:  # one that is there keeps its place and its class
             name = photo.path
-            after[name] = replace(photo, label=known[name].label) if name in known else photo
-        store.failures = {
-            name: why for name, why in store.failures.items() if name not in after
-        } | gathered.failures
-        _arrange(store, [*after.values()], before)
-    return store, _removed(before, [*after.values()])
+            label = known[name].about[2] if name in known else label_of(name)
+            after[name] = _labelled(photo, label)
+        run.photos = [*after.values()]
+        earlier = [PhotoFailure(*each) for each in store.failures.items()]
+        now = {*after, *(each.path for each in run.failures)}
+        run.failures = [each for each in earlier if each.path not in now] + run.failures
+        _finish(run, before)
+    return store, _removed(before, run.photos)
 
 
 def reduce_store(store: Store, paths: Sequence[str | os.PathLike[str]]) -> tuple[Store, list[str]]:
     """Takes photos out; see `ImageIndex.remove`."""
-    with writing_to(store.directory):
+    with writing_to(store.directory, KIND):
         store = _as_it_is(store)
         before = store.photos()
         names = [*(photo.path for photo in before), *store.failures]
@@ -122,14 +122,18 @@ def reduce_store(store: Store, paths: Sequence[str | os.PathLike[str]]) -> tuple
         if not after:
             expected = "photos of the index, but not all (delete its folder to be rid of them)"
             raise argument_error("paths", expected, [os.fsdecode(each) for each in paths])
-        store.failures = {k: why for k, why in store.failures.items() if k not in taken}
-        _arrange(store, after, before)
+        run = Run(store, keep=True)
+        run.photos = after
+        run.failures = [
+            PhotoFailure(*each) for each in store.failures.items() if each[0] not in taken
+        ]
+        _finish(run, before)
     return store, [photo.path for photo in before if photo.path in taken]
 
 
 def _as_it_is(store: Store) -> Store:
     """What is in the folder now: another process may have changed it since it was read."""
-    return store if store.directory is None else load_store(store.directory)
+    return store if store.directory is None else Store.load(store.directory, KIND)
 
 
 def _refuse(store: Store, difference: str) -> None:
@@ -140,20 +144,19 @@ def _refuse(store: Store, difference: str) -> None:
         )
 
 
-def _used(gathered: Gathered) -> Store:
-    """The store of what was gathered.
-
-    Raises:
-        pyxai.images.ImageError: there is no photo that can be used.
-    """
-    if gathered.store is None or not gathered.photos:
-        if gathered.failures:
-            raise ImageErrors([*gathered.failures.items()], gathered.count)
+def _check_used(run: Run) -> None:
+    """Raises ImageError if there is no photo that can be used."""
+    if not run.photos:
+        if run.failures:
+            raise ImageErrors(run.failures, run.count)
         raise ImageError("photos", "expected at least one, got none")
-    return gathered.store
 
 
-def _removed(before: Sequence[Photo], after: Sequence[Photo]) -> list[str]:
+def _labelled(photo: PhotoState, label: str | None) -> PhotoState:
+    return replace(photo, about=[*photo.about[:2], label])
+
+
+def _removed(before: Sequence[PhotoState], after: Sequence[PhotoState]) -> list[str]:
     """Names of photos that are not there any more; not those that have another name now."""
     names = {photo.path for photo in after}
     known = {photo.path for photo in before}
@@ -162,14 +165,14 @@ def _removed(before: Sequence[Photo], after: Sequence[Photo]) -> list[str]:
 
 
 def _check_removal(
-    removed: list[str], count: int, failures: Mapping[str, str], folder: Path | None
+    removed: list[str], count: int, failures: Iterable[PhotoFailure], folder: Path | None
 ) -> None:
     """Refuses to drop what may be there and only cannot be seen.
 
     Raises:
         ValueError: most photos would go, or some below a folder that cannot be listed.
     """
-    failed = {Path(name) for name in failures}
+    failed = {Path(each.path) for each in failures}
     unseen = [name for name in removed if not failed.isdisjoint(Path(name).parents)]
     if not unseen and 2 * len(removed) <= count:
         return
@@ -182,12 +185,13 @@ def _check_removal(
     )
 
 
-def _arrange(store: Store, photos: Sequence[Photo], before: Iterable[Photo]) -> None:
+def _finish(run: Run, before: Iterable[PhotoState]) -> None:
     """Has the store hold these photos, and nothing of others, in the tables of LanceDB as well."""
-    there = {photo.content for photo in photos}
-    if store.directory is not None and any(photo.content not in there for photo in before):
-        remove_tables(store.directory)
-    store.arrange(photos)
+    there = {photo.content for photo in run.photos}
+    directory = run.parts.directory
+    if directory is not None and any(photo.content not in there for photo in before):
+        remove_tables(directory)
+    run.finish()
 
 
 def _below(names: Iterable[str], paths: Sequence[str | os.PathLike[str]]) -> set[str]:

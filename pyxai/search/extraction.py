@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,14 +17,10 @@ from pyxai.classifier.features import Pooling, pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.points import check_layer
 from pyxai.images import ImageError, to_batch
-from pyxai.search.contents import Photo
+from pyxai.runs import OpenPhoto, PhotoFailure, Row
 from pyxai.search.header import DTYPES, Header, Layer, Network, key
 from pyxai.search.layers import kind_of, spread_layers
-from pyxai.search.storage import Store
 
-PHOTOS_BETWEEN_SAVES = 512
-_SECONDS_BETWEEN_SAVES = 60.0
-_BYTES_BETWEEN_SAVES = 1 << 28
 _SLENDER = 4  # to one: photos of other shapes may not take more than others do
 
 LayerNames: TypeAlias = "str | Sequence[str] | Mapping[str, str | Sequence[str]] | None"
@@ -36,11 +31,13 @@ class Waiting:
     """A photo on its way.
 
     Attributes:
-        photo: what the index will know of it.
+        name: its path, or "images[i]".
+        size: its width and height.
         inputs: of each network, `[C, H, W]`.
     """
 
-    photo: Photo
+    name: str
+    size: tuple[int, int]
     inputs: list[torch.Tensor]
 
 
@@ -148,47 +145,54 @@ def features_of(
 
 
 class Features:
-    """Collects photos until there are enough for a forward pass, and features for a shard.
+    """The work of an index: networks run on photos, as many at once as suit the memory."""
 
-    Attributes:
-        refused: why photos could not be used, by their content.
-    """
+    def __init__(
+        self,
+        extractor: Extractor,
+        header_of: Callable[[list[torch.Tensor]], Header],
+        label_of: Callable[[str], str | None],
+    ) -> None:
+        """Takes note.
 
-    def __init__(self, extractor: Extractor, store: Store) -> None:
-        """Of these networks, into this store."""
-        self.refused: dict[str, str] = {}
+        Args:
+            extractor: networks and layers.
+            header_of: what the features are, given the inputs of the first photo; it may refuse.
+            label_of: tells the class of a photo from its path.
+        """
         self._extractor = extractor
-        self._store = store
-        self._waiting: list[Waiting] = []
-        self._photos: list[Photo] = []
-        self._rows: dict[str, list[torch.Tensor]] = {}
-        self._bytes = 0
-        self._at_once = 0
-        self._saved = time.monotonic()
+        self._header_of = header_of
+        self._label_of = label_of
+        self._header: Header | None = None
 
-    def add(self, one: Waiting) -> None:
-        """Takes a photo; its features may come later."""
-        if not self._at_once:
-            classifiers = self._extractor.classifiers.values()
-            pairs = zip(one.inputs, classifiers, strict=True)
-            self._at_once = min(images_at_once(each[None].to(c.device)) for each, c in pairs)
-        self._waiting.append(one)
-        if len(self._waiting) >= self._at_once:
-            self._forward()
+    def __call__(self, photos: Iterator[OpenPhoto]) -> Iterator[Row | PhotoFailure]:
+        """See `pyxai.runs.working.Work`; rows say how large the photo is, and its class."""
+        waiting: list[Waiting] = []
+        at_once = 0
+        for photo in photos:
+            try:
+                inputs = self._extractor.inputs(photo.picture, photo.name)
+            except ImageError as error:
+                yield PhotoFailure(photo.name, error.reason)
+                continue
+            if self._header is None:
+                self._header = self._header_of([each[None] for each in inputs])
+            if not at_once:
+                pairs = zip(inputs, self._extractor.classifiers.values(), strict=True)
+                at_once = min(images_at_once(each[None].to(c.device)) for each, c in pairs)
+            waiting.append(Waiting(photo.name, photo.picture.size, inputs))
+            if len(waiting) >= at_once:
+                yield from self._rows(self._header, waiting)
+                waiting.clear()
+        if waiting and self._header is not None:
+            yield from self._rows(self._header, waiting)
 
-    def finish(self) -> None:
-        """Computes and stores what is left."""
-        if self._waiting:
-            self._forward()
-        if self._photos:
-            self._flush()
-
-    def _forward(self) -> None:
-        header, found = self._store.header, {}
-        usable = torch.ones(len(self._waiting), dtype=torch.bool, device="cpu")
+    def _rows(self, header: Header, waiting: list[Waiting]) -> Iterator[Row | PhotoFailure]:
+        values: dict[str, torch.Tensor] = {}
+        usable = torch.ones(len(waiting), dtype=torch.bool, device="cpu")
         for i, network in enumerate(header.networks):
             layers = [layer.name for layer in network.layers]
-            inputs = [each.inputs[i] for each in self._waiting]
+            inputs = [each.inputs[i] for each in waiting]
             classifier = self._extractor.classifiers[network.name]
             rows = features_of(classifier, inputs, layers, header.pooling)  # type: ignore[arg-type]
             for j, layer in enumerate(network.layers):
@@ -197,28 +201,13 @@ class Features:
                         f"pooling: expected {layer.width} features of {layer.name}, as of the "
                         f"first photo, got {rows[layer.name].shape[1]}: photos of several sizes"
                     )
-                values = rows[layer.name].to(DTYPES[header.dtype])
-                usable &= torch.isfinite(values).all(dim=1)
-                found[key(i, j)] = values
-        for each, fine in zip(self._waiting, usable.tolist(), strict=True):
+                of_layer = rows[layer.name].to(DTYPES[header.dtype])
+                usable &= torch.isfinite(of_layer).all(dim=1)
+                values[key(i, j)] = of_layer
+        why = f"features are not finite in {header.dtype}: the network gives NaN or infinity"
+        for at, (each, fine) in enumerate(zip(waiting, usable.tolist(), strict=True)):
             if fine:
-                self._photos.append(each.photo)
+                about = [*each.size, self._label_of(each.name)]
+                yield Row(each.name, about, {name: rows[at] for name, rows in values.items()})
             else:
-                self.refused[each.photo.content] = (
-                    f"features are not finite in {header.dtype}: the network gives NaN or infinity"
-                )
-        self._waiting.clear()
-        for name, values in found.items():
-            kept = values if bool(usable.all()) else values[usable]
-            self._rows.setdefault(name, []).append(kept)
-            self._bytes += kept.nbytes
-        late = time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES
-        many = len(self._photos) >= PHOTOS_BETWEEN_SAVES or self._bytes > _BYTES_BETWEEN_SAVES
-        if self._photos and (late or many):
-            self._flush()
-
-    def _flush(self) -> None:
-        features = {name: torch.cat(parts) for name, parts in self._rows.items()}
-        self._store.append(self._photos, features)
-        self._photos, self._rows, self._bytes = [], {}, 0
-        self._saved = time.monotonic()
+                yield PhotoFailure(each.name, why)

@@ -31,7 +31,7 @@ from pyxai.search.retrieval import (
     choose_queries,
     evaluate_layer,
 )
-from pyxai.search.storage import Store, load_store
+from pyxai.search.storage import KIND, Store
 from pyxai.search.vectors import query_vectors
 from pyxai.search.view import View
 
@@ -217,7 +217,7 @@ class ImageIndex:
                 one of the index. Features are checked when they are used first.
             OSError: a file cannot be read.
         """
-        store = load_store(Path(directory))
+        store = Store.load(Path(directory), KIND)
         given = () if models is None else named(models).values()
         return cls(store, match(given, store))
 

@@ -8,6 +8,8 @@ from pyxai._sealed import digest
 from pyxai.neighbors.distances import Metric
 from pyxai.neighbors.nearest import Matrix
 from pyxai.search.backends import Backend, Collection, Finder
+from pyxai.search.contents import Photo
+from pyxai.search.header import key
 from pyxai.search.result import typical_distance
 from pyxai.search.storage import Store
 
@@ -23,9 +25,9 @@ class View:
 
     def __init__(self, store: Store) -> None:
         """Looks at what is in a store now."""
-        self.photos = tuple(store.photos())
+        self.photos = tuple(map(Photo.of, store.photos()))
         self._header, self._directory = store.header, store.directory
-        self._shards = tuple(store.shards)
+        self._parts = tuple(store.parts)
         self._lock = threading.Lock()
         self._matrices: dict[tuple[int, int], Matrix] = {}
         self._finders: dict[tuple[int, int, Metric, Backend], Finder] = {}
@@ -70,5 +72,5 @@ class View:
 
     def _matrix(self, place: tuple[int, int]) -> Matrix:
         if place not in self._matrices:
-            self._matrices[place] = Matrix([shard.features(*place) for shard in self._shards])
+            self._matrices[place] = Matrix([part.tensor(key(*place)) for part in self._parts])
         return self._matrices[place]

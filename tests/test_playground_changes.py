@@ -21,7 +21,8 @@ from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer
 from pyxai.playground.server import load_indexes, read_site
 from pyxai.playground.writing import read_data
-from pyxai.search import contents, extraction
+from pyxai.runs import photos as run_photos
+from pyxai.search import extraction
 
 LATIN = os.fsdecode(b"caf\xe9.png")
 QUICK = {"units": 1, "unit_steps": 1, "crops": 1, "undesirable": 0, "windows": False}
@@ -31,7 +32,7 @@ QUICK |= {"maps": ("pca",), "metrics": ("cosine",), "layers": ["stage3"], "progr
 @pytest.fixture(autouse=True)
 def settled(monkeypatch):
     """Stamps of files of just now are believed; features do not depend on other photos at all."""
-    monkeypatch.setattr(contents, "_YOUNG", 0)
+    monkeypatch.setattr(run_photos, "_YOUNG", 0)
     monkeypatch.setattr(extraction, "images_at_once", lambda inputs: 1)
 
 

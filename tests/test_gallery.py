@@ -25,8 +25,10 @@ import pyxai
 from pyxai import ClassGallery, Classifier, Preprocessing
 from pyxai.galleries.contents import Settings
 from pyxai.galleries.evidence import WindowEvidence, choose_evidence
-from pyxai.galleries.selection import POOL, Candidate, Selection, without_duplicates
+from pyxai.galleries.selection import POOL, Candidate, Search, Selection, without_duplicates
 from pyxai.images import ImageError
+from pyxai.runs import PhotoState
+from pyxai.runs.working import Task, work_on
 
 EVIDENCE = ["cam", "sliding_window"]
 
@@ -191,20 +193,21 @@ def test_memory_is_bounded_and_order_does_not_matter():
         scores = np.log(rng.integers(1, 20, 3) / 20)  # many ties
         found = WindowEvidence(boxes, rng.integers(0, 2, 3), scores, 3)
         picture = Image.fromarray(rng.integers(0, 255, (8, 24, 3), dtype=np.uint8))
-        photos.append((f"photo {number}", picture, found))
+        photos.append((Task(PhotoState(f"photo {number}", ""), picture), found))
     results = []
     for seed in range(3):
         random.Random(seed).shuffle(photos)
         selection = Selection(settings, None)
-        for each in photos:
-            selection.offer(*each)
+        for task, found in photos:
+            search = Search(lambda picture, found=found: found, settings, None)
+            selection.take(work_on(search, [task]).part())
             assert all(len(pool) <= POOL * 5 for pool in selection.pools.values())
         assert set(selection.pools) == {0, 1}
         kept = [[(c.score, c.name, c.box) for c in selection.best(k)[0]] for k in range(3)]
         assert [len(each) for each in kept] == [5, 5, 0]
         results.append(kept)
     assert results[0] == results[1] == results[2]
-    best = sorted((float(s) for _, _, f in photos for s in f.scores), reverse=True)
+    best = sorted((float(score) for _, seen in photos for score in seen.scores), reverse=True)
     assert results[0][0][0][0] == best[0]
 
 

@@ -19,9 +19,9 @@ from pyxai import ClassGallery, Classifier, Preprocessing
 from pyxai._locks import BusyError, locked
 from pyxai._sealed import read_record, write_record
 from pyxai.classifier.fingerprint import fingerprint
-from pyxai.galleries import checkpoint as checkpoint_module
 from pyxai.galleries.storage import folder_names
-from pyxai.images import PhotoWarning
+from pyxai.runs import working
+from pyxai.runs.parts import Parts
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -232,11 +232,14 @@ def change_replace(folder):
 
 
 @pytest.mark.parametrize("change", [change_rename, change_remove, change_replace])
-def test_a_run_whose_photos_changed_begins_anew(folder, tmp_path, change):
+def test_a_run_whose_photos_changed_is_as_one_begun_anew(folder, tmp_path, change):
     new().fit(folder, checkpoint=tmp_path / "run")
+    before = {str(path) for path in folder.rglob("*.png")}
     change(folder)
-    with pytest.warns(PhotoWarning, match="gone, changed or not asked for; all are looked at anew"):
-        found = new().fit(folder, checkpoint=tmp_path / "run")
+    found = new().fit(folder, checkpoint=tmp_path / "run")
+    gone = before - {str(path) for path in folder.rglob("*.png")}
+    left = b"".join(path.read_bytes() for path in (tmp_path / "run").iterdir())
+    assert not any(name.encode() in left for name in gone)
     assert facts(found) == facts(new().fit(folder))
     assert found.report() == new().fit(folder).report()
     assert facts(new().fit(folder, checkpoint=tmp_path / "run")) == facts(found)
@@ -247,9 +250,8 @@ def test_a_run_is_of_the_photos_that_are_asked_for(folder, tmp_path):
     new().fit(some, checkpoint=tmp_path / "run")
     more = new().fit([*some, folder / "blue"], checkpoint=tmp_path / "run")  # goes on
     assert facts(more) == facts(new().fit([*some, folder / "blue"]))
-    with pytest.warns(PhotoWarning, match="not asked for"):
-        found = new().fit(some, checkpoint=tmp_path / "run")
-    assert facts(found) == facts(new().fit(some))
+    fewer = new().fit(some, checkpoint=tmp_path / "run")
+    assert facts(fewer) == facts(new().fit(some))
 
 
 def test_no_gallery_there(tmp_path):
@@ -333,7 +335,7 @@ def stopping(sources, after):
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_an_interrupted_run_gives_the_same(folder, tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(checkpoint_module, "PHOTOS_BETWEEN_SAVES", 3)
+    monkeypatch.setattr(working, "_MOST", 3)
     (folder / "blue" / "broken.png").write_bytes(b"nothing")
     photo(1, size=20).save(folder / "green" / "small.png")
     sources = sorted(folder.rglob("*.png"))
@@ -381,23 +383,28 @@ def test_photos_of_a_former_run_are_not_looked_at_again(folder, tmp_path, monkey
     assert any(crop.name.endswith("new.png") for crop in gallery["red"])
 
 
-def test_what_was_written_after_the_last_state_is_dropped(folder, tmp_path):
+def test_a_part_that_is_not_in_the_list_is_written_over(folder, tmp_path, monkeypatch):
+    """As a run leaves it that is stopped between a part and the list of parts."""
     place = tmp_path / "run"
-    names = place / "gallery-run-names.txt"
-    paths = sorted(folder.rglob("*.png"))
-    new().fit(paths[:5], checkpoint=place)
-    with names.open("a") as file:  # stopped between the names and the state
-        file.write(f"{7:016x}\n{8:09x}")
-    resumed = new().fit(paths, checkpoint=place)
-    assert facts(resumed) == facts(new().fit(paths))
-    assert len(names.read_text().splitlines()) == len(paths)
-    assert len(list(place.glob("gallery-run-candidates-*"))) == 1
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    # Stopped before the first state.
-    (fresh / names.name).write_text(f"{7:016x}\n{8:09x}")
-    new().fit(paths[:5], checkpoint=fresh)
-    assert facts(new().fit(paths, checkpoint=fresh)) == facts(resumed)
+    monkeypatch.setattr(working, "_MOST", 3)
+    original, saved = Parts.save, []
+
+    def stopping_once(self):
+        saved.append(self)
+        if len(saved) == 3:
+            raise Stopped
+        original(self)
+
+    monkeypatch.setattr(Parts, "save", stopping_once)
+    with pytest.raises(Stopped):
+        new().fit(folder, checkpoint=place)
+    assert (place / "gallery-run-000002.json").exists()
+    assert facts(new().fit(folder, checkpoint=place)) == facts(new().fit(folder))
+    assert {path.name for path in place.iterdir() if path.name[0] != "."} == {
+        "gallery-run.json",
+        "gallery-run-000005.json",
+        "gallery-run-000005.safetensors",
+    }
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -409,12 +416,12 @@ def test_names_that_are_no_text(tmp_path):
     assert facts(ClassGallery.load(saved)) == facts(gallery)
 
 
-@pytest.mark.parametrize("name", ["names.txt", "candidates-1.safetensors"])
+@pytest.mark.parametrize("name", [".json", "-000000.json", "-000000.safetensors"])
 def test_files_of_others_with_names_that_a_run_needs(folder, tmp_path, name):
-    mine = tmp_path / "run" / f"gallery-run-{name}"
+    mine = tmp_path / "run" / f"gallery-run{name}"
     mine.parent.mkdir()
     mine.write_text("mine")
-    with pytest.raises(ValueError, match=r"^checkpoint: expected a new path, or that of a file of"):
+    with pytest.raises(ValueError, match=r"^checkpoint: .* was not written by pyxai"):
         new().fit(folder / "red", checkpoint=tmp_path / "run")
     assert mine.read_text() == "mine"
 
@@ -436,7 +443,7 @@ def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"where these differ: preprocessing$"):
         new(shifted).fit(folder, checkpoint=place)
     (place / "gallery-run.json").write_text("{}")
-    with pytest.raises(ValueError, match="checkpoint: expected a folder that a gallery's run left"):
+    with pytest.raises(ValueError, match="checkpoint: expected a gallery's run saved by pyxai"):
         new().fit(folder, checkpoint=place)
 
 

@@ -170,7 +170,7 @@ def test_photos_that_cannot_be_used_are_counted(classifier, folder):
 def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
     whole = quick(classifier, folder)
     run, count = tmp_path / "run", 0
-    original = pyxai.attribution.shap.summary.shap_values
+    original = pyxai.attribution.shap.summary.photos.shap_values
 
     def stops(*arguments, **options):
         nonlocal count
@@ -179,12 +179,10 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr("pyxai.attribution.shap.summary.shap_values", stops)
+    monkeypatch.setattr("pyxai.attribution.shap.summary.photos.shap_values", stops)
+    monkeypatch.setattr("pyxai.runs.working._MOST", 1)
     with pytest.raises(KeyboardInterrupt):
         quick(classifier, folder, checkpoint=run)
-    log = run / "shap-run.jsonl"
-    with log.open("a") as file:
-        file.write('{"name": "cut o')  # as if it stopped while it wrote
     found = quick(classifier, folder, checkpoint=run)
     assert count == 6 + 3  # five photos were done
     assert found.report() == whole.report()
@@ -196,24 +194,30 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
         classifier.network.scale += 1
     with pytest.raises(ValueError, match="where these differ: model"):
         quick(classifier, folder, checkpoint=run)
-    log.write_text("[1, 2]\n")
-    with pytest.raises(ValueError, match="checkpoint: expected a folder that a SHAP summary's run"):
+    (run / "shap-run.json").write_text("[1, 2]\n")
+    with pytest.raises(ValueError, match="checkpoint: expected a SHAP summary.s run saved"):
         quick(classifier, folder, checkpoint=run)
 
 
-def test_a_run_follows_its_photos(classifier, folder, tmp_path):
+def test_a_run_follows_its_photos(classifier, folder, tmp_path, monkeypatch):
     """What was replaced is explained anew, what is gone does not count, and the rest is kept."""
-    run = tmp_path / "run"
+    run, explained = tmp_path / "run", []
+    original = pyxai.attribution.shap.summary.photos.shap_values
+
+    def counting(*arguments, **options):
+        explained.append(arguments)
+        return original(*arguments, **options)
+
     quick(classifier, folder, checkpoint=run)
     replaced, gone = sorted((folder / "left").glob("*.png"))[:2]
     with Image.open(replaced) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(replaced)
     gone.unlink()
-    log = run / "shap-run.jsonl"
-    lines = len(log.read_text().splitlines())
+    monkeypatch.setattr(pyxai.attribution.shap.summary.photos, "shap_values", counting)
     found = quick(classifier, folder, checkpoint=run)
     assert found.report() == quick(classifier, folder).report()
-    assert len(log.read_text().splitlines()) == lines + 1
+    assert len(explained) == 1 + len(found["left"].photos) + len(found["right"].photos)
+    assert not any(str(gone).encode() in path.read_bytes() for path in run.iterdir())
     assert str(gone) not in {each.name for each in found["left"].photos}
 
 

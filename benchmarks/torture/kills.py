@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import pyxai
 from pyxai.cli import main as command_line
-from pyxai.galleries import checkpoint
+from pyxai.runs import working
 from pyxai.novelty import NoveltyDetector
 from pyxai.zoo import load_classifier
 
@@ -80,7 +80,7 @@ def photos(folder: Path, count: int = 8) -> None:
 
 
 def _gallery(folder: Path, work: Path) -> None:
-    checkpoint.PHOTOS_BETWEEN_SAVES = 3
+    working._FIRST = working._MOST = 3
     gallery = pyxai.ClassGallery(network(), 24, stride=8, clusters=2)
     gallery.fit(folder, checkpoint=work / "run", progress=False).page(work / "gallery")
 

@@ -13,25 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from pyxai._errors import argument_error
-from pyxai._locks import locked
 from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier.fingerprint import fingerprint
 from pyxai.draw import sheet
-from pyxai.galleries.checkpoint import Checkpoint
 from pyxai.galleries.contents import ClassCrops, Contents, GalleryCrop, Settings, purity
 from pyxai.galleries.describing import describe_crops
 from pyxai.galleries.evidence import choose_evidence
 from pyxai.galleries.grouping import Grouping, silhouette
 from pyxai.galleries.page import gallery_page
-from pyxai.galleries.selection import Selection
+from pyxai.galleries.selection import Search, Selection
 from pyxai.galleries.storage import load_gallery, save_gallery
-from pyxai.images import FolderLabels, ImageError, PhotoSources, iterate_photos
+from pyxai.images import FolderLabels, ImageError, PhotoSources
 from pyxai.images.errors import ImageErrors, printable
+from pyxai.runs import Executor, Kind, open_run
 
 Directory: TypeAlias = "str | os.PathLike[str]"
 
+_RUN = Kind("a gallery's run", "gallery-run", "pyxai gallery run 2")
 _ACROSS = 10  # crops in a row of a sheet with all of them
 
 
@@ -131,6 +131,7 @@ class ClassGallery:
         photos: PhotoSources,
         *,
         checkpoint: Directory | None = None,
+        executor: Executor = "local",
         progress: bool = True,
     ) -> ClassGallery:
         """Looks at all photos, one after the other, and keeps the best crops of each class.
@@ -138,10 +139,11 @@ class ClassGallery:
         Args:
             photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`. Each is taken
                 upright and as large as it is; the classifier's resize and crop are not applied.
-            checkpoint: a folder for what is known so far, written every 200 photos. A run that
-                was interrupted goes on from there when it is started again, with the same result;
-                photos may be added. If one that was seen is gone, has changed or is not asked for,
-                all are looked at anew. A generator must give the same photos in the same order.
+            checkpoint: a folder for what is known of each photo, written at least once a minute. A
+                run that was interrupted goes on from there when it is started again, with the same
+                result. Photos may be added, changed and taken away: only what is new is read, and
+                nothing is kept of what is gone.
+            executor: where the photos are searched: "local", in this process.
             progress: whether to show a bar; there is none without a terminal.
 
         Returns:
@@ -158,41 +160,31 @@ class ClassGallery:
         if self.classifier is None:
             raise ValueError("fit: expected a gallery with a model, got one that was loaded")
         classifier, settings = self.classifier, self.settings
-        selection = Selection(settings, classifier.class_names, FolderLabels(photos))
-        if checkpoint is None:
-            self._look(classifier, selection, photos, None, progress)
-        else:
-            with locked(Path(checkpoint), "checkpoint"):
-                kept = Checkpoint(Path(checkpoint), selection, classifier)
-                kept.keep_to(photos)
-                self._look(classifier, selection, photos, kept, progress)
-                kept.save()
+        names = classifier.class_names
+        selection = Selection(settings, names, FolderLabels(photos))
+        identity = {
+            **settings.of_selection,
+            "class_names": names,
+            "preprocessing": repr(classifier.preprocessing),
+            "weights": fingerprint(classifier.network),
+        }
+        search = Search(choose_evidence(classifier, settings), settings, names)
+        folder = None if checkpoint is None else Path(checkpoint)
+        with open_run(_RUN, folder, identity) as run:
+            for part in run.parts_of(
+                photos,
+                search,
+                desc="gallery",
+                key_of=selection.key,
+                executor=executor,
+                progress=progress,
+            ):
+                selection.take(part)
+        selection.tally.photos = run.count
+        for failure in run.failures:
+            selection.tally.fail(*failure)
         self._contents = self._finish(classifier, selection)
         return self
-
-    def _look(
-        self,
-        classifier: Classifier,
-        selection: Selection,
-        photos: PhotoSources,
-        kept: Checkpoint | None,
-        progress: bool,
-    ) -> None:
-        """Offers the windows of all photos that are not known yet."""
-        look = choose_evidence(classifier, self.settings)
-        bar = tqdm(
-            iterate_photos(photos), desc="gallery", unit="photo", disable=None if progress else True
-        )
-        for name, photo in bar:
-            if kept and kept.knows(name):
-                continue
-            if isinstance(photo, ImageError):
-                selection.tally.photos += 1
-                selection.tally.fail(name, photo.reason)
-            elif selection.wants(name, photo):
-                selection.offer(name, photo, look(photo))
-            if kept:
-                kept.done(name)
 
     def _finish(self, classifier: Classifier, selection: Selection) -> Contents:
         """Features and clusters of the crops that were kept."""

@@ -35,8 +35,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         key_of: what else than its content the row of a photo depends on, by name.
-        first: photos of the first part, None 16; later ones have more, as long as they take less than half
-            a minute.
+        first: photos of the first part, None 16; later ones have more, as long as they take less
+            than half a minute.
         keep_memory: whether a photo from memory whose name is known is taken for that one.
         executor: where the work is done.
         progress: whether to show a bar; there is none without a terminal.
@@ -136,8 +136,8 @@ class Run:
             raise argument_error("executor", f"one of {', '.join(EXECUTORS)}", executor)
         bar = tqdm(name_photos(photos), desc=desc, unit="photo", disable=None if progress else True)
         with bar:
-            for part in local(work, self._tasks(bar, key_of, keep_memory), first):
-                yield self._taken(part)
+            for done in local(work, self._tasks(bar, key_of, keep_memory), first):
+                yield from self._taken(done)
         if not self.keeps:
             return
         # What had the content of a photo that failed is tried by itself.
@@ -151,8 +151,8 @@ class Run:
         left = [each for each in self.photos if (each.content, each.key) not in known]
         left = [each for each in left if each.path not in reasons]
         again = [Task(each, each.path) for each in left if not is_in_memory(each.path)]
-        for part in local(work, iter(again), first):
-            yield self._taken(part)
+        for done in local(work, iter(again), first):
+            yield from self._taken(done)
         self.failures += [
             PhotoFailure(each.path, refused[each.content, each.key])
             for each in left
@@ -165,12 +165,13 @@ class Run:
             if (each.content, each.key) in abouts
         ]
 
-    def _taken(self, done: Done) -> Part:
+    def _taken(self, done: Done) -> Iterator[Part]:
+        """Keeps what was made, where it is kept."""
         self.failures += done.failures
+        if not done.rows:
+            return
         part = done.part()
-        if self.keeps and part.photos:
-            return self.parts.append(part.photos, part.tensors)
-        return part
+        yield self.parts.append(part.photos, part.tensors) if self.keeps else part
 
     # ---- what there is to do ----
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
-from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
-from pyxai.attribution.shap import Method, ShapValues, shap_values
+from pyxai.attribution.shap import Method
 from pyxai.attribution.shap.backgrounds import digest
 from pyxai.attribution.shap.model import Output
-from pyxai.attribution.shap.regions import grid_of
-from pyxai.attribution.shap.summary.photos import Log, PhotoEvidence, file_state
+from pyxai.attribution.shap.summary.photos import RUN, Explaining, evidence_of
 from pyxai.attribution.shap.summary.result import ShapSummary, summarized
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import identity as identity_of
 from pyxai.classifier.outputs import class_of_folder
-from pyxai.images import FolderLabels, ImageError, Images, find_photos, open_photo
+from pyxai.images import FolderLabels, ImageError, Images, find_photos
+from pyxai.runs import Executor, open_run
 
 _SMALLEST = 3  # rows and columns, so that there is something within the frame
 
@@ -42,6 +39,7 @@ def shap_summary(
     seed: int = 0,
     confidence: float = 0.95,
     checkpoint: str | os.PathLike[str] | None = None,
+    executor: Executor = "local",
     progress: bool = True,
 ) -> ShapSummary:
     """What speaks for each class in the regions of many photos.
@@ -66,8 +64,9 @@ def shap_summary(
         output: "logits" or "probability".
         seed: of all that is drawn.
         confidence: of the intervals, 0 to 1.
-        checkpoint: a folder in which each photo is noted when it is done, and from which a run that
-            was stopped goes on.
+        checkpoint: a folder for what is known of each photo, from which a run that was stopped goes
+            on; nothing is kept of photos that are gone.
+        executor: where photos are explained: "local", in this process.
         progress: show a bar on a terminal.
 
     Raises:
@@ -95,36 +94,31 @@ def shap_summary(
     pictures: Any = background
     if not isinstance(background, str):
         pictures = classifier.to_input(background)
+
+    def label_of(name: str) -> str:
+        if target != "folder":
+            return ""
+        return class_of_folder(folders, name, classifier.class_names) or ""
+
     identity = {"model": identity_of(classifier), "target": target, **settings}
     identity |= {"grid": [rows, columns]}
     identity |= {"background": pictures if isinstance(pictures, str) else digest(pictures)}
-    log = Log(None if checkpoint is None else Path(checkpoint), identity)
-    failures: list[tuple[str, str]] = []
-    with log.writing() as writer:
-        for path in tqdm(paths, desc="shap", unit="photo", disable=None if progress else True):
-            if log.knows(path):
-                continue
-            log.found.pop(str(path), None)
-            try:
-                state = file_state(path)
-                inputs = classifier.to_input(open_photo(path))
-            except (ImageError, OSError) as error:
-                reason = error.reason if isinstance(error, ImageError) else str(error.strerror)
-                failures.append((str(path), reason))
-                continue
-            label = None
-            if target == "folder":
-                label = class_of_folder(folders, path, classifier.class_names)
-            found = _explained(
-                classifier, str(path), inputs, pictures, label, (rows, columns), settings
-            )
-            writer.take(replace(found, file=state))
-    done = [log.found[str(path)] for path in paths if str(path) in log.found]
+    with open_run(RUN, None if checkpoint is None else Path(checkpoint), identity) as run:
+        parts = run.parts_of(
+            paths,
+            Explaining(classifier, pictures, (rows, columns), settings),
+            desc="shap",
+            key_of=label_of,
+            first=1,
+            executor=executor,
+            progress=progress,
+        )
+        done = [evidence for part in parts for evidence in evidence_of(part)]
     if not done:
-        raise ImageError(*failures[0])
+        raise ImageError(*run.failures[0])
     told = {"model": classifier.name, "target": target, "grid": [rows, columns], **settings}
     told |= {"background": background if isinstance(background, str) else f"{len(pictures)} images"}
-    return summarized(classifier, done, told, confidence, failures, unnamed)
+    return summarized(classifier, done, told, confidence, run.failures, unnamed)
 
 
 def _grid(grid: Any) -> tuple[int, int]:
@@ -161,39 +155,3 @@ def _chosen(
         places = random.Random(f"{seed} {folder.name}").sample(range(len(paths)), count)
         chosen += [paths[place] for place in sorted(places)]
     return chosen, unnamed
-
-
-def _explained(
-    classifier: Classifier,
-    name: str,
-    inputs: torch.Tensor,
-    background: Any,
-    label: str | None,
-    grid: tuple[int, int],
-    settings: dict[str, Any],
-) -> PhotoEvidence:
-    """One photo."""
-    size = (inputs.shape[2], inputs.shape[3])
-    if size[0] < grid[0] or size[1] < grid[1]:
-        expected = f"no more rows and columns than the {size[0]} × {size[1]} pixels of {name}"
-        raise argument_error("grid", expected, grid)
-    predicted = int(classifier(inputs)[0].argmax())
-    wanted = predicted if label is None else classifier.class_index(label)
-    cells = grid_of(size, *grid)
-    regions = cells if settings["method"] == "kernel" else None
-    found: ShapValues = shap_values(
-        classifier, inputs, background, wanted, regions=regions, **settings
-    )
-    maps = found.maps()[0].double().cpu().flatten()
-    sums = torch.zeros(grid[0] * grid[1], dtype=torch.float64, device="cpu")
-    sums.index_add_(0, cells.flatten(), maps)
-    return PhotoEvidence(
-        name,
-        wanted,
-        predicted,
-        float(found.outputs[0]),
-        float(found.base_values[0]),
-        float(found.additivity_gap[0]),
-        float(found.sampling_gap[0]),
-        tuple(sums.tolist()),
-    )

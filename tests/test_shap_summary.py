@@ -195,7 +195,7 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="where these differ: model"):
         quick(classifier, folder, checkpoint=run)
     (run / "shap-run.json").write_text("[1, 2]\n")
-    with pytest.raises(ValueError, match="checkpoint: expected a SHAP summary.s run saved"):
+    with pytest.raises(ValueError, match="expected a SHAP summary's run saved"):
         quick(classifier, folder, checkpoint=run)
 
 

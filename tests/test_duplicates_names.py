@@ -15,6 +15,7 @@ from pyxai._files import write_json
 from pyxai.curate import duplicates as package
 from pyxai.curate.duplicates.names import below, distinct, lies_in, place
 from pyxai.images import ImageError, PhotoWarning
+from pyxai.runs import working
 
 EXACT = {"methods": ["exact"]}
 ODD = [os.fsdecode(b"\xff\xfe.png"), 'a\nb, "c".png', " — é.png"]
@@ -94,7 +95,7 @@ def test_links_that_lead_to_copies(folder):
     assert group.aliases == (str(folder / "3.png"),)
     assert found.photos == 3
     ((bad, reason),) = found.unreadable
-    assert (Path(bad).name, reason) == ("nowhere.png", "No such file or directory")
+    assert (Path(bad).name, reason) == ("nowhere.png", "no such file")
 
 
 @pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to])
@@ -153,7 +154,7 @@ def test_folders_on_several_drives_are_refused_before_anything_is_read(folder, m
         raise ValueError("Paths don't have the same drive")
 
     monkeypatch.setattr(os.path, "commonpath", fails)
-    monkeypatch.setattr(package, "open_photo", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(working, "open_photo", lambda *given, **named: pytest.fail("read"))
     with pytest.raises(ValueError, match="photos: expected folders on one drive"):
         quick([folder / "0.png", folder / "1.png"])
 
@@ -229,18 +230,18 @@ def test_nothing_but_a_report_is_replaced(folder, tmp_path):
 
 def test_a_photo_that_changes_while_it_is_read(folder, tmp_path, monkeypatch):
     """Its record would say what the photo before it was, for good."""
-    plain = package.open_photo
+    plain = working.open_photo
 
-    def changes(path):
-        photo = plain(path)
-        if Path(path).name == "0.png":
-            scene(7).save(path)
+    def changes(source, *, name):
+        photo = plain(source, name=name)
+        if Path(name).name == "0.png":
+            scene(7).save(name)
         return photo
 
     scene(2).save(folder / "2.png")
     store = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr(package, "open_photo", changes)
+        patch.setattr(working, "open_photo", changes)
         found = quick(folder, store=store)
     assert found.unreadable == ((str(folder / "0.png"), "changed while it was read"),)
     assert quick(folder, store=store).as_dict() == quick(folder).as_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +13,11 @@ from torch import nn
 
 from pyxai import Classifier, Preprocessing
 from pyxai._locks import LOCK, BusyError, locked
-from pyxai._sealed import DamagedError, save_tensors
-from pyxai.curate import duplicates as package
-from pyxai.curate.duplicates import records
 from pyxai.curate.duplicates.lines import Lines
+from pyxai.runs import working
 
 pytest.importorskip("imagehash")
-RECORDS = "photos.jsonl"
+RECORDS = "duplicates.json"
 
 
 @pytest.fixture
@@ -40,16 +39,17 @@ def store(tmp_path):
 @pytest.fixture
 def opened(monkeypatch):
     """The photos that are opened, in order; an exception of `stop_at` comes at the n-th."""
-    plain = package.open_photo
+    plain = working.open_photo
     names = Opened()
 
-    def watched(path):
+    def watched(source, *, name):
         if len(names) == names.stop_at:
             raise KeyboardInterrupt
-        names.append(path.name)
-        return plain(path)
+        names.append(Path(name).name)
+        return plain(source, name=name)
 
-    monkeypatch.setattr(package, "open_photo", watched)
+    monkeypatch.setattr(working, "open_photo", watched)
+    monkeypatch.setattr(working, "_MOST", 3)
     return names
 
 
@@ -73,27 +73,12 @@ def test_a_run_that_was_stopped_goes_on(photos, store, opened):
     with pytest.raises(KeyboardInterrupt):
         quick(photos, store=store)
     opened.stop_at = None
-    with (store / RECORDS).open("a") as file:
-        file.write('{"name": "cut o')
     found = quick(photos, store=store)
-    assert opened == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
+    assert opened == ["0.png", "1.png", "2.png", "3.png", "3.png", "4.png"]  # 5 is a copy of 0
     assert found.as_dict() == quick(photos).as_dict()
     del opened[:]
-    assert quick(photos, store=store).as_dict() == found.as_dict()  # the line after the cut one
+    assert quick(photos, store=store).as_dict() == found.as_dict()
     assert opened == []
-
-
-def test_records_that_are_cut_off_anywhere(photos, store, opened):
-    expected = quick(photos, store=store).as_dict()
-    data = (store / RECORDS).read_bytes()
-    ends = [place + 1 for place, byte in enumerate(data) if byte == 10]
-    assert len(ends) == 7
-    for length in (0, 1, ends[0] - 1, ends[0], ends[0] + 1, ends[3] - 1, ends[3], len(data) - 1):
-        (store / RECORDS).write_bytes(data[:length])
-        del opened[:]
-        assert quick(photos, store=store).as_dict() == expected
-        assert len(opened) == 6 - max(0, sum(end <= length for end in ends) - 1)
-        assert (store / RECORDS).read_bytes() == data
 
 
 def test_a_write_that_fails_leaves_no_half_line(tmp_path, monkeypatch):
@@ -137,17 +122,19 @@ def test_a_write_that_fails_leaves_no_half_line(tmp_path, monkeypatch):
 # ---- damage ----
 
 
-def test_a_damaged_record_is_named(photos, store):
+@pytest.mark.parametrize("name", ["duplicates.json", "duplicates-000000.json"])
+def test_a_damaged_record_is_named(photos, store, name):
     quick(photos, store=store)
-    data = (store / RECORDS).read_bytes()
-    second = data.index(b"\n") + 1
-    for place in range(second, len(data) - 1, 97):
+    path = max(store.glob(name.replace("000000", "*")))
+    data = path.read_bytes()
+    for place in range(0, len(data) - 1, 97):
         damaged = bytearray(data)
         damaged[place] ^= 1
-        (store / RECORDS).write_bytes(damaged)
-        with pytest.raises(DamagedError, match=r"store.photos\.jsonl is damaged: line \d is not"):
+        path.write_bytes(damaged)
+        said = rf"^store: expected a search for duplicates saved by pyxai, .*{path.name} is damaged"
+        with pytest.raises(ValueError, match=said):
             quick(photos, store=store)
-    (store / RECORDS).write_bytes(data)
+    path.write_bytes(data)
     quick(photos, store=store)
 
 
@@ -159,63 +146,63 @@ def test_damaged_features_are_named(photos, store):
         damaged = bytearray(data)
         damaged[place] ^= 4
         shard.write_bytes(damaged)
-        with pytest.raises(DamagedError, match=rf"{shard.name} is damaged"):
+        with pytest.raises(ValueError, match=rf"{shard.name} is damaged"):
             quick(photos, describing(), store=store)
     for length in (0, 10, len(data) - 1):
         shard.write_bytes(data[:length])
-        with pytest.raises(DamagedError, match=rf"{shard.name} is damaged"):
+        with pytest.raises(ValueError, match=rf"{shard.name} is damaged"):
             quick(photos, describing(), store=store)
     shard.write_bytes(data)
     assert quick(photos, describing(), store=store).as_dict() == expected
 
 
-def test_features_of_another_layer_in_a_file_of_ours(photos, store):
-    """As if two stores were mixed: features of two layers cannot be compared."""
+def test_a_store_of_another_network_or_hash_is_refused(photos, store):
     quick(photos, describing(), store=store)
-    (shard,) = store.glob("*.safetensors")
-    with shard.open("rb"):
-        tensors, about = records.load_tensors(shard)
-    number = shard.name.replace("00000", "00001")
-    save_tensors(store / number, tensors, {**about, "layer": "another"})
-    with pytest.raises(DamagedError, match=f"{number} is damaged: the network or layer"):
-        quick(photos, describing(), store=store)
+    before = {path.name: path.read_bytes() for path in store.iterdir() if path.name != LOCK}
+    other = describing()
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1)
+    for model, options, said in (
+        (other, {}, "network"),
+        (None, {}, "network, preprocessing"),
+        (describing(), {"layer": "0"}, "layer"),
+        (describing(), {"hash": "dhash"}, "hash"),
+    ):
+        with pytest.raises(ValueError, match=rf"^store: .* where these differ: {said}$"):
+            quick(photos, model, store=store, **options)
+    after = {path.name: path.read_bytes() for path in store.iterdir() if path.name != LOCK}
+    assert after == before
+
+
+def test_what_is_gone_leaves_the_store(photos, store):
+    quick(photos, describing(), store=store)
+    (photos / "3.png").unlink()
+    (photos / "4.png").rename(photos / "renamed.png")
+    found = quick(photos, describing(), store=store)
+    assert found.as_dict() == quick(photos, describing()).as_dict()
+    left = b"".join(path.read_bytes() for path in store.iterdir())
+    assert b"3.png" not in left
+    assert b"4.png" not in left
+    assert b"renamed.png" in left
 
 
 # ---- what is not ours ----
 
 
-def test_files_of_features_are_not_written_over(photos, store, monkeypatch, opened):
-    """Their number counts on from the last, not from how many there are."""
-    monkeypatch.setattr(records, "_SHARD", 2)
-    quick(photos, describing(), store=store)
-    first, second, third = sorted(store.glob("*.safetensors"))
-    kept = third.read_bytes()
-    first.unlink()
-    (store / second.name.replace("00001", "00001 backup")).write_bytes(b"somebody's")
-    del opened[:]
-    quick(photos, describing(), store=store)
-    assert opened == ["0.png", "1.png"]
-    assert third.read_bytes() == kept
-    assert len([*store.glob("*.safetensors")]) == 4
-    del opened[:]
-    quick(photos, describing(), store=store)
-    assert opened == []
-
-
 @pytest.mark.parametrize(
-    "content", [b'{"format": "another"}\n', b"my notes", b'{"format": "pyxai duplicates 1"}\n']
+    "content", [b'{"format": "another"}\n', b"my notes", b'{"format": "pyxai audit 1"}\n']
 )
 def test_a_store_of_something_else(photos, store, content):
     store.mkdir()
     (store / RECORDS).write_bytes(content)
-    with pytest.raises(ValueError, match="store: expected a folder that an earlier search"):
+    with pytest.raises(ValueError, match="store: expected a folder for a search for duplicates"):
         quick(photos, store=store)
     assert (store / RECORDS).read_bytes() == content
 
 
 def test_a_store_that_is_a_file(photos, store):
     store.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="store: expected a folder, got 'the file"):
+    with pytest.raises(ValueError, match="store: expected a folder, got the file"):
         quick(photos, store=store)
     assert store.read_bytes() == b"mine"
 
@@ -226,7 +213,7 @@ def test_other_files_in_the_store_stay(photos, store):
     quick(photos, describing(), store=store)
     assert (store / "notes.txt").read_text() == "mine"
     kinds = sorted(path.suffix or path.name for path in store.iterdir())
-    assert kinds == [".jsonl", LOCK, ".safetensors", ".txt"]
+    assert kinds == [".json", ".json", ".jsonl", LOCK, ".safetensors", ".txt"]
 
 
 def test_one_run_at_a_time(photos, store, opened):

@@ -35,8 +35,8 @@ from tqdm import tqdm
 
 import pyxai
 from pyxai.cli import main as command_line
-from pyxai.runs import working
 from pyxai.novelty import NoveltyDetector
+from pyxai.runs import working
 from pyxai.zoo import load_classifier
 
 COLORS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 40, 30)}

@@ -43,9 +43,10 @@ from torch import nn
 import pyxai
 from pyxai import Classifier, Preprocessing
 from pyxai._locks import LOCK
-from pyxai.curate.duplicates import find_duplicates, move_back, records
+from pyxai.curate.duplicates import find_duplicates, move_back
 from pyxai.curate.duplicates.journal import JOURNAL
 from pyxai.images import PhotoWarning
+from pyxai.runs import working
 
 PACKAGE = str(Path(pyxai.__file__).parent)
 WATCHED = ("_files.py", "_locks.py", "_sealed.py", os.path.join("train", "duplicates"))  # noqa: PTH118
@@ -292,17 +293,17 @@ def begun(away: Path) -> bool:
 @contextmanager
 def prepared() -> Iterator[None]:
     """Processes that may be forked, do not wait for the disk, and often write features."""
-    threads, plain, shard = torch.get_num_threads(), os.fsync, records._SHARD
+    threads, plain, shard = torch.get_num_threads(), os.fsync, working._MOST
     torch.set_num_threads(1)
     os.fsync = lambda file: None
-    records._SHARD = 2
+    working._MOST = 2
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PhotoWarning)
             yield
     finally:
         torch.set_num_threads(threads)
-        os.fsync, records._SHARD = plain, shard
+        os.fsync, working._MOST = plain, shard
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,19 +68,36 @@ def iterate_batches(
             some = images[start : start + step].to(classifier.device)
             yield Batch(tuple(f"images[{start + row}]" for row in range(len(some))), some)
         return
+    for batch in batches_of(classifier, _looked_at(iterate_photos(images), look), batch_size):
+        if isinstance(batch, Batch):
+            yield batch
+        elif failures is None:
+            raise batch
+        else:
+            failures.append(batch)
+
+
+def batches_of(
+    classifier: Classifier,
+    photos: Iterable[tuple[str, Image.Image | ImageError]],
+    batch_size: int | None = None,
+) -> Iterator[Batch | ImageError]:
+    """Batches of photos that are open, or what is wrong with one.
+
+    Args:
+        classifier: gives preprocessing, device and dtype.
+        photos: names and upright RGB pixels; no more than a batch of them is held.
+        batch_size: see `iterate_batches`.
+    """
     names: list[str] = []
     waiting: list[torch.Tensor] = []
-    for name, photo in iterate_photos(images):
+    for name, photo in photos:
         try:
             if isinstance(photo, ImageError):
                 raise photo
-            if look is not None:
-                look(name, photo)
             (one,) = to_batch([photo], classifier.preprocessing)
         except ImageError as error:
-            if failures is None:
-                raise ImageError(name, error.reason) from None
-            failures.append(ImageError(name, error.reason))
+            yield ImageError(name, error.reason)
             continue
         full = batch_size or images_at_once(one)
         if waiting and (waiting[0].shape != one.shape or len(waiting) >= full):
@@ -90,6 +107,16 @@ def iterate_batches(
         waiting.append(one)
     if waiting:
         yield _batch(classifier, names, waiting)
+
+
+def _looked_at(
+    photos: Iterator[tuple[str, Image.Image | ImageError]],
+    look: Callable[[str, Image.Image], None] | None,
+) -> Iterator[tuple[str, Image.Image | ImageError]]:
+    for name, photo in photos:
+        if look is not None and not isinstance(photo, ImageError):
+            look(name, photo)
+        yield name, photo
 
 
 def _batch(classifier: Classifier, names: list[str], waiting: list[torch.Tensor]) -> Batch:

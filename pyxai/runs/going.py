@@ -83,7 +83,7 @@ class Run:
         known = parts.photos()
         self._known = {photo.path: photo for photo in known}
         self._contents = {(photo.content, photo.key) for photo in known}
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
 
     def parts_of(
         self, photos: PhotoSources, work: Work, *, desc: str, **options: Unpack[Options]
@@ -138,8 +138,13 @@ class Run:
         with bar:
             for done in local(work, self._tasks(bar, key_of, keep_memory), first):
                 yield from self._taken(done)
-        if not self.keeps:
-            return
+        if self.keeps:
+            yield from self._left(work, first)
+        order = {name: place for place, name in enumerate(self._seen)}
+        self.failures.sort(key=lambda failure: order[failure.path])
+
+    def _left(self, work: Work, first: int | None) -> Iterator[Part]:
+        """The parts that are new, once all photos were asked for."""
         # What had the content of a photo that failed is tried by itself.
         reasons = {each.path: each.reason for each in self.failures}
         refused = {
@@ -186,7 +191,7 @@ class Run:
             self.count += 1
             if name in self._seen:
                 continue
-            self._seen.add(name)
+            self._seen[name] = None
             try:
                 if isinstance(source, ImageError):
                     raise source

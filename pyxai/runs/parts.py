@@ -128,6 +128,12 @@ class Part:
         return name + _COUNTS in self.tensors
 
 
+def _pieces(parts: Sequence[Part], name: str) -> list[torch.Tensor]:
+    """A tensor of several parts; an empty list may have other widths than the others."""
+    tensors = [part.tensor(name) for part in parts]
+    return [each for each in tensors if len(each)] or tensors[:1]
+
+
 def counted(name: str, lists: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Lists of several photos, one after the other, with their counts."""
     counts = torch.tensor([len(each) for each in lists], device="cpu")
@@ -315,8 +321,7 @@ class Parts:
             return self._written(pieces)
         photos = [photo for piece in pieces for photo in piece.photos]
         names = pieces[0].names
-        tensors = {name: torch.cat([each.tensor(name) for each in pieces]) for name in names}
-        return Part(photos, None, tensors)
+        return Part(photos, None, {name: torch.cat(_pieces(pieces, name)) for name in names})
 
     def _written(self, pieces: Sequence[Part]) -> Part:
         """Writes some rows as a part, which is then read from there."""
@@ -329,7 +334,7 @@ class Parts:
             with self.output.writing(tensors) as path:
                 save_tensors(
                     path,
-                    {name: [each.tensor(name) for each in pieces] for name in names},
+                    {name: _pieces(pieces, name) for name in names},
                     {_PHOTOS: _whose(photos)},
                 )
         self._write_photos(stem, photos)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from pyxai._errors import argument_error, check_count
-from pyxai._sealed import file_digest
 from pyxai.classifier import Classifier, as_classifier
-from pyxai.classifier.batches import iterate_batches
-from pyxai.classifier.features import pooled_features
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.curate.duplicates.grouping import Copy, Group, Match, group_photos
-from pyxai.curate.duplicates.hashes import hash_function, hashes, pixel_digest
+from pyxai.curate.duplicates.hashes import hash_function
 from pyxai.curate.duplicates.matching import alike, by_features, by_hash, same_pixels
 from pyxai.curate.duplicates.moving import Moves, NotBackError, move_back
 from pyxai.curate.duplicates.names import below, distinct, place, root_of
 from pyxai.curate.duplicates.nearby import least_cosine
-from pyxai.curate.duplicates.records import Record, Store, open_store, sharpness_of
+from pyxai.curate.duplicates.records import RUN, Describing, Record
 from pyxai.curate.duplicates.relocate import FileState
 from pyxai.curate.duplicates.result import Duplicates
-from pyxai.images import ImageError, find_photos, open_photo
+from pyxai.images import find_photos
 from pyxai.images.errors import printable
+from pyxai.runs import Executor, PhotoState, open_run
 
 __all__ = [
     "Copy",
@@ -59,6 +54,7 @@ def find_duplicates(
     layer: str | None = None,
     store: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
+    executor: Executor = "local",
     progress: bool = True,
 ) -> Duplicates:
     """Groups of photos that show the same, with a suggestion which copy to keep.
@@ -81,8 +77,10 @@ def find_duplicates(
             not reach among these photos, as networks differ.
         layer: whose output is averaged over positions; None, the last with positions.
         store: a folder for what was found out about each photo, so that photos that have not
-            changed since are not read again and a run that was stopped goes on.
+            changed since are not read again and a run that was stopped goes on. It keeps nothing of
+            photos that are not among these any more.
         batch_size: photos in a forward pass; None, as many as suit cache and memory.
+        executor: where photos are read: "local", in this process.
         progress: False shows no bars, nor does an output that is no terminal.
 
     Returns:
@@ -113,10 +111,19 @@ def find_duplicates(
     names = distinct(find_photos(sources))
     root = root_of(sources, [*names])
     classifier = as_classifier(model) if model is not None and "features" in chosen else None
-    run = _Run(classifier, layer, kind, function)
-    records, unreadable = run.read(
-        [*names], None if store is None else Path(store), batch_size, progress
-    )
+    identity = {"hash": kind, "layer": layer, **_network(classifier)}
+    states = {str(path): _size_and_time(path) for path in names}  # before they are read
+    with open_run(RUN, None if store is None else Path(store), identity, keep=True) as run:
+        about = run.parts.chosen
+        if layer is not None:
+            about["layer"] = layer
+        work = Describing(classifier, about, function, batch_size)
+        parts = [
+            *run.parts_of([*names], work, desc="duplicates", executor=executor, progress=progress)
+        ]
+        records = [_record(photo, *states[photo.path], kind) for photo in run.photos]
+        features = [part.tensor("features").numpy() for part in parts] if classifier else []
+    unreadable = run.failures
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
         reason = f"; {printable(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
@@ -126,7 +133,7 @@ def find_duplicates(
     if kind is not None:
         found.append(by_hash(records, same, kind, most, orientations=orientations))
     if classifier is not None:
-        rows = run.features([records[places[0]] for places in same])
+        rows = _unit(np.concatenate(features)[[places[0] for places in same]])
         # In digits that do not depend on how photos fell into batches.
         min_cosine = round(least_cosine(rows), 6) if min_cosine is None else min_cosine
         found.append(by_features(same, rows, float(min_cosine)))
@@ -136,7 +143,7 @@ def find_duplicates(
         "max_bits": most,
         "orientations": orientations,
         "min_cosine": min_cosine,
-        "layer": run.layer,
+        "layer": about.get("layer") if classifier is not None else None,
     }
     groups = group_photos(records, chain.from_iterable(found), root, aliases, sources)
     return Duplicates(
@@ -185,134 +192,40 @@ def _states(
     }
 
 
-class _Run:
-    """Reads photos that are not known yet, each once."""
+def _network(classifier: Classifier | None) -> dict[str, str]:
+    """What the features of photos depend on."""
+    if classifier is None:
+        return {}
+    how = repr(classifier.preprocessing)
+    return {"network": fingerprint(classifier.network), "preprocessing": how}
 
-    def __init__(
-        self,
-        classifier: Classifier | None,
-        layer: str | None,
-        kind: str | None,
-        function: Any,
-    ) -> None:
-        self.layer = layer
-        self._classifier, self._kind, self._function = classifier, kind, function
-        self._store = Store(None, "")
-        self._bar: Any = None
 
-    def read(
-        self, paths: Sequence[Path], directory: Path | None, batch_size: int | None, progress: bool
-    ) -> tuple[list[Record], list[tuple[str, str]]]:
-        """The records of all photos that can be read, and the others with the reason."""
-        records: list[Record] = []
-        unreadable: list[tuple[str, str]] = []
-        network = ""
-        if (classifier := self._classifier) is not None:
-            parts = (fingerprint(classifier.network), self.layer, classifier.preprocessing)
-            network = repr(parts)
-        bar = tqdm(
-            total=len(paths), desc="duplicates", unit="photo", disable=None if progress else True
-        )
-        with open_store(directory, network) as self._store, bar as self._bar:
-            photos = self._photos(paths, records, unreadable)
-            if classifier is None:
-                for _ in photos:
-                    pass
-            else:
-                self.layer = self.layer or self._store.layer
-                self._describe(photos, unreadable, batch_size)
-        bad = {name for name, _ in unreadable}
-        return [record for record in records if record.name not in bad], unreadable
-
-    def _photos(
-        self,
-        paths: Sequence[Path],
-        records: list[Record],
-        unreadable: list[tuple[str, str]],
-    ) -> Iterator[tuple[Record, Image.Image]]:
-        """Makes the records; hands on the photos whose features are wanted."""
-        for path in paths:
-            try:
-                record, photo = self._read(path)
-            except (ImageError, OSError) as error:
-                reason = error.reason if isinstance(error, ImageError) else error.strerror
-                unreadable.append((str(path), reason or str(error)))
-                continue
-            finally:
-                self._bar.update()
-            records.append(record)
-            if photo is not None:
-                yield record, photo
-
-    def _read(self, path: Path) -> tuple[Record, Image.Image | None]:
-        """What is known of a photo, and the photo if its features are wanted."""
-        known = self._store.record(path, self._kind)
-        described = known is not None and self._store.features(known) is not None
-        wanted = self._classifier is not None and not described
-        if known is not None and not wanted:
-            return known, None
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and nanoseconds; of a file that is gone nothing is asked later."""
+    try:
         status = path.stat()
-        photo = open_photo(path)
-        record = known or self._record(path, photo, status)
-        if not record.fits(path, None):
-            raise ImageError(str(path), "changed while it was read")
-        if known is None:
-            self._store.add(record)
-        return record, photo if wanted else None
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
-    def _record(self, path: Path, photo: Image.Image, status: os.stat_result) -> Record:
-        found: dict[str, list[int] | None] = {}
-        if self._kind is not None:
-            values = hashes(photo, self._function)
-            found[self._kind] = None if values is None else [int(each) for each in values]
-        return Record(
-            name=str(path),
-            bytes=status.st_size,
-            modified=status.st_mtime_ns,
-            file=file_digest(path),
-            pixels=pixel_digest(photo),
-            width=photo.width,
-            height=photo.height,
-            sharpness=sharpness_of(photo),
-            hashes=found,
-        )
 
-    def _describe(
-        self,
-        photos: Iterator[tuple[Record, Image.Image]],
-        unreadable: list[tuple[str, str]],
-        batch_size: int | None,
-    ) -> None:
-        """Runs the photos through the network, and keeps their features."""
-        assert self._classifier is not None
-        waiting: dict[str, Record] = {}
+def _record(photo: PhotoState, size: int, modified: int, kind: str | None) -> Record:
+    pixels, width, height, sharpness, hashes = photo.about
+    return Record(
+        name=photo.path,
+        bytes=size,
+        modified=modified,
+        file=photo.content,
+        pixels=pixels,
+        width=width,
+        height=height,
+        sharpness=sharpness,
+        hashes={} if kind is None else {kind: hashes},
+    )
 
-        def pictures() -> Iterator[Image.Image]:
-            for number, (record, photo) in enumerate(photos):
-                waiting[f"images[{number}]"] = record
-                yield photo
 
-        failures: list[ImageError] = []
-        batches = iterate_batches(
-            self._classifier, pictures(), batch_size=batch_size, failures=failures
-        )
-        for batch in batches:
-            if self.layer is None:
-                self.layer = self._classifier.last_spatial_layer(batch.inputs)
-            found = pooled_features(self._classifier, batch.inputs, self.layer)[self.layer]
-            rows = found.cpu().numpy()
-            for name, row in zip(batch.names, rows, strict=True):
-                if not np.isfinite(row).all():
-                    got = f"NaN or infinity for {waiting[name].name}"
-                    raise argument_error("layer", "a layer whose features are finite", got)
-                self._store.add_features(waiting.pop(name), row, self.layer)
-        unreadable += [(waiting[each.name].name, each.reason) for each in failures]
-
-    def features(self, records: Sequence[Record]) -> NDArray[np.float32]:
-        """`[n, d]` of length 1."""
-        rows = [self._store.features(record) for record in records]
-        found = np.stack([row for row in rows if row is not None])
-        assert len(found) == len(records)
-        lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = (found / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return unit
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit

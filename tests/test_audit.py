@@ -21,6 +21,7 @@ from pyxai.curate.label_errors import confident_learning, out_of_fold_probabilit
 from pyxai.curate.quality import CHECKS, Quality, measure
 from pyxai.curate.unusual import distance_ratios
 from pyxai.images import ImageError
+from pyxai.runs import working
 
 
 def names(found, issue):
@@ -254,9 +255,9 @@ def test_photos_without_classes(tmp_path):
 
 def test_each_photo_is_decoded_once(folder, monkeypatch):
     opened = []
-    real = pyxai.images.sources.open_photo
+    real = working.open_photo
     monkeypatch.setattr(
-        pyxai.images.sources,
+        working,
         "open_photo",
         lambda source, **options: opened.append(source) or real(source, **options),
     )
@@ -510,3 +511,53 @@ def test_command_refuses(tmp_path, monkeypatch, capsys):
         main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("pyxai: error: photos: expected a folder of photos")
+
+
+# ---- checkpoints ----
+
+
+def test_a_stopped_audit_goes_on(folder, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(working, "_MOST", 4)  # also for the whole: digits depend on batches
+    whole = pyxai.audit(color_classifier(), folder, progress=False)
+    opened, plain = [], working.open_photo
+
+    def opening(source, *, name):
+        if len(opened) == 10:
+            raise KeyboardInterrupt
+        opened.append(name)
+        return plain(source, name=name)
+
+    monkeypatch.setattr(working, "open_photo", opening)
+    with pytest.raises(KeyboardInterrupt):
+        pyxai.audit(color_classifier(), folder, checkpoint=run, progress=False)
+    opened[:] = [None] * 11
+    found = pyxai.audit(color_classifier(), folder, checkpoint=run, progress=False)
+    assert len(opened) == 11 + 24 - 8  # two parts were whole
+    assert found.report() == whole.report()
+    opened.clear()
+    assert pyxai.audit(color_classifier(), folder, checkpoint=run).report() == whole.report()
+    assert opened == []
+    with pytest.raises(ValueError, match=r"where these differ: layer$"):
+        pyxai.audit(color_classifier(), folder, layer="body", checkpoint=run)
+    with pytest.raises(ValueError, match=r"where these differ: network, preprocessing$"):
+        pyxai.audit(None, folder, checkpoint=run)
+
+
+def test_a_checkpoint_without_a_network(folder, tmp_path):
+    whole = pyxai.audit(None, folder, progress=False)
+    for _ in range(2):
+        found = pyxai.audit(None, folder, checkpoint=tmp_path / "run", progress=False)
+        assert found.report() == whole.report()
+
+
+def test_photos_that_the_network_cannot_take(folder, tmp_path):
+    """They are measured, and described by nothing; also if they are the first of all."""
+    Image.new("RGB", (4000, 1), "white").save(folder / "blue" / "0-strip.png")
+    resizing = color_classifier()
+    resizing.preprocessing = pyxai.Preprocessing(resize=96, max_pixels=50_000)
+    whole = pyxai.audit(resizing, folder, progress=False)
+    for _ in range(2):
+        found = pyxai.audit(resizing, folder, checkpoint=tmp_path / "run", progress=False)
+        assert found.report() == whole.report()
+    assert len(whole.paths) == 25

@@ -21,6 +21,9 @@ Target: TypeAlias = Annotated[
     str | None, typer.Option(help="Class name or index; by default each photo's top class.")
 ]
 Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Checkpoint: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
+]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 AllowRemoval: TypeAlias = Annotated[

@@ -10,7 +10,7 @@ import typer
 
 import pyxai
 from pyxai.cli._layers import check_layers
-from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
+from pyxai.cli._options import Architecture, AsJson, Checkpoint, Device, ModelName, Output
 from pyxai.curate.audit_files import output_folder
 from pyxai.zoo import load_classifier
 
@@ -27,6 +27,7 @@ def audit(
     unusual: Annotated[int, typer.Option(help="How many unusual photos to list of a class.")] = 12,
     folds: Annotated[int, typer.Option(help="Parts for the search for label errors.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of these parts.")] = 0,
+    checkpoint: Checkpoint = None,
     output: Output = Path("pyxai-audit"),
     device: Device = None,
     as_json: AsJson = False,
@@ -40,7 +41,15 @@ def audit(
     if model != "none":
         classifier = load_classifier(model, architecture=architecture, device=device)
         check_layers(classifier, [layer], model)
-    found = pyxai.audit(classifier, folder, layer=layer, unusual=unusual, folds=folds, seed=seed)
+    found = pyxai.audit(
+        classifier,
+        folder,
+        layer=layer,
+        unusual=unusual,
+        folds=folds,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
     page = found.save(output)
     if as_json:
         typer.echo(json.dumps(found.report(), indent=2))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from pyxai._text import text_table
-from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
+from pyxai.cli._options import Architecture, AsJson, Checkpoint, Device, ModelName, Output
 from pyxai.galleries.crop_size import choose_crop
 from pyxai.galleries.gallery import ClassGallery
 from pyxai.galleries.page import share
@@ -42,9 +42,7 @@ def gallery(
         typer.Option(help="folder: only photos in a folder named after a class stand for it."),
     ] = None,
     output: Output = Path("pyxai-gallery"),
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
-    ] = None,
+    checkpoint: Checkpoint = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:

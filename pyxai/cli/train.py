@@ -11,7 +11,7 @@ import typer
 
 from pyxai._files import refuse_other_file, write_json
 from pyxai._locks import check_folder
-from pyxai.cli._options import Architecture, AsJson, Device, ModelName
+from pyxai.cli._options import Architecture, AsJson, Checkpoint, Device, ModelName
 from pyxai.images.errors import printable
 from pyxai.train.fine_tune import fine_tune
 from pyxai.zoo import load_classifier
@@ -55,9 +55,7 @@ def train(
     early_stopping: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better one; keep that.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder from which an interrupted run goes on.")
-    ] = None,
+    checkpoint: Checkpoint = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File for the classifier (safetensors).")

@@ -20,6 +20,7 @@ from pyxai.curate.photo_pass import Seen, look_at
 from pyxai.curate.quality import CHECKS
 from pyxai.curate.unusual import distance_ratios
 from pyxai.images import SUFFIXES, FolderLabels, ImageError, find_photos
+from pyxai.runs import Executor
 
 ODD_SIZE = 4.0
 """How many times the folder's median a photo's side may be, or a part of it: see `odd_size`."""
@@ -35,6 +36,8 @@ def audit(
     folds: int = 5,
     batch_size: int | None = None,
     seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    executor: Executor = "local",
     progress: bool = True,
 ) -> Audit:
     """Looks over a folder of photos before training: ranked lists for a person to go through.
@@ -57,10 +60,14 @@ def audit(
             out of that search, and a note says so.
         batch_size: images in a forward pass; None, as many as suit cache and memory.
         seed: of the folds.
+        checkpoint: a folder for what is known of each photo: a run that was stopped goes on, and
+            only photos that are new or have changed are looked at again.
+        executor: where photos are looked at: "local", in this process.
         progress: False shows no bar, nor does an output that is no terminal.
 
     Raises:
         ValueError: there is no such folder, or an argument does not fit.
+        BusyError: another run works in the checkpoint.
         ImageError: a folder cannot be listed, or has no photo that can be read; a ValueError too.
     """
     for name, value, least in (("unusual", unusual, 0), ("n_neighbors", n_neighbors, 1)):
@@ -75,7 +82,15 @@ def audit(
     if not root.is_dir():
         raise argument_error("photos", "a folder of photos", str(root))
     files = [str(path) for path in find_photos(root)]
-    seen = look_at(files, classifier, layer, batch_size=batch_size, progress=progress)
+    seen = look_at(
+        files,
+        classifier,
+        layer,
+        batch_size=batch_size,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        executor=executor,
+        progress=progress,
+    )
     if not seen.paths:
         name, reason = seen.unreadable[0]
         found = f"found {len(files)}, the first {name}: {reason}"
@@ -104,7 +119,7 @@ def audit(
         labels=tuple(labels),
         measures=measures,
         model=None if classifier is None else classifier.name,
-        layer=seen.features.layer if seen.features else None,
+        layer=seen.layer,
         notes=tuple(notes),
     )
 
@@ -179,7 +194,7 @@ def _check_features(
             "no_features", place, None, "no finite features; left out of what follows"
         )
     if not described.any():
-        layer = seen.features.layer or "the last one with positions"
+        layer = seen.layer or "the last one with positions"
         raise argument_error("layer", "a layer with finite features of at least one photo", layer)
     names = sorted({label for label in findings.labels if label is not None})
     # Without classes all photos are one; else those in no class folder are not compared.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from pyxai.classifier import Classifier
-from pyxai.classifier.batches import Batch, iterate_batches
+from pyxai.classifier.batches import Batch, batches_of
 from pyxai.classifier.features import pooled_features
+from pyxai.classifier.fingerprint import fingerprint
 from pyxai.curate.quality import Quality, measure
-from pyxai.images import ImageError, iterate_photos
+from pyxai.runs import Executor, Kind, OpenPhoto, PhotoFailure, Row, open_run
+
+RUN = Kind("an audit's run", "audit-run", "pyxai audit run 1")
 
 MAX_BYTES = 1 << 30
 """What the features of all photos may take; beyond it they are projected to fewer dimensions."""
@@ -23,44 +28,32 @@ _FEWEST = 16
 
 
 class Features:
-    """Pooled features of one layer, collected batch by batch."""
+    """Pooled features of one layer, collected part by part."""
 
-    def __init__(
-        self, classifier: Classifier, layer: str | None, photos: int, *, seed: int = 0
-    ) -> None:
+    def __init__(self, photos: int, *, seed: int = 0) -> None:
         """Collects nothing yet.
 
         Args:
-            classifier: the model.
-            layer: a name; None, the last layer with spatial positions.
             photos: how many there will be at most.
             seed: of the random projection, if there is one.
         """
-        self.layer = layer
-        self._classifier = classifier
         self._photos = photos
         self._seed = seed
         self._places: dict[str, int] = {}
         self._rows: NDArray[np.float32] | None = None
         self._projection: NDArray[np.float32] | None = None
 
-    def add(self, batch: Batch) -> None:
-        """Runs the network on a batch.
-
-        Raises:
-            ValueError: the layer does not exist, or has no features of images.
-        """
-        if self.layer is None:
-            self.layer = self._classifier.last_spatial_layer(batch.inputs)
-        raw = pooled_features(self._classifier, batch.inputs, self.layer)[self.layer]
-        found: NDArray[np.float32] = raw.cpu().numpy()
+    def add(self, names: Sequence[str], features: NDArray[np.float32]) -> None:
+        """Takes features `[n, F]` of photos."""
+        if not len(names):
+            return
         if self._rows is None:
-            self._rows = self._allocate(found.shape[1])
+            self._rows = self._allocate(features.shape[1])
         if self._projection is not None:
-            found = found @ self._projection
+            features = features @ self._projection
         start = len(self._places)
-        self._rows[start : start + len(found)] = found
-        for offset, name in enumerate(batch.names):
+        self._rows[start : start + len(features)] = features
+        for offset, name in enumerate(names):
             self._places[name] = start + offset
 
     def of(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -86,6 +79,48 @@ class Features:
         return np.zeros((self._photos, width), np.float32)
 
 
+class Looking:
+    """The work of an audit: measures of each photo, and a network's features where there is one."""
+
+    def __init__(
+        self, classifier: Classifier | None, chosen: dict[str, Any], batch_size: int | None
+    ) -> None:
+        """Takes note.
+
+        Args:
+            classifier: describes photos; None describes none.
+            chosen: gets the "layer" of the features, unless it has it.
+            batch_size: of the network.
+        """
+        self._classifier, self._chosen, self._batch_size = classifier, chosen, batch_size
+
+    def __call__(self, photos: Iterator[OpenPhoto]) -> Iterator[Row | PhotoFailure]:
+        """See `pyxai.runs.working.Work`; what the network cannot take has no features."""
+        measures: dict[str, torch.Tensor] = {}
+
+        def measured() -> Iterator[tuple[str, Image.Image]]:
+            for photo in photos:
+                measures[photo.name] = torch.tensor(measure(photo.picture), dtype=torch.float32)
+                yield photo.name, photo.picture
+
+        nothing = {"features": torch.zeros(0)}
+        if (classifier := self._classifier) is None:
+            for name, _ in measured():
+                yield Row(name, None, {"measures": measures.pop(name)}, nothing)
+            return
+        for batch in batches_of(classifier, measured(), self._batch_size):
+            if not isinstance(batch, Batch):
+                yield Row(batch.name, None, {"measures": measures.pop(batch.name)}, nothing)
+                continue
+            if self._chosen.get("layer") is None:
+                self._chosen["layer"] = classifier.last_spatial_layer(batch.inputs)
+            layer = self._chosen["layer"]
+            rows = pooled_features(classifier, batch.inputs, layer)[layer].float().cpu()
+            for name, row in zip(batch.names, rows, strict=True):
+                of_photo = {"measures": measures.pop(name)}
+                yield Row(name, None, of_photo, {"features": row[None]})
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one pass over the photos has brought.
@@ -93,14 +128,16 @@ class Seen:
     Attributes:
         paths: of the photos that could be read.
         measures: of each, by the names of the fields of `Quality`, float32 `[n]`.
-        unreadable: (path, reason) of the others.
+        unreadable: the others.
         features: the network's; None without one.
+        layer: that the features are of, or None.
     """
 
     paths: list[str]
     measures: dict[str, NDArray[np.float32]]
-    unreadable: list[tuple[str, str]]
+    unreadable: list[PhotoFailure]
     features: Features | None
+    layer: str | None
 
 
 def look_at(
@@ -109,38 +146,39 @@ def look_at(
     layer: str | None = None,
     *,
     batch_size: int | None = None,
+    checkpoint: Path | None = None,
+    executor: Executor = "local",
     progress: bool = True,
 ) -> Seen:
-    """Decodes each photo once; measures it, and runs the network on it where there is one."""
+    """Decodes each photo once; measures it, and runs the network on it where there is one.
+
+    See `pyxai.audit` for the arguments.
+    """
+    identity: dict[str, Any] = {"layer": layer}
+    if classifier is not None:
+        identity["network"] = fingerprint(classifier.network)
+        identity["preprocessing"] = repr(classifier.preprocessing)
     paths: list[str] = []
-    measured: list[Quality] = []
-    failures: list[ImageError] = []
-    bar = tqdm(total=len(files), desc="audit", unit="photo", disable=None if progress else True)
-
-    def look(name: str, photo: Image.Image) -> None:
-        paths.append(name)
-        measured.append(measure(photo))
-        bar.update()
-
-    features = None
-    with bar:
-        if classifier is None:
-            for name, photo in iterate_photos(files):
-                if isinstance(photo, ImageError):
-                    failures.append(photo)
-                else:
-                    look(name, photo)
-        else:
-            features = Features(classifier, layer, len(files))
-            for batch in iterate_batches(
-                classifier, files, batch_size=batch_size, failures=failures, look=look
-            ):
-                features.add(batch)
-    known = set(paths)
-    columns = np.array(measured, np.float32).reshape(len(paths), len(Quality._fields))
+    measures: list[NDArray[np.float32]] = []
+    features = None if classifier is None else Features(len(files))
+    with open_run(RUN, checkpoint, identity) as run:
+        chosen = run.parts.chosen
+        if layer is not None:
+            chosen["layer"] = layer
+        work = Looking(classifier, chosen, batch_size)
+        for part in run.parts_of(files, work, desc="audit", executor=executor, progress=progress):
+            names = [photo.path for photo in part.photos]
+            paths += names
+            measures.append(part.tensor("measures").numpy())
+            if features is not None:
+                counts = part.tensor("features.counts").tolist()
+                described = [name for name, count in zip(names, counts, strict=True) if count]
+                features.add(described, part.tensor("features").numpy())
+    columns = np.concatenate([np.zeros((0, len(Quality._fields)), np.float32), *measures])
     return Seen(
-        paths,
-        {name: columns[:, place] for place, name in enumerate(Quality._fields)},
-        [(error.name, error.reason) for error in failures if error.name not in known],
-        features,
+        paths=paths,
+        measures={name: columns[:, place] for place, name in enumerate(Quality._fields)},
+        unreadable=run.failures,
+        features=features,
+        layer=chosen.get("layer") if classifier is not None else None,
     )

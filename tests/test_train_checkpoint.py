@@ -103,7 +103,7 @@ def test_the_same_call_again_gives_the_same(squares, tmp_path, stop_after):
 def test_another_run_is_refused(squares, tmp_path, options, differ):
     model = SmallNet()
     quick(model, squares, checkpoint=tmp_path)
-    message = f"checkpoint: expected a run of the same model, photos and settings, .*: {differ}$"
+    message = f"checkpoint: expected a training run of the same model and settings, .*: {differ}$"
     with pytest.raises(ValueError, match=message):
         quick(model, squares, **options, checkpoint=tmp_path)
 
@@ -152,14 +152,14 @@ def test_damaged_checkpoints(squares, tmp_path, damage):
         record = read_record(state)
         del record["history"]
         write_record(state, record)
-    with pytest.raises(ValueError, match="checkpoint: expected a folder that a run of fine_tune"):
+    with pytest.raises(ValueError, match=r"checkpoint: expected a (training run saved|folder where)"):
         quick(model, squares, checkpoint=tmp_path)
 
 
 def test_a_stop_while_writing_leaves_the_state_before(squares, tmp_path, monkeypatch):
     model, options = SmallNet(), {"epochs": 3, "checkpoint": tmp_path}
     expected = quick(model, squares, epochs=3)
-    plain, calls = pyxai.train.checkpoint.write_record, []
+    plain, calls = pyxai.runs.state.write_record, []
 
     def breaking(*arguments, **keywords):
         calls.append(1)
@@ -167,7 +167,7 @@ def test_a_stop_while_writing_leaves_the_state_before(squares, tmp_path, monkeyp
             raise StoppedError
         plain(*arguments, **keywords)
 
-    monkeypatch.setattr(pyxai.train.checkpoint, "write_record", breaking)
+    monkeypatch.setattr(pyxai.runs.state, "write_record", breaking)
     with pytest.raises(StoppedError):
         quick(model, squares, **options)
     found = quick(model, squares, **options)
@@ -198,7 +198,7 @@ def test_two_runs_in_one_folder(squares, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("training-run.json", "expected a folder that a run of fine_tune left"),
+        ("training-run.json", "expected a training run saved by pyxai"),
         ("training-run-1.safetensors", "'training-run-1.safetensors' was not written by pyxai"),
     ],
 )

@@ -8,6 +8,7 @@ from pyxai.images.errors import PhotoFailure
 from pyxai.runs.going import Run, open_run
 from pyxai.runs.parts import Kind, Part
 from pyxai.runs.photos import OpenPhoto, PhotoState
+from pyxai.runs.state import RunState, open_state
 from pyxai.runs.working import Executor, Row
 
 __all__ = [
@@ -19,5 +20,7 @@ __all__ = [
     "PhotoState",
     "Row",
     "Run",
+    "RunState",
     "open_run",
+    "open_state",
 ]

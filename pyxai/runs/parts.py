@@ -271,9 +271,9 @@ class Parts:
             except FileNotFoundError as error:
                 if path.is_file() and read_record(path) != record:
                     continue  # another process has put it in order meanwhile
-                raise _not_one(directory, kind, error) from error
+                raise not_one(directory, kind, error) from error
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise _not_one(directory, kind, error) from error
+                raise not_one(directory, kind, error) from error
 
     @property
     def output(self) -> OutputFolder:
@@ -487,7 +487,8 @@ def erase(directory: Path, kind: Kind) -> list[str]:
     return names
 
 
-def _not_one(directory: Path, kind: Kind, error: Exception) -> ValueError:
+def not_one(directory: Path, kind: Kind, error: Exception) -> ValueError:
+    """What to raise where a folder holds something else, or a damaged run."""
     return ValueError(
         f"{kind.argument}: expected {kind.name} saved by pyxai, got {directory} "
         f"({type(error).__name__}: {error})"

@@ -21,8 +21,9 @@ from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
+from pyxai.runs import RunState, open_state
 from pyxai.train.augment import Augment, augmentation_of
-from pyxai.train.checkpoint import Checkpoint, checkpoint_in
+from pyxai.train.checkpoint import RUN, resume, save
 from pyxai.train.evaluation import metrics_of
 from pyxai.train.frozen import frozen_features
 from pyxai.train.layers import Unfreeze, anatomy_of, chosen_modules, unfreeze_layers, with_head
@@ -144,10 +145,10 @@ def fine_tune(
         names = known  # the folder's classes in the order of the logits
     devices = range(torch.cuda.device_count())
     rng = torch.random.fork_rng(devices)
-    kept: AbstractContextManager[Checkpoint | None] = nullcontext()
+    kept: AbstractContextManager[RunState | None] = nullcontext()
     if checkpoint is not None:
-        kept = checkpoint_in(Path(checkpoint), _identity(classifier, listings, names, plan))
-    with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng, kept as store:
+        kept = open_state(RUN, Path(checkpoint), _identity(classifier, listings, names, plan))
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng, kept as state:
         train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan, progress)
         torch.manual_seed(plan.seed)
         size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())
@@ -171,12 +172,12 @@ def fine_tune(
             features=features,
             progress=progress,
         )
-        if store is not None:
-            store.resume(run)
+        if state is not None:
+            resume(state, run)
         while not run.done:
             run.epoch()
-            if store is not None:
-                store.save(run)
+            if state is not None:
+                save(state, run)
         if run.best is not None:
             run.put(run.best.weights)
         result = _result(run, classifier, names, place)

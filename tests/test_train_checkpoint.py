@@ -152,7 +152,7 @@ def test_damaged_checkpoints(squares, tmp_path, damage):
         record = read_record(state)
         del record["history"]
         write_record(state, record)
-    with pytest.raises(ValueError, match=r"checkpoint: expected a (training run saved|folder where)"):
+    with pytest.raises(ValueError, match=r"expected a (training run saved|folder where)"):
         quick(model, squares, checkpoint=tmp_path)
 
 

@@ -346,7 +346,15 @@ def test_the_same_function(habit):
         assert_same_function(model, fast, images)
 
 
-FOLDED = ("keeps an attribute", "loops", "shapes", "casts", "dropout", "norm's shapes")
+FOLDED = (
+    "keeps an attribute",
+    "loops",
+    "shapes",
+    "casts",
+    "dropout",
+    "norm's shapes",
+    "no gradient",
+)
 
 
 @pytest.mark.parametrize("habit", FOLDED)
@@ -463,7 +471,7 @@ def test_a_trace_leaves_nothing_behind(habit):
     model = made(HABITS[habit])
     before = state_of(model)
     with pytest.raises(TraceError):
-        trace(model, type(model))
+        trace(model)
     assert str(state_of(model)) == str(before)
     assert "seen" not in vars(model.b)
 

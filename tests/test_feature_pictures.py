@@ -14,7 +14,7 @@ import pyxai
 from pyxai.feature_visualization import fourier
 from pyxai.feature_visualization.feature_optimization import likeness
 from pyxai.feature_visualization.movements import draw_movements, look, make_movements, placements
-from pyxai.feature_visualization.redirection import redirected_relus
+from pyxai.feature_visualization.redirection import RedirectedRelus
 
 # ---- waves and colours ----
 
@@ -172,12 +172,12 @@ def test_shut_relus_let_raising_gradients_through(relu):
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
     (plain,) = torch.autograd.grad(-model(images).sum(), images)
     assert not plain.any()
-    with redirected_relus(model):
+    with RedirectedRelus():
         output = model(images)
         (raising,) = torch.autograd.grad(-output.sum(), images)
     assert not output.any()
     torch.testing.assert_close(raising, -torch.ones_like(images))
-    with redirected_relus(model):  # nothing pushes further down
+    with RedirectedRelus():  # nothing pushes further down
         (lowering,) = torch.autograd.grad(model(images).sum(), images)
     assert not lowering.any()
     (after,) = torch.autograd.grad(-model(images).sum(), images)
@@ -188,7 +188,7 @@ def test_images_with_a_gradient_keep_it():
     model = random_net()
     images = torch.randn(3, 3, 16, 16, requires_grad=True)
     (plain,) = torch.autograd.grad(model.stage1(model.stem(images)).sum(), images)
-    with redirected_relus(model):
+    with RedirectedRelus():
         (redirected,) = torch.autograd.grad(model.stage1(model.stem(images)).sum(), images)
     torch.testing.assert_close(redirected, plain)
 
@@ -201,7 +201,7 @@ def test_accelerated_layers_are_redirected_too():
     images = torch.rand(1, 3, 16, 16, requires_grad=True)
     (plain,) = torch.autograd.grad(-fast[0](images).sum(), images)
     assert not plain.any()
-    with redirected_relus(fast):
+    with RedirectedRelus():
         (raising,) = torch.autograd.grad(-fast[0](images).sum(), images)
     assert raising.any()
 

@@ -14,7 +14,7 @@ from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed
 from pyxai.feature_visualization import fourier
 from pyxai.feature_visualization.movements import Movements, draw_movements, look, placements
-from pyxai.feature_visualization.redirection import redirected_relus
+from pyxai.feature_visualization.redirection import RedirectedRelus
 from pyxai.feature_visualization.units import Layer
 
 _REDIRECTED_STEPS = 64  # in which shut ReLUs may let gradients through
@@ -159,7 +159,7 @@ class _Run:
             responses, gradients = self._gradients(spectrum, places)
             alive = gradients.flatten(1).ne(0).any(dim=1)
             if step < _REDIRECTED_STEPS and not bool(alive.all()):
-                with redirected_relus(self.looking.classifier.network):
+                with RedirectedRelus():
                     _, redirected = self._gradients(spectrum, places)
                 gradients = torch.where(alive[:, None, None, None, None], gradients, redirected)
             found.responses[step, rows] = responses

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pyxai.classifier.survey import watching
-
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _RELU = (torch.relu, functional.relu, torch.Tensor.relu)
 _RELU_IN_PLACE = (torch.relu_, functional.relu_, torch.Tensor.relu_)
 _HARDTANH = (functional.hardtanh, functional.hardtanh_, functional.relu6)
@@ -38,8 +33,14 @@ class _Redirected(torch.autograd.Function):
         return torch.where(images.reshape(-1, *[1] * (gradient.ndim - 1)), usual, raising), None
 
 
-class _Redirecting(TorchFunctionMode):
-    """Takes the place of ReLUs in the code that one thread runs."""
+class RedirectedRelus(TorchFunctionMode):
+    """Passes gradients through shut ReLUs where nothing else of an image would come through.
+
+    Values are as always. At each ReLU (or clamp between 0 and a number, as ReLU6), images whose
+    gradient by its input is 0 everywhere get the part of the gradient by its output that raises
+    inputs below 0. Acts on the thread that enters, and on ReLUs of torch that code in Python
+    calls; no network is changed.
+    """
 
     def __torch_function__(
         self,
@@ -77,21 +78,3 @@ def _argument(
     args: Sequence[Any], named: Mapping[str, Any], place: int, name: str, default: Any
 ) -> Any:
     return args[place] if len(args) > place else named.get(name, default)
-
-
-@contextmanager
-def redirected_relus(network: nn.Module) -> Iterator[None]:
-    """Passes gradients through shut ReLUs where nothing else of an image would come through.
-
-    Values are as always. At each ReLU (or clamp between 0 and a number, as ReLU6), images whose
-    gradient by its input is 0 everywhere get the part of the gradient by its output that raises
-    inputs below 0. Acts on the thread that enters, and on ReLUs of torch that code in Python
-    calls; the network itself is not changed. Accelerated copies run their layers one by one.
-    """
-    names = [name for name, module in network.named_modules() if isinstance(module, _ACTIVATIONS)]
-    if not names:  # functions, if any
-        with _Redirecting():
-            yield
-        return
-    with watching(network, lambda name, module, output: None, names), _Redirecting():
-        yield

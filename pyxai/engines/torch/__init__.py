@@ -59,11 +59,9 @@ def accelerate(
     """A frozen copy of a model that computes the same function faster.
 
     Batch norms are folded into the layer before them. On the CPU, convolutions keep their weights
-    in oneDNN's own order, and compute the activation and the addition of a shortcut that follow.
-    Layers keep their names, so `layer="layer4.1"` means the same; only a convolution into which a
-    norm was folded gives what the norm gave. Hooks on any layer see what they would in the plain
-    model: a module whose inner layers are looked at runs them one by one. docs/acceleration.md has
-    the measured gains, the cost in memory and the limits.
+    in oneDNN's own order. Layers keep their names, so `layer="layer4.1"` means the same, and their
+    outputs; only a convolution into which a norm was folded gives what the norm gave.
+    docs/acceleration.md has the measured gains, the cost in memory and the limits.
 
     Args:
         model: an `nn.Module` or a `Classifier`. It stays as it is: the copy shares nothing with it

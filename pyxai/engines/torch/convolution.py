@@ -1,58 +1,19 @@
-"""A convolution that keeps its weights in the order that oneDNN wants, with what follows it fused.
+"""A convolution that keeps its weights in the order that oneDNN wants.
 
 torch reorders the weights of a convolution on the CPU at every call. Here it is done once for a
-size of the input. The activation, and the addition of a shortcut, are computed while the output is
-still in registers. Gradients by the input go the same way.
+size of the input. Gradients by the input go the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.nn import functional
 
 from pyxai.engines.torch.backward import BackwardConvolution, backward_convolution
 from pyxai.engines.torch.packing import Geometry, PackedWeight, is_packable, pack
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A function after a convolution: as oneDNN names it, and as torch computes it.
-
-    Attributes:
-        name: oneDNN's.
-        scalars: its arguments there.
-        function: the same in torch.
-        slope: (gradient, output) -> gradient by the input; None where the output does not tell.
-    """
-
-    name: str
-    scalars: list[float]
-    function: Callable[..., torch.Tensor]
-    slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-
-
-ACTIVATIONS = {
-    "relu": Activation(
-        "relu",
-        [],
-        functional.relu,
-        lambda gradient, output: torch.ops.aten.threshold_backward(gradient, output, 0),
-    ),
-    "relu6": Activation(
-        "hardtanh",
-        [0.0, 6.0],
-        functional.relu6,
-        lambda gradient, output: torch.ops.aten.hardtanh_backward(gradient, output, 0.0, 6.0),
-    ),
-    "silu": Activation("swish", [], functional.silu),
-    "hardswish": Activation("hardswish", [], functional.hardswish),
-}
 
 
 class FastConv2d(nn.Conv2d):
@@ -68,60 +29,21 @@ class FastConv2d(nn.Conv2d):
     _packed: PackedWeight | None = None
     _backward: tuple[PackedWeight, BackwardConvolution] | None = None
 
-    def forward(
-        self,
-        input: torch.Tensor,
-        add: torch.Tensor | None = None,
-        activation: str | None = None,
-    ) -> torch.Tensor:
-        """activation(convolution(input) + add).
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The convolution of an input `[N, C, H, W]`."""
+        if torch.compiler.is_compiling() or not self._may_pack(input):
+            return super().forward(input)
+        wanted = input.requires_grad and torch.is_grad_enabled()
+        output = _differentiable(self, input) if wanted else self.compute(input)
+        return output.contiguous() if self.contiguous_output else output
 
-        Args:
-            input: `[N, C, H, W]`.
-            add: of the shape of the convolution's output, or one that broadcasts to it.
-            activation: a key of `ACTIVATIONS`.
-        """
-        if torch.compiler.is_compiling() or not self._may_pack(input, add):
-            return self._plain(input, add, activation)
-        known = None if activation is None else ACTIVATIONS[activation]
-        graph = _needs_gradient(input, add)
-        # oneDNN knows no other activation than ReLU after an addition.
-        fused = activation if add is None or activation == "relu" else None
-        if graph and known is not None and known.slope is None:
-            fused = None
-        compute = _differentiable if graph else FastConv2d.compute
-        output = compute(self, input, add, fused)
-        if self.contiguous_output:
-            output = output.contiguous()
-        if known is None or fused is not None:
-            return output
-        return known.function(output, inplace=not graph)
-
-    def compute(
-        self, input: torch.Tensor, add: torch.Tensor | None, activation: str | None
-    ) -> torch.Tensor:
-        """The same by oneDNN with packed weights, without a graph; after an addition only ReLU."""
-        layout = self._layout()
-        input = input.contiguous(memory_format=layout)
+    def compute(self, input: torch.Tensor) -> torch.Tensor:
+        """The same by oneDNN with packed weights, without a graph."""
+        input = input.contiguous(memory_format=self._layout())
         # Two threads may both pack the weights; both are right.
         if self._packed is None or not self._packed.fits(self.weight, (*input.shape[2:],)):
             self._packed = pack(self.weight, self.weight, self._geometry(), input.shape)
-        known = None if activation is None else ACTIVATIONS[activation]
-        name = "none" if known is None else known.name
-        scalars: list[float] = [] if known is None else known.scalars
-        moves = (self.padding, self.stride, self.dilation, self.groups)
-        operators, weight = torch.ops.mkldnn, self._packed.weight
-        if add is None:
-            result: torch.Tensor = operators._convolution_pointwise.default(
-                input, weight, self.bias, *moves, name, scalars, ""
-            )
-            return result
-        add = add.contiguous(memory_format=layout)
-        after = None if known is None else name
-        result = operators._convolution_pointwise.binary(
-            input, add, weight, self.bias, *moves, "add", None, after, scalars, ""
-        )
-        return result
+        return _convolve(input, self._packed.weight, self.bias, self._geometry())
 
     def gradient_by_input(self, gradient: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
         """The gradient by the input `[N, C, H, W]`, of that by the convolution's output.
@@ -149,19 +71,8 @@ class FastConv2d(nn.Conv2d):
             )[0]
             return by_input
         packed, back = found
-        moves = back.geometry
-        result = torch.ops.mkldnn._convolution_pointwise.default(
-            gradient.contiguous(memory_format=self._layout()),
-            packed.weight,
-            None,
-            moves.padding,
-            moves.stride,
-            moves.dilation,
-            moves.groups,
-            "none",
-            [],
-            "",
-        )
+        gradient = gradient.contiguous(memory_format=self._layout())
+        result = _convolve(gradient, packed.weight, None, back.geometry)
         return back.finish(result, (*input.shape[2:],))
 
     def _backward_for(
@@ -177,26 +88,12 @@ class FastConv2d(nn.Conv2d):
         self._backward = pack(self.weight, weight, back.geometry, shape), back
         return self._backward
 
-    def _plain(
-        self, input: torch.Tensor, add: torch.Tensor | None, activation: str | None
-    ) -> torch.Tensor:
-        output = super().forward(input)
-        if add is not None:
-            output = output + add
-        if activation is None:
-            return output
-        return ACTIVATIONS[activation].function(output, inplace=not output.requires_grad)
-
-    def _may_pack(self, input: torch.Tensor, add: torch.Tensor | None) -> bool:
+    def _may_pack(self, input: torch.Tensor) -> bool:
         """Whether oneDNN computes exactly what torch would, and nothing else has to be recorded."""
         weight = self.weight
         if not _is_ordinary(input, weight) or input.ndim != 4 or 0 in input.shape:
             return False
         if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return False
-        if add is not None and not (
-            _is_ordinary(add, weight) and add.shape == self._output_shape(input)
-        ):
             return False
         if torch.is_grad_enabled() and (
             weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
@@ -207,10 +104,6 @@ class FastConv2d(nn.Conv2d):
     def _geometry(self) -> Geometry:
         padding: Any = self.padding  # no text: see `_may_pack`
         return Geometry((*padding,), (*self.stride,), (*self.dilation,), self.groups)
-
-    def _output_shape(self, input: torch.Tensor) -> tuple[int, ...]:
-        size = self._geometry().output_size((*input.shape[2:],), (*self.weight.shape[2:],))
-        return (input.shape[0], self.out_channels, *size)
 
     def _layout(self) -> torch.memory_format:
         if self.weight.is_contiguous(memory_format=torch.channels_last):
@@ -238,50 +131,44 @@ _PACKED = ("_packed", "_backward")
 class _Differentiable(torch.autograd.Function):
     """A convolution of frozen weights that can be differentiated by its input, any number of times.
 
-    Only the output of an activation is kept, no input: the weights do not learn.
+    Nothing is kept for the way back: the weights do not learn.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: torch.Tensor,
-        add: torch.Tensor | None,
-        module: FastConv2d,
-        activation: str | None,
-    ) -> torch.Tensor:
-        output = module.compute(input, add, activation)
-        ctx.module, ctx.slope, ctx.shape = module, None, input.shape
-        if activation is not None:
-            ctx.slope = ACTIVATIONS[activation].slope
-            ctx.save_for_backward(output)
-        return output
+    def forward(ctx: Any, input: torch.Tensor, module: FastConv2d) -> torch.Tensor:
+        ctx.module, ctx.shape = module, input.shape
+        return module.compute(input)
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
-        if ctx.slope is not None:
-            (output,) = ctx.saved_tensors
-            gradient = ctx.slope(gradient, output)
-        by_input = None
-        if ctx.needs_input_grad[0]:
-            like = gradient.new_empty(1).expand(ctx.shape)
-            by_input = ctx.module.gradient_by_input(gradient, like)
-        return by_input, gradient if ctx.needs_input_grad[1] else None, None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        like = gradient.new_empty(1).expand(ctx.shape)
+        return ctx.module.gradient_by_input(gradient, like), None
 
 
-def _differentiable(
-    module: FastConv2d, input: torch.Tensor, add: torch.Tensor | None, activation: str | None
-) -> torch.Tensor:
+def _differentiable(module: FastConv2d, input: torch.Tensor) -> torch.Tensor:
     result: torch.Tensor = _Differentiable.apply(  # type: ignore[no-untyped-call]
-        input, add, module, activation
+        input, module
     )
     return result
 
 
-def _needs_gradient(input: torch.Tensor, add: torch.Tensor | None) -> bool:
-    wanted = input.requires_grad or (add is not None and add.requires_grad)
-    return wanted and torch.is_grad_enabled()
+def _convolve(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, moves: Geometry
+) -> torch.Tensor:
+    """By oneDNN, with a packed weight."""
+    result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise.default(
+        input,
+        weight,
+        bias,
+        moves.padding,
+        moves.stride,
+        moves.dilation,
+        moves.groups,
+        "none",
+        [],
+        "",
+    )
+    return result
 
 
 def _is_ordinary(tensor: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 # The attributes that torch itself keeps in each module, and those that acceleration does.
-NOT_STATE = frozenset(nn.Module().__dict__) | {"_packed", "_backward", "_plan", "_replays"}
+NOT_STATE = frozenset(nn.Module().__dict__) | {"_packed", "_backward", "_replays"}
 _CONTAINERS = (list, dict, set, tuple, OrderedDict, defaultdict, deque)
 _SHARED = (torch.Tensor, nn.Module, type, types.FunctionType, types.MethodType, types.ModuleType)
 

@@ -1,4 +1,4 @@
-"""Makes the copy: folds, fuses, casts and lays out; checks it; does less where that fails."""
+"""Makes the copy: folds, packs, casts and lays out; checks it; does less where that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pyxai._errors import REFUSALS, describe, passes_through
 from pyxai.engines.torch.casting import CastInputs, CastOutputs, tensors_in
 from pyxai.engines.torch.convolution import FastConv2d
 from pyxai.engines.torch.folding import Usage, fold_norms, observe
-from pyxai.engines.torch.fusion import fuse, settle
 from pyxai.engines.torch.keeping import unchanged
 from pyxai.engines.torch.probing import are_close, compare, expected_of, same_draws
 from pyxai.engines.torch.tracing import TraceError, trace
@@ -157,16 +156,12 @@ def frozen_copy(network: nn.Module, *, hooks: bool = False) -> nn.Module:
 
 
 def _settle(fast: nn.Module, images: torch.Tensor, channels_last: bool) -> None:
-    """Lays out the weights and checks the fused modules, by a call.
+    """Lays out the weights, and tries them by a call.
 
     Networks that flatten by `view` do not take channels last; then layers give what they gave.
     """
-    plans = [module.__dict__.get("_plan") for module in fast.modules()]
     if channels_last:
         _lay_out(fast, torch.channels_last)
-    for plan in plans:
-        if plan is not None:
-            plan.checking = True
     try:
         _output(fast, images)
     except RuntimeError as error:
@@ -177,16 +172,15 @@ def _settle(fast: nn.Module, images: torch.Tensor, channels_last: bool) -> None:
             if isinstance(module, FastConv2d):
                 module.contiguous_output = True
         _output(fast, images)
-    settle(fast)
 
 
 def _rebuild(network: nn.Module, usage: Usage, fold: bool) -> None:
-    """Folds, replaces the convolutions, and fuses, from the inside out."""
+    """Folds, from the inside out, and replaces the convolutions."""
     containers = [m for m in network.modules() if m._modules and usage.calls[m]]
     containers = [m for m in containers if "forward" not in vars(m)]
     for container in reversed(containers) if fold else ():
         try:
-            graph = trace(container, type(container))
+            graph = trace(container)
         except TraceError:
             continue
         fold_norms(container, graph, usage)
@@ -195,8 +189,6 @@ def _rebuild(network: nn.Module, usage: Usage, fold: bool) -> None:
         plain = type(module) is nn.Conv2d and not module._forward_pre_hooks
         if plain and module._parameters.get("weight") is not None:
             module.__class__ = FastConv2d
-    for container in reversed(containers):
-        fuse(container)
 
 
 def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:

@@ -20,15 +20,6 @@ class Geometry:
     dilation: Lengths
     groups: int
 
-    def output_size(self, size: Lengths, kernel: Lengths) -> Lengths:
-        """(height, width) of the output for an input of this size."""
-        return tuple(
-            (side + 2 * pad - dilation * (length - 1) - 1) // stride + 1
-            for side, pad, dilation, length, stride in zip(
-                size, self.padding, self.dilation, kernel, self.stride, strict=True
-            )
-        )
-
 
 @dataclass(frozen=True)
 class PackedWeight:

@@ -22,19 +22,18 @@ class TraceError(Exception):
     """The forward cannot be written down as a graph."""
 
 
-def trace(module: nn.Module, kind: type[nn.Module]) -> fx.Graph:
+def trace(module: nn.Module) -> fx.Graph:
     """The graph of a module's own forward, for calls with its required arguments only.
 
     Args:
         module: in evaluation mode; nothing about it is changed.
-        kind: the class whose forward is meant, usually `type(module)`.
 
     Raises:
         TraceError: the forward depends on data, keeps something in the module, computes with
             tensors that are neither parameters nor buffers, or takes a number of arguments that
             is not known.
     """
-    tracer = _Tracer()
+    kind, tracer = type(module), _Tracer()
     tracer.graph = fx.Graph()
     tracer.root = module
     tracer.tensor_attrs = {}
@@ -57,11 +56,6 @@ def trace(module: nn.Module, kind: type[nn.Module]) -> fx.Graph:
     if changed or any(each.was_changed() for each in shadows):
         raise TraceError("forward keeps something in the module")
     return tracer.graph
-
-
-def arguments_of(graph: fx.Graph) -> int:
-    """How many arguments the graph takes."""
-    return sum(node.op == "placeholder" for node in graph.nodes)
 
 
 class _Tracer(fx.Tracer):
@@ -90,8 +84,6 @@ class _Untouched(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         named = kwargs or {}
-        if func is torch._C._set_grad_enabled:
-            raise TraceError("forward says what is differentiated")  # a graph does not
         name = getattr(func, "__name__", "")
         in_place = (name.endswith("_") and not name.endswith("__")) or (
             name in ("__setitem__", "__set__") or name.startswith("__i") or "out" in named

@@ -64,10 +64,24 @@ def resolve_target(
         if array.ndim == 2 and len(array) == images == 0:  # a list would lose k
             return ResolvedTarget(array.to(logits.device, torch.long), single=False)
         target = array.tolist()
-    rows: list[list[int]]
+    rows, single = _rows_of_classes(target, images, class_names)
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise ValueError(f"target: expected as many classes for each image, got {lengths}")
+    wrong = [index for row in rows for index in row if not -classes <= index < classes]
+    if wrong:
+        raise ValueError(f"target: expected class indices below {classes}, got {wrong[0]}")
+    index = torch.tensor(rows, dtype=torch.long, device=logits.device)
+    return ResolvedTarget(index.reshape(len(rows), lengths[0] if rows else 1) % classes, single)
+
+
+def _rows_of_classes(
+    target: Any, images: int, class_names: Sequence[str] | None
+) -> tuple[list[list[int]], bool]:
+    """The indices for each image, or once for all of them; and whether that is one class each."""
     if _is_one_class(target):
-        rows, single, counts = [[class_index(target, class_names)]], True, {1}
-    elif _is_sequence(target) and all(map(_is_one_class, target)):
+        return [[class_index(target, class_names)]], True
+    if _is_sequence(target) and all(map(_is_one_class, target)):
         rows, single, counts = [[class_index(one, class_names)] for one in target], True, {images}
     elif _is_sequence(target) and all(map(_is_sequence, target)):
         rows = [[class_index(one, class_names) for one in each] for each in target]
@@ -77,14 +91,7 @@ def resolve_target(
         raise argument_error("target", expected, target)
     if len(rows) not in counts:
         raise _wrong_count(images, target, not single)
-    lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1:
-        raise ValueError(f"target: expected as many classes for each image, got {lengths}")
-    wrong = [index for row in rows for index in row if not -classes <= index < classes]
-    if wrong:
-        raise ValueError(f"target: expected class indices below {classes}, got {wrong[0]}")
-    index = torch.tensor(rows, dtype=torch.long, device=logits.device)
-    return ResolvedTarget(index.reshape(len(rows), lengths[0] if rows else 1) % classes, single)
+    return rows, single
 
 
 def part_of_target(target: Target, part: slice, images: int) -> Target:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -109,44 +110,11 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
     Raises:
         ValueError: a module does not exist, is TorchScript, or gives no tensor.
     """
-    owner, runs = threading.get_ident(), Counter[str]()
-    by_module: dict[str, list[Point]] = {}
-    for point in points:
-        by_module.setdefault(point.module, []).append(point)
-    calls = _Calls([point for point in points if point.function is not None], act)
-
-    # torch may leave `named` out where another thread just took its own hook away.
-    def before(module: nn.Module, arguments: Any, named: Any = None) -> None:
-        # Whoever works in place changes what others hold; they must see what goes on from here.
-        if threading.get_ident() == owner:
-            given = first_tensor(arguments or named)
-            versions[id(module)] = (given, None if given is None else version_of(given))
-
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
-            if threading.get_ident() != owner:
-                return None
-            runs[name] += 1
-            given, version = versions.pop(id(module), (None, None))
-            for point in by_module[name]:
-                if point.function is None and _is_run(point, runs[name]):
-                    tensor = first_tensor(output)
-                    if tensor is None:
-                        expected = "a module whose output is a tensor"
-                        got = describe(output)
-                        raise ValueError(f"layer {point.name!r}: expected {expected}, got {got}")
-                    in_place = tensor is given and version_of(tensor) != version
-                    output = _passed_on(act, point, output, tensor, in_place)
-            calls.module_ended(name, runs[name])
-            return output
-
-        return hook
-
+    watch = _Watch(points, act)
     handles: list[Any] = []
-    versions: dict[int, tuple[Any, Any]] = {}
     try:
         with _lock:
-            for name in by_module:
+            for name in watch.by_module:
                 if not name:
                     continue
                 module = find_layer(network, name)
@@ -154,13 +122,10 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
                     expected = "a layer outside TorchScript, which hides its own"
                     raise argument_error("layer", expected, name)
                 if getattr(module, "inplace", False):
-                    handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-                handles.append(module.register_forward_hook(hook_for(name)))
-        if calls.points:
-            with calls:
-                yield runs
-        else:
-            yield runs
+                    handles.append(module.register_forward_pre_hook(watch.before, with_kwargs=True))
+                handles.append(module.register_forward_hook(partial(watch.after, name)))
+        with watch.calls if watch.calls.points else nullcontext():
+            yield watch.runs
     finally:
         with _lock:
             for handle in handles:
@@ -168,6 +133,50 @@ def at_points(network: nn.Module, points: Sequence[Point], act: Act) -> Iterator
 
 
 _lock = threading.Lock()
+
+
+class _Watch:
+    """The hooks of the modules of some points, for the thread that makes it.
+
+    Attributes:
+        by_module: the points of each module, by its name.
+        runs: how often each has run.
+        calls: watches for the points that functions give.
+    """
+
+    def __init__(self, points: Sequence[Point], act: Act) -> None:
+        self.by_module: dict[str, list[Point]] = {}
+        for point in points:
+            self.by_module.setdefault(point.module, []).append(point)
+        self.runs = Counter[str]()
+        self.calls = _Calls([point for point in points if point.function is not None], act)
+        self._act = act
+        self._owner = threading.get_ident()
+        self._versions: dict[int, tuple[Any, Any]] = {}
+
+    # torch may leave `named` out where another thread just took its own hook away.
+    def before(self, module: nn.Module, arguments: Any, named: Any = None) -> None:
+        # Whoever works in place changes what others hold; they must see what goes on from here.
+        if threading.get_ident() == self._owner:
+            given = first_tensor(arguments or named)
+            self._versions[id(module)] = (given, None if given is None else version_of(given))
+
+    def after(self, name: str, module: nn.Module, arguments: Any, output: Any) -> Any:
+        if threading.get_ident() != self._owner:
+            return None
+        self.runs[name] += 1
+        given, version = self._versions.pop(id(module), (None, None))
+        for point in self.by_module[name]:
+            if point.function is None and _is_run(point, self.runs[name]):
+                tensor = first_tensor(output)
+                if tensor is None:
+                    expected = "a module whose output is a tensor"
+                    got = describe(output)
+                    raise ValueError(f"layer {point.name!r}: expected {expected}, got {got}")
+                in_place = tensor is given and version_of(tensor) != version
+                output = _passed_on(self._act, point, output, tensor, in_place)
+        self.calls.module_ended(name, self.runs[name])
+        return output
 
 
 def _is_run(point: Point, run: int) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error, check_count
@@ -47,12 +49,10 @@ def histogram(
     together = np.concatenate(list(values.values())) if values else np.empty(0)
     if not len(together) or not np.isfinite(together).all():
         raise argument_error("groups", "groups of finite numbers", groups)
-    low, high = float(together.min()), float(together.max())
-    if line is not None and np.isfinite(line):
-        low, high = min(low, line), max(high, line)
-    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, bins + 1)
+    if line is not None and not np.isfinite(line):
+        line = None
+    axis = _Axis(*_range(together, line), size[0], percent)
+    edges = np.linspace(axis.low, axis.high, bins + 1)
     shares = {
         name: np.histogram(each, edges)[0] / max(len(each), 1) for name, each in values.items()
     }
@@ -64,34 +64,61 @@ def histogram(
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
     if title:
         pen.text((_MARGIN, 6), title, "black", font)
-
-    def across(value: float) -> float:
-        return _MARGIN + (value - low) / (high - low) * width
-
-    def text(value: float) -> str:
-        return f"{value:.1%}" if percent else f"{value:.4g}"
-
     for row, (name, each) in enumerate(values.items()):
         base = top + row * step + _LINE + height
         color = _COLORS[row % len(_COLORS)]
-        what = f"{name}: {len(each)}"
-        if len(each):
-            what += f", {text(float(each.min()))} to {text(float(each.max()))}"
-            what += f", median {text(float(np.median(each)))}"
-        pen.text((_MARGIN, base - height - _LINE), what, color, font)
+        pen.text((_MARGIN, base - height - _LINE), _caption(name, each, axis), color, font)
         for place, share in enumerate(shares[name]):
             if share > 0:
-                left, right = round(across(edges[place])), round(across(edges[place + 1])) - 1
+                left, right = round(axis.x(edges[place])), round(axis.x(edges[place + 1])) - 1
                 tall = max(1, round(share / tallest * (height - 2)))
                 pen.rectangle((left, base - tall, max(left, right), base), color)
         pen.line((_MARGIN, base, _MARGIN + width, base), "#888888")
-        if line is not None and np.isfinite(line):
-            pen.line((across(line), base - height, across(line), base), "black")
-    axis = top + step * len(values)
-    for place in range(5):
-        value = low + place / 4 * (high - low)
-        word = text(value)
-        length = font.getlength(word)
-        x = min(max(across(value) - length / 2, 2), page.width - length - 2)
-        pen.text((x, axis), word, "black", font)
+        if line is not None:
+            pen.line((axis.x(line), base - height, axis.x(line), base), "black")
+    axis.draw(pen, top + step * len(values))
     return page
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The numbers from `low` to `high` on `width` pixels right of the margin."""
+
+    low: float
+    high: float
+    width: int
+    percent: bool
+
+    def x(self, value: float) -> float:
+        return _MARGIN + (value - self.low) / (self.high - self.low) * self.width
+
+    def text(self, value: float) -> str:
+        return f"{value:.1%}" if self.percent else f"{value:.4g}"
+
+    def draw(self, pen: ImageDraw.ImageDraw, y: float) -> None:
+        """Writes five numbers below the bars."""
+        font = ImageFont.load_default(11)
+        for place in range(5):
+            value = self.low + place / 4 * (self.high - self.low)
+            word = self.text(value)
+            length = font.getlength(word)
+            last = self.width + 2 * _MARGIN - length - 2
+            pen.text((min(max(self.x(value) - length / 2, 2), last), y), word, "black", font)
+
+
+def _range(together: NDArray[np.float64], line: float | None) -> tuple[float, float]:
+    """From the smallest number to the largest, with the line; never empty."""
+    low, high = float(together.min()), float(together.max())
+    if line is not None:
+        low, high = min(low, line), max(high, line)
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
+        low, high = low - 0.5, high + 0.5
+    return low, high
+
+
+def _caption(name: str, numbers: NDArray[np.float64], axis: _Axis) -> str:
+    what = f"{name}: {len(numbers)}"
+    if len(numbers):
+        what += f", {axis.text(float(numbers.min()))} to {axis.text(float(numbers.max()))}"
+        what += f", median {axis.text(float(np.median(numbers)))}"
+    return what

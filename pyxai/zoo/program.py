@@ -153,8 +153,11 @@ def _checked(value: Any, key: str) -> Any:
         return [_checked(each, key) for each in value]
     if key in ("layout", "as_layout") and value not in (None, _STRIDED):
         raise _Refused("it makes tensors that are not dense")
-    if not isinstance(value, str):
-        return value
+    return _checked_text(value, key) if isinstance(value, str) else value
+
+
+def _checked_text(value: str, key: str) -> str:
+    """A string of the JSON, known to be harmless for what is read from under its key."""
     if key == "expr_str":
         return _checked_expression(value)
     if key in ("in_spec", "out_spec"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,49 +61,59 @@ def _observe(
     network: nn.Module, images: torch.Tensor
 ) -> tuple[list[str], list[torch.Tensor], list[torch.Tensor]]:
     """The blocks with exactly one attention each: names, attention and tokens after each."""
-    owner = threading.get_ident()
     attention = _Attention()
-    blocks: dict[str, tuple[int, torch.Tensor]] = {}
-    started: dict[str, int] = {}
-
-    def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: Any) -> None:
-            if threading.get_ident() == owner:
-                started[name] = len(attention.kept)
-
-        return hook
-
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if threading.get_ident() != owner or len(attention.kept) != started[name] + 1:
-                return
-            tensor = output[0] if isinstance(output, (tuple, list)) else output
-            if isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
-                blocks[name] = (started[name], tensor)
-
-        return hook
-
+    watch = _Blocks(attention)
     handles = []
     try:
         for name, module in network.named_modules():
             # Blocks are numbered: "blocks.3", "encoder.layers.encoder_layer_3", "layer.3".
             if name and name[-1].isdigit():
-                handles.append(module.register_forward_pre_hook(before(name)))
-                handles.append(module.register_forward_hook(after(name)))
+                handles.append(module.register_forward_pre_hook(partial(watch.before, name)))
+                handles.append(module.register_forward_hook(partial(watch.after, name)))
         with attention:
             call(network, images)
     finally:
         for handle in handles:
             handle.remove()
-    # The outermost module around each attention.
-    chosen: dict[int, str] = {}
-    for name, (index, _) in blocks.items():
-        if index not in chosen or name.count(".") < chosen[index].count("."):
-            chosen[index] = name
-    if not chosen or len(chosen) != len(attention.kept):
-        raise _unfit(f"{len(attention.kept)} attentions in {len(chosen)} blocks")
-    names = [chosen[index] for index in sorted(chosen)]
-    return names, attention.kept, [blocks[name][1] for name in names]
+    names = watch.outermost()
+    if not names or len(names) != len(attention.kept):
+        raise _unfit(f"{len(attention.kept)} attentions in {len(names)} blocks")
+    return names, attention.kept, [watch.found[name][1] for name in names]
+
+
+class _Blocks:
+    """Hooks that tell which modules compute exactly one attention.
+
+    Attributes:
+        found: by name the number of that attention, and the tokens after the module.
+    """
+
+    def __init__(self, attention: _Attention) -> None:
+        self.found: dict[str, tuple[int, torch.Tensor]] = {}
+        self._attention = attention
+        self._owner = threading.get_ident()
+        self._started: dict[str, int] = {}
+
+    def before(self, name: str, module: nn.Module, arguments: Any) -> None:
+        if threading.get_ident() == self._owner:
+            self._started[name] = len(self._attention.kept)
+
+    def after(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        if threading.get_ident() != self._owner:
+            return
+        number = self._started[name]
+        tensor = output[0] if isinstance(output, (tuple, list)) else output
+        one = len(self._attention.kept) == number + 1
+        if one and isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
+            self.found[name] = (number, tensor)
+
+    def outermost(self) -> list[str]:
+        """The outermost module around each attention."""
+        chosen: dict[int, str] = {}
+        for name, (number, _) in self.found.items():
+            if number not in chosen or name.count(".") < chosen[number].count("."):
+                chosen[number] = name
+        return [chosen[number] for number in sorted(chosen)]
 
 
 class _Attention(TorchFunctionMode):

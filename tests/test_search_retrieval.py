@@ -93,7 +93,7 @@ def test_queries_are_photos_whose_class_others_have():
 # ---- maps ----
 
 
-@pytest.mark.parametrize("shape", [(200, 30), (20, 90), (5, 2), (3, 1)])
+@pytest.mark.parametrize("shape", [(200, 30), (900, 40), (20, 90), (5, 2), (3, 1)])
 def test_principal_components(shape):
     rows = torch.randn(shape) * torch.linspace(3, 1, shape[1]) + 5
     points, shares = principal_components(Matrix(list(rows.tensor_split(2))))
@@ -106,16 +106,44 @@ def test_principal_components(shape):
     assert shares[:count] == pytest.approx((s**2 / (s**2).sum())[:count])
 
 
-def test_randomised_components(monkeypatch):
+def test_components_of_many_wide_rows():
+    rows = torch.randn(700, 6) @ torch.randn(6, 600) * 3 + torch.randn(700, 600) * 0.3 + 4
+    points, shares = principal_components(Matrix([rows]))
+    centred = (rows - rows.mean(dim=0)).double().numpy()
+    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    expected = u[:, :2] * s[:2] * np.sign(vt[[0, 1], np.abs(vt[:2]).argmax(axis=1)])
+    np.testing.assert_allclose(points, expected, atol=1e-4 * float(expected.std()))
+    assert shares == pytest.approx((s**2 / (s**2).sum())[:2])
+
+
+def test_components_in_batches(monkeypatch):
+    """Rows come folder by folder: the first batches say little about the last ones."""
     from pyxai.search import projection
 
-    rows = torch.randn(120, 6) @ torch.randn(6, 80) * 3 + torch.randn(120, 80) * 0.1
-    exact, _ = principal_components(Matrix([rows]))
-    monkeypatch.setattr(projection, "_MOST_EXACT", 50)
-    found, _ = principal_components(Matrix([rows]))
-    again, _ = principal_components(Matrix([rows]))
-    np.testing.assert_allclose(found, exact, atol=1e-3)
+    rows = torch.randn(500, 6) @ torch.randn(6, 80) * 3 + torch.randn(500, 80) * 0.3 + 4
+    matrix = Matrix(list(rows[rows[:, 0].argsort()].split(130)))
+    exact, of_exact = principal_components(matrix)
+    monkeypatch.setattr(projection, "_AT_ONCE", 0)
+    monkeypatch.setattr(projection, "_BATCH", 0)
+    found, shares = principal_components(matrix)
+    again, _ = principal_components(matrix)
+    np.testing.assert_allclose(found, exact, atol=1e-3 * float(exact.std()))
+    assert shares == pytest.approx(of_exact, rel=1e-3)
     assert (found == again).all()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_components_of_nothing(monkeypatch, at_once):
+    """One photo, and photos that are all alike: one point, and no variance to share."""
+    from pyxai.search import projection
+
+    if not at_once:
+        monkeypatch.setattr(projection, "_AT_ONCE", 0)
+    for rows in (torch.rand(1, 3), torch.ones(7, 3), torch.ones(4, 1), torch.ones(200, 90)):
+        points, shares = principal_components(Matrix([rows]))
+        assert points.shape == (len(rows), 2)
+        assert not points.any()
+        assert shares == (0, 0)
 
 
 def test_umap_says_what_is_missing(monkeypatch):

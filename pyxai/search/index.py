@@ -412,7 +412,7 @@ class ImageIndex:
             model: see `search`.
             metric: of the neighbours of UMAP.
             n_neighbors: of UMAP, at most.
-            seed: of UMAP, and of PCA beyond 4,096 photos and features.
+            seed: of UMAP, and of PCA where scikit-learn takes a randomised decomposition.
 
         Raises:
             ValueError: an argument does not fit.

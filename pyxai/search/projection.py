@@ -14,8 +14,8 @@ from pyxai._errors import MissingExtraError, argument_error
 from pyxai.neighbors.distances import Metric
 from pyxai.neighbors.nearest import Matrix, nearest
 
-_MOST_EXACT = 4096  # width, or number of photos, up to which components are exact
-_EXTRA, _PASSES = 10, 4  # of the randomised decomposition
+_AT_ONCE = 1 << 26  # numbers that are decomposed at once, in float64: 512 MiB
+_BATCH, _FEWEST, _KEPT = 1 << 22, 64, 256  # beyond: numbers of a batch, rows, directions kept
 _QUERIES = 256
 
 
@@ -39,88 +39,44 @@ class Projection:
 def principal_components(
     matrix: Matrix, count: int = 2, *, seed: int = 0
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Coordinates of the rows along the directions of largest variance.
+    """Coordinates of the rows along the directions of largest variance, by scikit-learn.
 
-    Exact, from the covariance (or, with fewer rows than numbers, from the products of the rows) up
-    to 4,096 of either; beyond that by a randomised decomposition with four power iterations
-    (Halko, Martinsson and Tropp, "Finding structure with randomness", 2011). Rows are read block by
-    block. Of the two signs of an axis, that is taken whose largest weight is positive.
+    Up to 2^26 numbers `PCA` takes all rows at once. More are read in batches by `IncrementalPCA`,
+    which keeps up to 256 directions on the way, so that the first ones come out nearly exact. Of
+    the two signs of an axis, that is taken whose largest weight is positive.
 
     Returns:
         `[n, count]`, and the share of the variance along each.
     """
     n, width = len(matrix), matrix.width
-    mean = torch.zeros(width, dtype=torch.float64, device="cpu")
-    for _, block in matrix.blocks():
-        mean += block.double().sum(dim=0)
-    mean /= n
-    total = sum(float((b.double() - mean).square().sum()) for _, b in matrix.blocks())
-    axes = _axes(matrix, mean, min(count, n, width), seed)
-    strongest = axes.abs().argmax(dim=0, keepdim=True)
-    signs = axes.gather(0, strongest).sign()
-    axes = axes * torch.where(signs == 0, torch.ones_like(signs), signs)
-    points = torch.zeros((n, count), dtype=torch.float64, device="cpu")
-    for first, block in matrix.blocks():
-        points[first : first + len(block), : axes.shape[1]] = (block.double() - mean) @ axes
-    squares = points.square().sum(dim=0)
-    shares = squares / total if total > 0 else torch.zeros_like(squares)
-    found: NDArray[np.float32] = points.float().numpy()
-    return found, tuple(shares.tolist())
+    points, shares = np.zeros((n, count), np.float32), np.zeros(count)
+    few = min(count, n, width)
+    if n > 1:
+        with np.errstate(invalid="ignore"):  # shares of no variance at all are 0 / 0
+            found = _decomposed(matrix, few, seed)
+        axes = found.components_[:few].T
+        for first, block in matrix.blocks():
+            centred = block.double().numpy() - found.mean_
+            points[first : first + len(block), :few] = centred @ axes
+        shares[:few] = np.nan_to_num(found.explained_variance_ratio_[:few])
+    return points, tuple(shares.tolist())
 
 
-def _axes(matrix: Matrix, mean: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Directions of largest variance, `[F, count]` float64 of length 1 (0 without variance)."""
+def _decomposed(matrix: Matrix, count: int, seed: int) -> Any:
+    """scikit-learn's decomposition of the rows, with `count` components or more."""
+    from sklearn.decomposition import PCA, IncrementalPCA
+    from sklearn.utils import gen_batches
+
     n, width = len(matrix), matrix.width
-    if width <= min(n, _MOST_EXACT):
-        covariance = torch.zeros((width, width), dtype=torch.float64, device="cpu")
-        for _, block in matrix.blocks():
-            centred = block.double() - mean
-            covariance.addmm_(centred.T, centred)
-        return _largest(covariance, count)
-    if n <= _MOST_EXACT:
-        return _axes_of_products(matrix, mean, count)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    size = min(count + _EXTRA, n, width)
-    found = torch.randn((width, size), generator=generator, dtype=torch.float64, device="cpu")
-    for _ in range(_PASSES):
-        found = torch.linalg.qr(_covariance_times(matrix, mean, found)).Q
-    small = found.T @ _covariance_times(matrix, mean, found)
-    return found @ _largest((small + small.T) / 2, count)
-
-
-def _axes_of_products(matrix: Matrix, mean: torch.Tensor, count: int) -> torch.Tensor:
-    """The same from the products of few, wide rows, a slice of their numbers at a time."""
-    n, width = len(matrix), matrix.width
-    products = torch.zeros((n, n), dtype=torch.float64, device="cpu")
-    step = max(1, (1 << 22) // n)
-
-    def slices() -> Any:
-        for start in range(0, width, step):
-            part = slice(start, min(start + step, width))
-            columns = torch.cat([piece[:, part] for piece in matrix.pieces]).double()
-            yield part, columns - mean[part]
-
-    for _, columns in slices():
-        products.addmm_(columns, columns.T)
-    weights = _largest(products, count)
-    axes = torch.zeros((width, count), dtype=torch.float64, device="cpu")
-    for part, columns in slices():
-        axes[part] = columns.T @ weights
-    norms: torch.Tensor = torch.linalg.vector_norm(axes, dim=0, keepdim=True)
-    return axes / norms.masked_fill(norms == 0, 1)
-
-
-def _largest(symmetric: torch.Tensor, count: int) -> torch.Tensor:
-    """The eigenvectors of the largest eigenvalues, the largest first, as columns."""
-    vectors: torch.Tensor = torch.linalg.eigh(symmetric).eigenvectors
-    return vectors[:, -count:].flip(1)
-
-
-def _covariance_times(matrix: Matrix, mean: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    found = torch.zeros_like(vectors)
-    for _, block in matrix.blocks():
-        centred = block.double() - mean
-        found.addmm_(centred.T, centred @ vectors)
+    if n * width <= _AT_ONCE:
+        rows = torch.cat([block.double() for _, block in matrix.blocks()])
+        return PCA(count, copy=False, random_state=seed).fit(rows.numpy())
+    size = max(_FEWEST, _BATCH // width)
+    kept = max(count, min(_KEPT, size // 2, n, width))
+    found = IncrementalPCA(kept, copy=False)
+    for part in gen_batches(n, size, min_batch_size=kept):
+        rows = matrix.take(torch.arange(part.start, part.stop, device="cpu"))
+        found.partial_fit(rows.numpy(), check_input=False)
     return found
 
 

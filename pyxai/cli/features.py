@@ -7,7 +7,7 @@ import re
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 import typer
@@ -32,6 +32,15 @@ from pyxai.zoo import load_classifier
 
 _COUNT = 30  # channels, as in ConvNet Playground
 
+Channels: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help=f"Such as 0,5,10-19; by default {_COUNT} drawn at random by the seed."),
+]
+Classes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="A class in place of channels, or all; several times."),
+]
+
 
 def features(
     photos: Annotated[
@@ -43,14 +52,8 @@ def features(
     layer: Annotated[
         str | None, typer.Option(help="Layer; by default the last one with positions.")
     ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(help=f"Such as 0,5,10-19; by default {_COUNT} drawn at random by the seed."),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option("--class", help="A class in place of channels, or all; several times."),
-    ] = None,
+    channels: Channels = None,
+    classes: Classes = None,
     size: Annotated[int, typer.Option(min=2, help="Side of the pictures in pixels.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimisation.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -68,27 +71,10 @@ def features(
     folder.check("features.json", "sheet.png")  # before the work of minutes, not after it
     classifier = load_classifier(model, architecture=architecture, device=device)
     check_layers(classifier, [layer], model)
-    chosen: Any
-    if classes:
-        chosen = _classes(classifier, classes)
-    else:
-        layer, count = _layer(classifier, layer)
-        chosen = _draw(count, seed) if channels is None else parse_channels(channels)
+    layer, chosen = _chosen(classifier, layer, channels, classes, seed)
+    wishes: dict[str, Any] = {"size": size, "steps": steps, "seed": seed, "negative": negative}
     start = time.perf_counter()
-    report: dict[str, Any] = {}
-    with warnings.catch_warnings():  # units that responded to nothing are in the table
-        warnings.filterwarnings("ignore", message=".*responded to nothing")
-        made = visualize_features(
-            classifier,
-            layer,
-            chosen,
-            size=size,
-            steps=steps,
-            seed=seed,
-            negative=negative,
-            variants=variants,
-            report=report,
-        )
+    made, report = _visualized(classifier, layer, chosen, variants=variants, **wishes)
     seconds = time.perf_counter() - start
     failures: list[ImageError] = []
     found: list[tuple[ExcitingCrop, ...]] = [() for _ in chosen]
@@ -106,10 +92,7 @@ def features(
     result = {
         "model": classifier.name,
         "layer": layer,
-        "size": size,
-        "steps": steps,
-        "seed": seed,
-        "negative": negative,
+        **wishes,
         "network_size": report["network_size"],
         "view": report["view"],
         "units": units,
@@ -117,16 +100,31 @@ def features(
         "seconds": round(seconds, 3),
         "pyxai": pyxai.__version__,
     }
+    _report(result, folder, as_json)
+
+
+def _visualized(*what: Any, **wishes: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Pictures with a report; units that responded to nothing are in the table, so no warning."""
+    report: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*responded to nothing")
+        return visualize_features(*what, report=report, **wishes), report
+
+
+def _report(result: dict[str, Any], folder: OutputFolder, as_json: bool) -> None:
+    """Writes what came out, and says it."""
     text = json.dumps(result, indent=2)
     with folder.writing("features.json") as path:
         write_text(path, text + "\n")
     if as_json:
         typer.echo(text)
     else:
+        units, layer = result["units"], result["layer"] or "the logits"
         typer.echo(_table(units))
-        typer.echo(f"{len(units)} units of {layer or 'the logits'}; sheet.png in {output}/")
-    for failure in failures:
-        typer.echo(f"pyxai: not read: {printable(failure.name)}: {failure.reason}", err=True)
+        typer.echo(f"{len(units)} units of {layer}; sheet.png in {folder.path}/")
+    for failure in result["failures"]:
+        name = printable(failure["photo"])
+        typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
 
 
 def parse_channels(text: str) -> list[int]:
@@ -144,22 +142,25 @@ def parse_channels(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _classes(classifier: Classifier, given: list[str]) -> list[int]:
-    if given == ["all"] and classifier.class_names is not None:
-        return list(range(len(classifier.class_names)))
-    return [classifier.class_index(class_of(each, classifier) or 0) for each in given]
-
-
-def _layer(classifier: Classifier, layer: str | None) -> tuple[str, int]:
-    """The layer, and how many channels it has."""
+def _chosen(
+    classifier: Classifier,
+    layer: str | None,
+    channels: str | None,
+    classes: list[str] | None,
+    seed: int,
+) -> tuple[str | None, list[int]]:
+    """The layer, None for classes; and which of its channels, or which classes."""
+    if classes == ["all"] and classifier.class_names is not None:
+        return None, list(range(len(classifier.class_names)))
+    if classes:
+        return None, [classifier.class_index(class_of(name, classifier) or 0) for name in classes]
     probe = typical_input(classifier)
-    name = classifier.last_spatial_layer(probe) if layer is None else layer
-    return name, look_at_layer(classifier, name, probe).channels
-
-
-def _draw(count: int, seed: int) -> list[int]:
+    layer = classifier.last_spatial_layer(probe) if layer is None else layer
+    count = look_at_layer(classifier, layer, probe).channels
+    if channels is not None:
+        return layer, parse_channels(channels)
     order = torch.randperm(count, generator=fourier.stream(seed, "channels"), device="cpu")
-    return sorted(order[:_COUNT].tolist())
+    return layer, sorted(order[:_COUNT].tolist())
 
 
 def _save(

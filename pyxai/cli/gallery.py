@@ -73,6 +73,11 @@ def gallery(
     else:
         typer.echo(_summary(report))
         typer.echo(f"{report['photos']} photos; {page}, sheets/ and gallery.json in {output}/")
+    _report_left_out(report)
+
+
+def _report_left_out(report: dict[str, Any]) -> None:
+    """Names the photos that could not be read, and counts those that gave nothing, on stderr."""
     for failure in report["failures"][:_SHOWN]:
         name = printable(failure["photo"])
         typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeAlias, cast
 
 import typer
 
@@ -14,28 +14,36 @@ from pyxai._locks import check_folder
 from pyxai.cli._options import Architecture, AsJson, Checkpoint, Device, ModelName
 from pyxai.images.errors import printable
 from pyxai.train.fine_tune import fine_tune
+from pyxai.train.result import FineTuned
 from pyxai.zoo import load_classifier
 from pyxai.zoo.head import HeadKind
 from pyxai.zoo.weights_file import check_is_free
 
 _SHOWN = 20  # photos that were left out
 
+Folder: TypeAlias = Annotated[
+    Path,
+    typer.Argument(help="A folder for each class, or a CSV file: path, label, perhaps split."),
+]
+Unfreeze: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="head, all, a number of last layers, 'from LAYER', or names separated by commas."
+    ),
+]
+Valid: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A folder or CSV file to judge by, or the share held out for that."),
+]
+
 
 def train(
-    folder: Annotated[
-        Path,
-        typer.Argument(help="A folder for each class, or a CSV file: path, label, perhaps split."),
-    ],
+    folder: Folder,
     model: ModelName = "demo",
     architecture: Architecture = None,
     head: Annotated[str, typer.Option(help="linear or mlp.")] = "linear",
     hidden: Annotated[int, typer.Option(help="Width of the hidden layer of mlp.")] = 2048,
-    unfreeze: Annotated[
-        str,
-        typer.Option(
-            help="head, all, a number of last layers, 'from LAYER', or names separated by commas."
-        ),
-    ] = "head",
+    unfreeze: Unfreeze = "head",
     crop: Annotated[
         int | None, typer.Option(help="Side in pixels of random crops; by default whole photos.")
     ] = None,
@@ -48,10 +56,7 @@ def train(
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Weigh classes by how few photos they have.")
     ] = False,
-    valid: Annotated[
-        str | None,
-        typer.Option(help="A folder or CSV file to judge by, or the share held out for that."),
-    ] = None,
+    valid: Valid = None,
     early_stopping: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better one; keep that.")
     ] = None,
@@ -67,14 +72,7 @@ def train(
 
     Writes the classifier, and beside it a JSON file with all figures.
     """
-    if output.suffix == ".json" or not output.name or output.is_dir():
-        got = repr(str(output))
-        raise ValueError(f"--output: expected a name for a safetensors file, got {got}")
-    record = output.with_suffix(".json")
-    check_is_free(output, "--output")
-    refuse_other_file("--output", record, "the figures of a classifier", _has_figures)
-    check_folder("--output", output.parent)  # before the training, not after it
-    output.parent.mkdir(parents=True, exist_ok=True)
+    record = _record_beside(output)  # refused before the training, not after it
     found = fine_tune(
         load_classifier(model, architecture=architecture, device=device),
         folder,
@@ -93,6 +91,28 @@ def train(
         checkpoint=checkpoint,
         out=output,
     )
+    _report(found, output, record, as_json)
+
+
+def _record_beside(output: Path) -> Path:
+    """The file for the figures; its folder is made.
+
+    Raises:
+        ValueError: a file of that name cannot be written, or is not of an earlier run.
+    """
+    if output.suffix == ".json" or not output.name or output.is_dir():
+        got = repr(str(output))
+        raise ValueError(f"--output: expected a name for a safetensors file, got {got}")
+    record = output.with_suffix(".json")
+    check_is_free(output, "--output")
+    refuse_other_file("--output", record, "the figures of a classifier", _has_figures)
+    check_folder("--output", output.parent)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return record
+
+
+def _report(found: FineTuned, output: Path, record: Path, as_json: bool) -> None:
+    """Writes the figures, and says what came out and what was left out."""
     report = found.report()
     write_json(record, report)
     if as_json:

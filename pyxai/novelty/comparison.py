@@ -92,18 +92,14 @@ def compare(
     detector = NoveltyDetector(model, layer, batch_size=batch_size, seed=seed, progress=progress)
     source = detector._source(None)
     labeller = Labeller(labels, detector._classifier(), fit_on)
-    wanted: list[tuple[str, Score]] = []
-    for each in methods:
-        score = score_for(each)
-        taken = [name for name, _ in wanted]
-        name = each if isinstance(each, str) else name_of(score)
-        wanted.append((name if name not in taken else f"{name}-{len(taken)}", score))
+    running = _by_name(methods)
     skipped = {
         name: "it needs novel_fit, novel examples to learn from"
-        for name, score in wanted
+        for name, score in running.items()
         if score.needs_novel and novel_fit is None
     }
-    running = {name: score for name, score in wanted if name not in skipped}
+    for name in skipped:
+        del running[name]
     begun = False
     for chunk in detector._chunks(source, fit_on, None, "fit_on"):
         classes = labeller.classes(chunk)
@@ -137,6 +133,16 @@ def compare(
     }
     results = dict(sorted(results.items(), key=lambda item: -item[1].auroc.value))
     return Comparison(results, skipped, scores)
+
+
+def _by_name(methods: Sequence[Any]) -> dict[str, Score]:
+    """The scores, the second one of a name with a number behind it."""
+    found: dict[str, Score] = {}
+    for each in methods:
+        score = score_for(each)
+        name = each if isinstance(each, str) else name_of(score)
+        found[name if name not in found else f"{name}-{len(found)}"] = score
+    return found
 
 
 def _begin(setting: Setting, score: Score) -> None:

@@ -143,18 +143,31 @@ def fine_tune(
     known = classifier.class_names
     if known is not None and sorted(known) == sorted(names):
         names = known  # the folder's classes in the order of the logits
-    devices = range(torch.cuda.device_count())
-    rng = torch.random.fork_rng(devices)
     kept: AbstractContextManager[RunState | None] = nullcontext()
     if checkpoint is not None:
         kept = open_state(RUN, Path(checkpoint), _identity(classifier, listings, names, plan))
+    result = _trained(classifier, listings, names, plan, kept, progress)
+    if out is not None:
+        save_classifier(result.classifier, out)
+    return result
+
+
+def _trained(
+    classifier: Classifier,
+    listings: tuple[Listing, Listing],
+    names: tuple[str, ...],
+    plan: Plan,
+    kept: AbstractContextManager[RunState | None],
+    progress: bool,
+) -> FineTuned:
+    """The result of the run, which goes on from what is kept."""
+    rng = torch.random.fork_rng(range(torch.cuda.device_count()))
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), rng, kept as state:
         train, held_out = _photo_sets(listings, names, classifier.preprocessing, plan, progress)
         torch.manual_seed(plan.seed)
         size = (plan.crop, plan.crop) if plan.crop else tuple(train.sizes[0].tolist())
-        network, place = _prepared(
-            classifier, size, plan, len(names), keep=known is None or known == names
-        )
+        keep = classifier.class_names in (None, names)
+        network, place = _prepared(classifier, size, plan, len(names), keep=keep)
         preprocessing = classifier.preprocessing
         # With the new head, the output with one column for each class has the logits.
         reading = Reading(classifier.output, len(names))
@@ -180,10 +193,7 @@ def fine_tune(
                 save(state, run)
         if run.best is not None:
             run.put(run.best.weights)
-        result = _result(run, classifier, names, place)
-    if out is not None:
-        save_classifier(result.classifier, out)
-    return result
+        return _result(run, classifier, names, place)
 
 
 def _photo_sets(
@@ -234,7 +244,7 @@ def _prepared(
         argument = "crop" if plan.crop else "photos"
         raise argument_error(argument, expected, size) from error
     if anatomy.doubt:
-        warnings.warn(anatomy.doubt, stacklevel=3)
+        warnings.warn(anatomy.doubt, stacklevel=4)
     modules = chosen_modules(network, plan.unfreeze, anatomy)
     network, place = with_head(network, anatomy, plan.head, plan.hidden, classes, keep=keep)
     unfreeze_layers(network, modules, place)

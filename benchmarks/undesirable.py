@@ -46,6 +46,7 @@ import pyxai
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.result import Background
 from pyxai.attribution.masks.settings import MaskSettings
+from pyxai.classifier import Examined
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.images import find_photos
 from pyxai.ops import cam_render
@@ -133,7 +134,7 @@ def learn(classifier, inputs, name, seed, rank, steps):
     before = classifier(inputs)
     target = before.topk(rank + 1).indices[:, rank]
     task = MaskTask(reading.objective, reading.penalty)
-    found = learn_masks(classifier, inputs, target, task, settings)
+    found = learn_masks(Examined(classifier, inputs), target, task, settings)
     change = classifier(found.perturbed(inputs)) - before
     of_target = change.gather(1, target[:, None])[:, 0]
     others = (change.sum(dim=1) - of_target) / (change.shape[1] - 1)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from pyxai import Classifier, Preprocessing
+from pyxai.classifier import Examined
 from pyxai.classifier.batches import iterate_batches
 from pyxai.classifier.features import pooled_features
 from pyxai.images import ImageError
@@ -72,7 +73,7 @@ def test_photos_are_shown_before_they_become_input(classifier, tmp_path):
 def test_features_are_means_over_positions(classifier, small_net):
     images = torch.randn(2, 3, 32, 32)
     names = [name for name, module in small_net.named_modules() if isinstance(module, nn.Conv2d)]
-    found = pooled_features(classifier, images, names[-1])[names[-1]]
+    found = pooled_features(Examined(classifier, images), names[-1])[names[-1]]
     raw = classifier.activations(images, names[-1])[names[-1]]
     torch.testing.assert_close(found, raw.mean(dim=(2, 3)))
 
@@ -82,6 +83,6 @@ def test_vectors_stay_as_they_are():
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     )
     images = torch.randn(2, 3, 8, 8)
-    found = pooled_features(Classifier(network), images, ["1", "2", "3"])
+    found = pooled_features(Examined(Classifier(network), images), ["1", "2", "3"])
     assert [tuple(each.shape) for each in found.values()] == [(2, 4), (2, 4), (2, 5)]
     torch.testing.assert_close(found["1"], found["2"])

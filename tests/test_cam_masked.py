@@ -13,7 +13,7 @@ from torch.nn import functional
 import pyxai
 from pyxai.attribution.cam.evidence import gather
 from pyxai.attribution.cam.methods import METHODS, cam_method
-from pyxai.classifier import as_classifier
+from pyxai.classifier import Examined, as_classifier
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def explain(model, images, target, method, **arguments):
 
 def weights_of(model, images, target, name, layer="stage3", **options):
     """The weights of the channels, before they meet the features."""
-    (evidence,) = gather(as_classifier(model), images, target, layers=[layer])
+    (evidence,) = gather(Examined(as_classifier(model), images), target, layers=[layer])
     with torch.no_grad():
         return METHODS[name].compute(evidence, **options)[:, 0]
 

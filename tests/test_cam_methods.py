@@ -21,7 +21,7 @@ from torch.nn import functional
 import pyxai
 from pyxai.attribution.cam.evidence import gather
 from pyxai.attribution.cam.methods import METHODS, cam_method
-from pyxai.classifier import as_classifier
+from pyxai.classifier import Examined, as_classifier
 
 # Few samples are enough to see whether they are drawn and averaged as they should.
 OPTIONS = {"smoothgradcam++": {"samples": 2}, "sscam": {"samples": 2}, "iscam": {"samples": 2}}
@@ -313,7 +313,7 @@ def test_published_numbers():
     assert maps("gradcam", "input") == (0.5625 * images[0, 0]).tolist()
     assert maps("gradcam", "conv1") == [[11.25, 13.5], [20.25, 22.5]]
     assert maps("gradcam", "relu1") == [[0, 4], [28, 32.5]]
-    (evidence,) = gather(as_classifier(model), images, 0, layers=["conv1"])
+    (evidence,) = gather(Examined(as_classifier(model), images), 0, layers=["conv1"])
     channels = METHODS["gradcam"].compute(evidence)[0, 0][:, None, None] * evidence.features[0]
     assert channels.tolist() == [[[-3.75, 3], [23.25, 30]], [[15, 10.5], [-3, -7.5]]]
     # The gradient is 1 and -1 where a ReLU is open: [[0, 1], [1, 1]] and [[0, 0], [-1, -1]].

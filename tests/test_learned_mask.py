@@ -17,6 +17,7 @@ from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.objectives import Outcome, raise_target
 from pyxai.attribution.masks.result import Background, chances
 from pyxai.attribution.masks.settings import MaskSettings
+from pyxai.classifier import Examined
 from pyxai.ops import mask_penalty, mask_step_
 
 SMALL = {"steps": 12, "mask_size": 6}
@@ -294,9 +295,8 @@ def test_a_task_of_ones_own(net, images):
         return {"half": 10 * (masks.mean(dim=(1, 2)) - 0.5) ** 2}
 
     settings = MaskSettings(80, 0.1, (5, 5), torch.ones(5, 5), Background())
-    found = learn_masks(
-        pyxai.Classifier(net), images, None, MaskTask(lambda outcome: {}, penalty=half), settings
-    )
+    examined = Examined(pyxai.Classifier(net), images)
+    found = learn_masks(examined, None, MaskTask(lambda outcome: {}, penalty=half), settings)
     torch.testing.assert_close(
         found.mask.mean(dim=(1, 2)), torch.full((3,), 0.5), atol=0.05, rtol=0
     )

@@ -20,7 +20,7 @@ from torch import nn
 
 import pyxai
 from pyxai import Classifier, NoveltyDetector, Preprocessing
-from pyxai.classifier import LinearHead
+from pyxai.classifier import Examined, LinearHead
 from pyxai.classifier.readout import find_readout
 from pyxai.images import ImageError
 from pyxai.novelty import KNN, Activations, Mahalanobis, OutlierEstimator
@@ -113,7 +113,7 @@ def folder(tmp_path):
 )
 def test_what_enters_the_last_linear_layer(network, layer, images):
     clf = classifier_of(network.train())
-    readout = find_readout(clf, images[:2])
+    readout = find_readout(Examined(clf, images))
     assert readout.layer == layer
     detector = NoveltyDetector(clf, **FEW).fit(images)
     assert detector.layer_ == f"{layer} (input)"
@@ -138,7 +138,7 @@ def test_the_hidden_layer_of_the_tutorial_is_its_elu(images):
 
 def test_networks_without_a_last_linear_layer(images):
     clf = classifier_of(Squeezed())
-    assert find_readout(clf, images[:2]) is None
+    assert find_readout(Examined(clf, images)) is None
     detector = NoveltyDetector(clf, **FEW).fit(images)
     assert detector.layer_ == "relu before mean"
     assert np.isfinite(

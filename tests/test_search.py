@@ -17,6 +17,7 @@ from torch import nn
 
 import pyxai
 from pyxai import Classifier, ImageIndex, Preprocessing
+from pyxai.classifier import Examined
 from pyxai.classifier.features import pooled_features
 from pyxai.images import ImageError
 from pyxai.runs import going, working
@@ -53,7 +54,7 @@ def index(classifier, photos):
 def test_features_are_those_of_the_network(index, classifier, photos):
     names = [layer.name for layer in index.networks[0].layers]
     inputs = classifier.to_input([photo.path for photo in index.photos])
-    expected = pooled_features(classifier, inputs, names)
+    expected = pooled_features(Examined(classifier, inputs), names)
     for name in names:
         torch.testing.assert_close(index.features(name), expected[name], rtol=1e-4, atol=1e-5)
     assert [photo.label for photo in index.photos] == sorted(list(COLORS) * 4)
@@ -114,11 +115,14 @@ def test_the_model_is_as_it_was(network, photos):
 
 def test_layers_are_spread_over_the_depth():
     inputs = torch.randn(1, 3, 32, 32)
-    names = spread_layers(Classifier(random_net()), inputs)
+    names = spread_layers(Examined(Classifier(random_net()), inputs))
     assert len(names) == 8
     assert names[0] == "stem"
     assert names[-1] == "stage3"
-    assert spread_layers(Classifier(random_net()), inputs, 3)[::2] == ["stem", "stage3"]
+    assert spread_layers(Examined(Classifier(random_net()), inputs), 3)[::2] == [
+        "stem",
+        "stage3",
+    ]
     # The stages stand for themselves where there are enough of them; the head is left out.
     deep = nn.Sequential(
         *(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()) for _ in range(12)),
@@ -126,8 +130,17 @@ def test_layers_are_spread_over_the_depth():
         nn.Flatten(),
         nn.Linear(3, 4),
     )
-    assert spread_layers(Classifier(deep), inputs) == ["0", "2", "3", "5", "6", "8", "9", "11"]
-    tokens = spread_layers(Classifier(SmallViT().eval()), inputs)
+    assert spread_layers(Examined(Classifier(deep), inputs)) == [
+        "0",
+        "2",
+        "3",
+        "5",
+        "6",
+        "8",
+        "9",
+        "11",
+    ]
+    tokens = spread_layers(Examined(Classifier(SmallViT().eval()), inputs))
     assert {"patch", "blocks.0", "blocks.1", "norm"} <= set(tokens)
     assert "head" not in tokens
 

@@ -170,7 +170,7 @@ def test_photos_that_cannot_be_used_are_counted(classifier, folder):
 def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
     whole = quick(classifier, folder)
     run, count = tmp_path / "run", 0
-    original = pyxai.attribution.shap.summary.photos.shap_values
+    original = pyxai.attribution.shap.summary.photos.values_of
 
     def stops(*arguments, **options):
         nonlocal count
@@ -179,7 +179,7 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr("pyxai.attribution.shap.summary.photos.shap_values", stops)
+    monkeypatch.setattr("pyxai.attribution.shap.summary.photos.values_of", stops)
     monkeypatch.setattr("pyxai.runs.working._MOST", 1)
     with pytest.raises(KeyboardInterrupt):
         quick(classifier, folder, checkpoint=run)
@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
 def test_a_run_follows_its_photos(classifier, folder, tmp_path, monkeypatch):
     """What was replaced is explained anew, what is gone does not count, and the rest is kept."""
     run, explained = tmp_path / "run", []
-    original = pyxai.attribution.shap.summary.photos.shap_values
+    original = pyxai.attribution.shap.summary.photos.values_of
 
     def counting(*arguments, **options):
         explained.append(arguments)

@@ -19,6 +19,7 @@ from pyxai.attribution.windows.grid import make_grid
 from pyxai.attribution.windows.result import compare
 from pyxai.attribution.windows.shared import _cell_starts
 from pyxai.attribution.windows.sharing import choose_layer, shared_layers, why_not_shared
+from pyxai.classifier import Examined
 from pyxai.classifier.borrow import borrowed
 
 
@@ -276,24 +277,23 @@ def test_cells_of_windows():
 # ---- which layers can be shared ----
 
 
-def probe(size=48):
-    return torch.randn(2, 3, size, size)
+def windows_of(model, size=48):
+    return Examined(pyxai.Classifier(model), torch.randn(2, 3, size, size))
 
 
 def test_only_layers_through_which_everything_passes():
     model = random_net()
-    classifier = pyxai.Classifier(model)
     with borrowed(model):
-        found = list(shared_layers(classifier, probe()))
-        assert why_not_shared(classifier, probe(), "stage2") is None
-        assert "bypassed" in why_not_shared(classifier, probe(), "stage2.conv1")
-        assert "bypassed" in why_not_shared(classifier, probe(), "stage2.shortcut")
+        found = list(shared_layers(windows_of(model)))
+        assert why_not_shared(windows_of(model), "stage2") is None
+        assert "bypassed" in why_not_shared(windows_of(model), "stage2.conv1")
+        assert "bypassed" in why_not_shared(windows_of(model), "stage2.shortcut")
         # It runs twice in its block; the last run is what the block gives, the first is not all.
-        assert why_not_shared(classifier, probe(), "stage2.relu") is None
-        assert "bypassed" in why_not_shared(classifier, probe(), "stage2.relu#1")
-        assert "positions" in why_not_shared(classifier, probe(), "pool")
+        assert why_not_shared(windows_of(model), "stage2.relu") is None
+        assert "bypassed" in why_not_shared(windows_of(model), "stage2.relu#1")
+        assert "positions" in why_not_shared(windows_of(model), "pool")
         with pytest.raises(ValueError, match="closest: 'stage2'"):
-            why_not_shared(classifier, probe(), "stage22")
+            why_not_shared(windows_of(model), "stage22")
     sums = [f"add before stage{n}.relu" for n in (1, 2, 3)]
     assert found == [
         "stem.0",
@@ -320,10 +320,8 @@ class Remembers(SmallNet):
 def test_shortcuts_that_no_shape_tells():
     model = Remembers().eval()
     with borrowed(model):
-        assert why_not_shared(pyxai.Classifier(model), probe(), "stem") is None
-        assert "alone does not determine" in why_not_shared(
-            pyxai.Classifier(model), probe(), "stage2"
-        )
+        assert why_not_shared(windows_of(model), "stem") is None
+        assert "alone does not determine" in why_not_shared(windows_of(model), "stage2")
     with pytest.raises(ValueError, match="shared_layer: expected a layer through which"):
         search(model, torch.randn(3, 64, 64), 48, mode="shared", shared_layer="stage2")
 
@@ -331,12 +329,10 @@ def test_shortcuts_that_no_shape_tells():
 def test_the_coarsest_layer_with_enough_cells_is_chosen():
     model = random_net()
     with borrowed(model):
-        assert choose_layer(pyxai.Classifier(model), probe(32)) == "stage1"
-        assert choose_layer(pyxai.Classifier(model), probe(64)) == "stage2"
-        assert (
-            choose_layer(pyxai.Classifier(model), probe(60)) == "stage1"
-        )  # stage2 would have 15 cells
-        assert choose_layer(pyxai.Classifier(model), probe(12)) is None
+        assert choose_layer(windows_of(model, 32)) == "stage1"
+        assert choose_layer(windows_of(model, 64)) == "stage2"
+        assert choose_layer(windows_of(model, 60)) == "stage1"  # stage2 would have 15 cells
+        assert choose_layer(windows_of(model, 12)) is None
     assert search(model, torch.randn(3, 80, 80), 64, mode="shared").layer == "stage2"
     with pytest.raises(ValueError, match=r"mode: expected 'exhaustive' .*16 × 16 cells"):
         search(model, torch.randn(3, 80, 80), 12, mode="shared")
@@ -365,8 +361,8 @@ def test_half_precision_and_accelerated_copies(mode):
     nn.init.normal_(model.fc.weight, std=1)
     photo = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
     expected = search(model, photo, 64, 16, mode=mode)
-    fast = pyxai.accelerate(model, probe=probe(64))
-    half = pyxai.accelerate(model, dtype=torch.bfloat16, probe=probe(64))
+    fast = pyxai.accelerate(model, probe=torch.randn(2, 3, 64, 64))
+    half = pyxai.accelerate(model, dtype=torch.bfloat16, probe=torch.randn(2, 3, 64, 64))
     found = search(fast, photo, 64, 16, mode=mode)
     assert (found.logits - expected.logits).abs().max() <= 1e-4
     found = search(half, photo, 64, 16, mode=mode)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import anatomy
 from pyxai.classifier.borrow import borrowed, call, unwrap
 from pyxai.classifier.carried import class_names_of, preprocessing_of
+from pyxai.classifier.examined import Examined
 from pyxai.classifier.heads import LinearHead
 from pyxai.classifier.names import ClassNames
 from pyxai.classifier.odd_models import check_embeds, check_model, check_numbers
 from pyxai.classifier.outputs import ResolvedTarget, Target, class_index, resolve_target
 from pyxai.classifier.reading import OutputWarning, Reading
-from pyxai.classifier.returned import Output, pick_logits
+from pyxai.classifier.returned import Output
 from pyxai.images import Images, Preprocessing, PreprocessingLike, is_model_input, to_batch
 
 __all__ = [
     "Classifier",
+    "Examined",
     "LinearHead",
     "OutputWarning",
     "ResolvedTarget",
@@ -169,35 +169,7 @@ class Classifier:
         Raises:
             ValueError: the model does not return logits, or more or fewer than class names given.
         """
-        returned = call(self.model, inputs, ours=ours)
-        return self.check_logits(self.read(returned, inputs))
-
-    def read(self, returned: Any, inputs: torch.Tensor) -> torch.Tensor:
-        """The logits `[N, K]` in what the model returned for model input; see `logits`."""
-        told = self.reading
-        found, _, guess = pick_logits(returned, told.output, told.classes, len(inputs))
-        guess = guess or told.doubt(found)
-        if guess is not None:
-            self.warn(guess)
-        # Only probabilities lie there; whether they do is looked up, as the model may have changed.
-        between = _between_0_and_1(found)
-        self.last_reading = self.settled_reading(inputs, returned) if between else told
-        return self.last_reading.logits(returned, len(inputs))
-
-    def settled_reading(self, inputs: torch.Tensor, returned: Any = None) -> Reading:
-        """How to read its logits, known once the model was run on one image.
-
-        Args:
-            inputs: model input.
-            returned: what the model returned for it, to be sure that it still is as it was.
-        """
-        found = anatomy.examine(self, inputs)
-        if returned is not None and not found.reading.fits(returned, len(inputs)):
-            anatomy.forget(self.network)
-            found = anatomy.examine(self, inputs)
-        if found.guess is not None:
-            self.warn(found.guess)
-        return found.reading
+        return Examined(self, inputs).read(call(self.model, inputs, ours=ours))
 
     def warn(self, message: str) -> None:
         """Warns about what is taken for logits, the first time.
@@ -234,15 +206,7 @@ class Classifier:
         Raises:
             ValueError: a layer does not exist (with the closest names) or gives no tensor.
         """
-        names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
-        inputs = self.to_input(images)
-        with borrowed(self.network):
-            found = anatomy.record(self, inputs, names, stop=True).layers
-        for name, output in found.items():
-            rows = output.shape[0] if output.ndim else 0
-            if rows % max(len(inputs), 1) and len(inputs) not in output.shape[:2]:
-                raise anatomy.wrong_rows(name, rows, len(inputs))
-        return found
+        return Examined(self, self.to_input(images)).activations(layers)
 
     def last_spatial_layer(self, images: Images, target: Target = None) -> str:
         """The layer that maps are made from by default: the last one with spatial positions.
@@ -251,7 +215,7 @@ class Classifier:
         perhaps a class token and registers. Only layers count on whose positions the logits depend:
         for a network that reads its class token, that is the norm before the last attention. Where
         functions follow the last module, it is what they give: "relu before pool". Found by running
-        the model once or twice, and kept; see `pyxai.classifier.anatomy`.
+        the model once or twice, and kept; see `pyxai.classifier.examined`.
 
         Args:
             images: see `to_input`.
@@ -260,13 +224,11 @@ class Classifier:
         Raises:
             ValueError: the network has none.
         """
-        inputs = self.to_input(images)
-        return anatomy.examine(self, inputs).layer(self, inputs, target)
+        return Examined(self, self.to_input(images)).layer(target)
 
     def linear_head(self, images: Images, layer: str) -> LinearHead | None:
         """The head after a layer if it is the mean over positions and linear layers, else None."""
-        inputs = self.to_input(images)
-        return anatomy.examine(self, inputs).linear_head(self, inputs, layer)
+        return Examined(self, self.to_input(images)).linear_head(layer)
 
     def class_index(self, target: int | str) -> int:
         """The index of a class given by index or name.
@@ -301,11 +263,6 @@ class Classifier:
                 f"{self.name}, got {len(self.class_names)}"
             )
         return logits
-
-
-def _between_0_and_1(logits: torch.Tensor) -> bool:
-    values = logits.detach()
-    return bool(values.numel()) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def typical_input_shape(

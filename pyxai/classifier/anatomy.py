@@ -1,16 +1,15 @@
-"""What a network is made of, found by running it: its layers, its last spatial layer, its head.
+"""What a network is made of, found by running it on one image: its layers, and where logits are.
 
 Found once for a classifier and images of some sizes, and kept as long as the network lives, without
-keeping it alive. What is kept is dropped as soon as a module was exchanged.
+keeping it alive. What is kept is dropped as soon as a module was exchanged. Calls ask for it, and
+for the last spatial layer and the head, by `pyxai.classifier.examined`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +17,24 @@ import torch
 from torch import nn
 
 from pyxai._errors import REFUSALS, argument_error, passes_through
-from pyxai.classifier import recording, side_effects
+from pyxai.classifier import side_effects
 from pyxai.classifier.borrow import borrowed, call
-from pyxai.classifier.dependence import last_that_matters, noise_like, reached
-from pyxai.classifier.heads import FoundHead, LinearHead, Rest, find_head, read_head, state_of
+from pyxai.classifier.heads import FoundHead
 from pyxai.classifier.layout import Layout, find_layout, layout_at_size
-from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.odd_models import check_numbers, quantized_hint
-from pyxai.classifier.points import Point, check_name, find_layer
-from pyxai.classifier.reading import Reading, key_of
-from pyxai.classifier.rest import CannotRunRestError, RestOfNetwork, Way, all_ways
+from pyxai.classifier.points import Point, find_layer
+from pyxai.classifier.reading import Reading
 from pyxai.classifier.settling import settled
 from pyxai.classifier.survey import Output, Survey
 
 if TYPE_CHECKING:
     from pyxai.classifier import Classifier
 
-_REACHED = "on the way to the logits"
 _MOST_ENTRIES = 16  # kinds of sizes that one network runs differently for
 
 
 @dataclass(frozen=True)
-class _KnownHead:
+class KnownHead:
     """What was found after a layer; that nothing was, holds for one state of the weights."""
 
     found: FoundHead | None
@@ -60,6 +55,9 @@ class Anatomy:
         guess: a warning where it was guessed which output has the logits.
         layouts: where positions are in the output of each layer, for the image looked at.
         complete: whether the pass came to its end.
+        why_not: what is said where no layer has positions.
+        layer: the last spatial layer; None as long as nobody asked.
+        heads: what was found after some layers.
         memo: what others found out about the network, for as long as this holds.
     """
 
@@ -73,13 +71,13 @@ class Anatomy:
     layouts: dict[str, Layout | None]
     complete: bool
     _modules: tuple[weakref.ref[nn.Module], ...]
-    _why_not: str
+    why_not: str
     # Images between these sizes were seen to run in the same way.
     _least: tuple[int, int]
     _most: tuple[int, int]
-    _layer: str | None = None  # None also as long as nobody asked
+    layer: str | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
-    _heads: dict[str, _KnownHead] = field(default_factory=dict)
+    heads: dict[str, KnownHead] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def candidates(self) -> list[Output]:
@@ -113,155 +111,17 @@ class Anatomy:
         own = next((known for known, each in network.named_modules() if each is module), name)
         return replace(self.points.get(own, Point(name, name)), name=name)
 
-    def layer(self, classifier: Classifier, images: torch.Tensor, target: Any = None) -> str:
-        """The name of the last spatial layer; see `Classifier.last_spatial_layer`.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if callable(target):
-            return self._layer_for(classifier, images, target)
-        if self._layer is not None:
-            return self._layer
-        # Of the size that the layouts of the candidates are of.
-        probe, network = images.new_zeros((1, *self.size)), classifier.network
-        candidates = self.candidates()
-        if not candidates:
-            raise ValueError(f"layer: {self._why_not}")
-
-        image = images[:1] if tuple(images.shape[1:]) == self.size and len(images) else None
-        output, certain = last_that_matters(network, probe, candidates, self._score, image)
-        if certain:
-            before = candidates[: candidates.index(output)]
-            output = self._before_class_maps(classifier, probe, output, before)
-            self._layer = output.point.name
-        return output.point.name
-
-    def _layer_for(
-        self, classifier: Classifier, images: torch.Tensor, target: Callable[[Any], torch.Tensor]
-    ) -> str:
-        """The last layer that the scores of a function depend on; it may read any output."""
-        key = key_of(target)
-        if key not in self.memo:
-            usual = self.layer(classifier, images)
-            probe = images.new_zeros((1, *self.size))
-            found, certain = last_that_matters(
-                classifier.network, probe, self.candidates(), lambda returned: target(returned)
-            )
-            self.memo[key] = found.point.name if certain else usual
-        name: str = self.memo[key]
-        return name
-
-    def reached(self, classifier: Classifier, images: torch.Tensor) -> list[Output]:
-        """The tensors that the logits depend on, in order; all where that cannot be told."""
-        if _REACHED not in self.memo:
-            noise = noise_like(images.new_zeros((1, *self.size)))
-            # Views are left alone: what works on them in place is meant to reach the whole.
-            some = [each for each in self.outputs if each.mark != "moved" or each.module]
-            found = reached(classifier.network, noise, some, self._score, forced=True)
-            names = {output.point.name for output in found}
-            self.memo[_REACHED] = names or {output.point.name for output in self.outputs}
-        return [each for each in self.outputs if each.point.name in self.memo[_REACHED]]
-
-    def _score(self, returned: Any) -> torch.Tensor:
-        """The logits of one image; of a network that gives none, what it gives."""
-        try:
-            return self.reading.logits(returned, 1)
-        except ValueError:
-            found = first_tensor(returned)
-            if found is not None and found.is_floating_point():
-                return found
-            some = [each.flatten() for each in tensors_in(returned) if each.is_floating_point()]
-            if not some:
-                raise
-            return torch.cat([each.float() for each in some])
-
-    def _before_class_maps(
-        self, classifier: Classifier, probe: torch.Tensor, output: Output, before: list[Output]
-    ) -> Output:
-        """The features that a convolution makes class maps of, where these are only averaged."""
-        layout = output.layout
-        assert layout is not None
-        channels = output.shape[1 if layout.kind == "nchw" else -1]
-        if not before or channels != self.classes:
-            return output
-        head = self.linear_head(classifier, probe, output.point.name)
-        if head is None:
-            return output
-        identity = torch.eye(channels, dtype=torch.float32, device=head.weight.device)
-        if not torch.allclose(head.weight, identity, atol=1e-2):
-            return output
-        earlier = before[-1]
-        head = self.linear_head(classifier, probe, earlier.point.name)
-        return output if head is None else earlier
-
-    def linear_head(
-        self, classifier: Classifier, images: torch.Tensor, layer: str
-    ) -> LinearHead | None:
-        """The head after a layer, if it is the mean over positions and linear layers, else None.
-
-        Judged by numbers (`pyxai.classifier.heads`). The weights are read afresh at each call.
-        """
-        network = classifier.network
-        known = self._heads.get(layer)
-        if known is None or (known.found is None and known.state != state_of(network)):
-            known = self._find_head(classifier, images, layer)
-        head = None if known.found is None else read_head(network, known.found)
-        if known.found is not None and head is None:  # it has to be measured anew
-            known = self._find_head(classifier, images, layer)
-            head = None if known.found is None else read_head(network, known.found)
-        return head
-
     def forget_heads(self, layers: Sequence[str]) -> None:
         """What follows these layers is looked at anew; weights may change without a trace."""
         with self._lock:
             for layer in layers:
-                self._heads.pop(layer, None)
+                self.heads.pop(layer, None)
 
-    def _find_head(self, classifier: Classifier, images: torch.Tensor, layer: str) -> _KnownHead:
-        """Looks for a linear head on noise, bright and dark: not on the images of this call.
-
-        What is found must not depend on which of them came first; whether it holds for an image is
-        seen when it is used.
-        """
-        network, point = classifier.network, self.point(classifier.network, layer)
-        noise = noise_like(images.new_zeros((1, *self.size)))
-        found = None
-        with borrowed(network):
-            ways = all_ways()
-            tried = [self._rest(network, point, one, ways) for one in (noise, noise + 1, noise - 1)]
-            rests = [each for each in tried if each is not None and math.isfinite(each.scale)]
-            if not rests:  # noise makes no numbers: it takes roots, or logarithms
-                some = self._rest(network, point, _probe(images), ways)
-                rests = [] if some is None else [some]
-            if rests:
-                loud = self.reading.activation is None
-                with contextlib.suppress(CannotRunRestError):
-                    found = find_head(network, rests[0], rests[1:], loud=loud)
-        known = _KnownHead(found, state_of(network))
+    def keep_head(self, layer: str, known: KnownHead) -> KnownHead:
+        """Keeps what was found after a layer."""
         with self._lock:
-            self._heads[layer] = known
+            self.heads[layer] = known
         return known
-
-    def _rest(
-        self, network: nn.Module, point: Point, image: torch.Tensor, ways: list[Way]
-    ) -> Rest | None:
-        """What follows a layer, in a pass of one image; None if it gives no features or logits."""
-        try:
-            found = recording.record(network, image, [point])
-            raw = found.layers[point.name]
-            layout = self.layout(image, point.name, raw)
-            logits = self.reading.logits(found.output, 1)
-        except ValueError:
-            return None
-        known = (image, raw, logits)
-        rest = RestOfNetwork(network, point, layout, self.reading.logits, known, ways)
-
-        def run(features: torch.Tensor) -> torch.Tensor:
-            output = rest(layout.restore(features, raw), image)
-            return self.reading.logits(output, len(features))
-
-        return Rest(run, layout.features(raw), float(logits.abs().max()))
 
     def layout(self, images: torch.Tensor, layer: str, output: torch.Tensor) -> Layout:
         """How the raw output of a layer for these images holds their positions.
@@ -355,24 +215,6 @@ def examine(classifier: Classifier, images: torch.Tensor, *, partial: bool = Fal
     return fresh
 
 
-def record(
-    classifier: Classifier, images: torch.Tensor, layers: Sequence[str], **options: Any
-) -> recording.Recording:
-    """`pyxai.classifier.recording.record` for layers by name; call it inside `borrowed`.
-
-    Raises:
-        ValueError: a layer does not exist, did not run, or gave no tensor.
-    """
-    network = classifier.network
-    for layer in layers:
-        check_name(network, layer)
-    anatomy = examine(classifier, images, partial=options.get("stop", False))
-    points = [anatomy.point(network, layer) for layer in layers]
-    if not anatomy.complete:  # it takes images of this size no further than to some layer
-        points = [replace(each, last=False) for each in points]
-    return recording.record(network, images, points, **options)
-
-
 def forget(network: nn.Module) -> None:
     """Drops what is known of a network."""
     with _known_lock:
@@ -381,7 +223,7 @@ def forget(network: nn.Module) -> None:
 
 def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False) -> Anatomy:
     """Runs one image through the network and looks at all that it gives; see `examine`."""
-    network, probe = classifier.network, _probe(images)
+    network, probe = classifier.network, one_of(images)
     check_numbers(network, probe)
     survey = Survey(network, (probe.shape[-2], probe.shape[-1]))
     reading = classifier.reading
@@ -456,7 +298,7 @@ def _modules_of(network: nn.Module) -> Iterator[nn.Module]:
             left.extend(child for child in module._modules.values() if child is not None)
 
 
-def _probe(images: torch.Tensor) -> torch.Tensor:
+def one_of(images: torch.Tensor) -> torch.Tensor:
     """One image; an empty batch has none, and any will do."""
     return images[:1] if len(images) else images.new_zeros((1, *images.shape[1:]))
 

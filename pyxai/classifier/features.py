@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier import Examined
 
 Pooling: TypeAlias = Literal["average", "max", "gem", "flatten"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -19,16 +19,14 @@ _GEM_LEAST = 1e-6
 
 
 def pooled_features(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     layers: str | Sequence[str],
     pooling: Pooling = "average",
 ) -> dict[str, torch.Tensor]:
     """The outputs of layers as one vector for each image; the forward pass ends after the last.
 
     Args:
-        classifier: the model; it is left exactly as it was.
-        inputs: its input, `[N, C, H, W]`.
+        examined: the model and images; it is left exactly as it was.
         layers: one name or several, as in `model.named_modules()`.
         pooling: see `pooled`.
 
@@ -38,13 +36,12 @@ def pooled_features(
     Raises:
         ValueError: a layer does not exist, or has neither vectors nor positions of these images.
     """
-    found = classifier.activations(inputs, layers)
-    return {layer: pooled(classifier, inputs, layer, raw, pooling) for layer, raw in found.items()}
+    found = examined.activations(layers)
+    return {layer: pooled(examined, layer, raw, pooling) for layer, raw in found.items()}
 
 
 def pooled(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     layer: str,
     raw: torch.Tensor,
     pooling: Pooling = "average",
@@ -52,8 +49,7 @@ def pooled(
     """One vector for each image from a layer's raw output.
 
     Args:
-        classifier: the model.
-        inputs: what it was called with, `[N, C, H, W]`.
+        examined: the model and the images that it was called with.
         layer: the name of the layer.
         raw: its output. Where that is one vector for each image, it is taken as it is.
         pooling: over the positions of each channel, the "average", the "max", or "gem", the
@@ -69,11 +65,12 @@ def pooled(
     """
     if pooling not in POOLINGS:
         raise argument_error("pooling", f"one of {', '.join(POOLINGS)}", pooling)
-    if raw.ndim == 2 and len(raw) == len(inputs):
+    images = len(examined.inputs)
+    if raw.ndim == 2 and len(raw) == images:
         return raw.float()
-    if raw.ndim == 4 and raw.shape[2:] == (1, 1) and len(raw) == len(inputs):
+    if raw.ndim == 4 and raw.shape[2:] == (1, 1) and len(raw) == images:
         return raw.float().flatten(1)
-    layout = anatomy.examine(classifier, inputs, partial=True).layout(inputs, layer, raw)
+    layout = examined.layout(layer, raw)
     features = layout.features(raw).float()
     if pooling == "average":
         return features.mean(dim=(2, 3))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pyxai._precision import full_precision, is_exact
-from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier import Examined
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.dependence import noise_like
 from pyxai.classifier.features import pooled
@@ -40,21 +40,22 @@ class Readout:
 
 
 @full_precision()
-def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None:
+def find_readout(examined: Examined) -> Readout | None:
     """The linear layer (or 1 × 1 convolution) whose output, averaged over positions, is the logits.
 
     Or becomes the logits by a scale, a temperature or more linear layers: then it is the first of
     these. Found by running up to two images, not by names; None where nothing but more layers makes
     the logits, as in SqueezeNet, where a ReLU follows the last convolution.
     """
-    network = classifier.network
+    network, inputs = examined.network, examined.inputs
     names = [name for name, module in network.named_modules() if is_linear(module)]
     # Noise too, as a network may take another way for it.
     noise = noise_like(inputs)
     seen, some = _Seen(), torch.cat([inputs[:2], noise + 1, noise - 1])
     with borrowed(network), _watched(network, names, seen):
         returned = call(network, some)
-    logits = classifier.settled_reading(inputs).logits(returned, len(some)).float()
+    reading = examined.on(some).reading_for(returned)
+    logits = reading.logits(returned, len(some)).float()
     order = [name for name in seen.order if seen.inputs[name] is not None]
     found: Readout | None = None
     for place, name in reversed(list(enumerate(order))):
@@ -64,7 +65,7 @@ def find_readout(classifier: Classifier, inputs: torch.Tensor) -> Readout | None
             break
     # What comes before may be linear as well, and what comes after a scale.
     while order:
-        earlier = _affine(classifier, some, order.pop(), seen)
+        earlier = _affine(examined, some, order.pop(), seen)
         if earlier is None:
             break
         found = earlier
@@ -86,25 +87,25 @@ def _exact(network: nn.Module, name: str, seen: _Seen, logits: torch.Tensor) -> 
     return Readout(name, LinearHead(head.weight.clone(), head.bias.clone()))
 
 
-def _affine(classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen) -> Readout | None:
+def _affine(examined: Examined, images: torch.Tensor, name: str, seen: _Seen) -> Readout | None:
     """The layer, if the logits are an affine function of its output."""
-    network, raw = classifier.network, seen.outputs[name]
-    head, found = head_of(find_layer(network, name)), anatomy.examine(classifier, images)
+    network, raw = examined.network, seen.outputs[name]
+    head, read = head_of(find_layer(network, name)), examined.reading.logits
     if head is None or raw.ndim != 2 or len(raw) < len(images):
         return None
 
     def rest_of(row: int) -> Rest:
         image, given = images[row : row + 1], raw[row : row + 1]
-        known = (image, given, found.reading.logits(call(network, image), 1))
-        rest = RestOfNetwork(network, point, _VECTORS, found.reading.logits, known)
+        known = (image, given, read(call(network, image), 1))
+        rest = RestOfNetwork(network, point, _VECTORS, read, known)
 
         def run(features: torch.Tensor) -> torch.Tensor:
-            return found.reading.logits(rest(features[:, :, 0, 0], image), len(features))
+            return read(rest(features[:, :, 0, 0], image), len(features))
 
         return Rest(run, given[:, :, None, None], float(known[2].abs().max()))
 
     with borrowed(network):
-        point = found.point(network, name)
+        point = examined.point(name)
         try:
             after = find_head(network, rest_of(0), [rest_of(n) for n in range(1, len(images))])
         except CannotRunRestError:
@@ -119,14 +120,11 @@ def _affine(classifier: Classifier, images: torch.Tensor, name: str, seen: _Seen
     return Readout(name, LinearHead(weight, outer.weight @ head.bias + outer.bias))
 
 
-def read_penultimate(
-    classifier: Classifier, inputs: torch.Tensor, readout: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def read_penultimate(examined: Examined, readout: str) -> tuple[torch.Tensor, torch.Tensor]:
     """What enters the readout and the logits, from one forward pass.
 
     Args:
-        classifier: the model; it is left exactly as it was.
-        inputs: its input, `[N, C, H, W]`.
+        examined: the model and images; it is left exactly as it was.
         readout: `Readout.layer`.
 
     Returns:
@@ -135,28 +133,25 @@ def read_penultimate(
     Raises:
         ValueError: the layer does not run, or the model does not return logits.
     """
-    network, seen = classifier.network, _Seen()
+    network, seen = examined.network, _Seen()
     with borrowed(network), _watched(network, [readout], seen):
-        returned = call(network, inputs)
-        logits = classifier.check_logits(classifier.read(returned, inputs))
+        logits = examined.read(call(network, examined.inputs))
     features = seen.inputs.get(readout)
-    if features is None or len(features) != len(inputs):
+    if features is None or len(features) != len(examined.inputs):
         raise ValueError(f"layer: expected {readout!r} to run for all images, and it did not")
     return features, logits.float()
 
 
-def read_layer(
-    classifier: Classifier, inputs: torch.Tensor, layer: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def read_layer(examined: Examined, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The pooled output of any layer and the logits, from one forward pass; as `read_penultimate`.
 
     Raises:
         ValueError: the layer does not exist, does not run or has no vectors of these images.
     """
-    with borrowed(classifier.network):
-        found = anatomy.record(classifier, inputs, [layer])
-        logits = classifier.check_logits(classifier.read(found.output, inputs))
-    return pooled(classifier, inputs, layer, found.layers[layer]), logits.float()
+    with borrowed(examined.network):
+        found = examined.record([layer])
+        logits = examined.read(found.output)
+    return pooled(examined, layer, found.layers[layer]), logits.float()
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pyxai
 from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
 from pyxai._text import text_table
-from pyxai.classifier import Classifier, typical_input
+from pyxai.classifier import Classifier, Examined, typical_input
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.cli._photos import class_of, free_name
@@ -154,9 +154,9 @@ def _chosen(
         return None, list(range(len(classifier.class_names)))
     if classes:
         return None, [classifier.class_index(class_of(name, classifier) or 0) for name in classes]
-    probe = typical_input(classifier)
-    layer = classifier.last_spatial_layer(probe) if layer is None else layer
-    count = look_at_layer(classifier, layer, probe).channels
+    examined = Examined(classifier, typical_input(classifier))
+    layer = examined.layer() if layer is None else layer
+    count = look_at_layer(examined, layer).channels
     if channels is not None:
         return layer, parse_channels(channels)
     order = torch.randperm(count, generator=fourier.stream(seed, "channels"), device="cpu")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pyxai._text import text_table
-from pyxai.classifier import Classifier, anatomy, typical_input
+from pyxai.classifier import Classifier, Examined, typical_input
 from pyxai.classifier.survey import Output
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName
 from pyxai.zoo import load_classifier
@@ -43,15 +43,15 @@ def layers(
 def describe_layers(classifier: Classifier) -> dict[str, Any]:
     """The layers of a network for an image of its usual size, and which one is the default."""
     probe = typical_input(classifier)
-    found = anatomy.examine(classifier, probe)
-    default = found.layer(classifier, probe)
-    reached = {each.point.name for each in found.reached(classifier, probe)}
-    listed = [each for each in found.outputs if _is_layer(each)]
+    examined = Examined(classifier, probe)
+    default = examined.layer()
+    reached = {each.point.name for each in examined.reached()}
+    listed = [each for each in examined.anatomy.outputs if _is_layer(each)]
     return {
         "model": classifier.name,
         "input": list(probe.shape),
         "default": default,
-        "why": _why(classifier, found, default),
+        "why": _why(examined, default),
         "layers": [
             {
                 "layer": each.point.name,
@@ -87,8 +87,8 @@ def _remark(output: Output, default: str, reached: set[str]) -> str:
     return "pooled" if output.mark == "pooled" else ""
 
 
-def _why(classifier: Classifier, found: anatomy.Anatomy, default: str) -> str:
-    head = found.linear_head(classifier, typical_input(classifier), default)
+def _why(examined: Examined, default: str) -> str:
+    head = examined.linear_head(default)
     what = "some other head, so Grad-CAM is used"
     if head is not None:
         what = "the mean over its positions and a linear head, so CAM is exact"

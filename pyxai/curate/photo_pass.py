@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.batches import Batch, batches_of
 from pyxai.classifier.features import pooled_features
 from pyxai.classifier.fingerprint import fingerprint
@@ -112,10 +112,11 @@ class Looking:
             if not isinstance(batch, Batch):
                 yield Row(batch.name, None, {"measures": measures.pop(batch.name)}, nothing)
                 continue
+            examined = Examined(classifier, batch.inputs)
             if self._chosen.get("layer") is None:
-                self._chosen["layer"] = classifier.last_spatial_layer(batch.inputs)
+                self._chosen["layer"] = examined.layer()
             layer = self._chosen["layer"]
-            rows = pooled_features(classifier, batch.inputs, layer)[layer].float().cpu()
+            rows = pooled_features(examined, layer)[layer].float().cpu()
             for name, row in zip(batch.names, rows, strict=True):
                 of_photo = {"measures": measures.pop(name)}
                 yield Row(name, None, of_photo, {"features": row[None]})

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from pyxai._errors import check_count
-from pyxai.classifier import Classifier, as_classifier
+from pyxai.classifier import Classifier, Examined, as_classifier
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.points import check_layer
@@ -144,9 +144,9 @@ class _Search:
     def add(self, batch: Batch) -> None:
         """Looks at some photos."""
         inputs = batch.inputs
-        layout = best_format(self.classifier, inputs[:1])
-        inputs = inputs.contiguous(memory_format=layout)
-        features, layer = features_of(self.classifier, self.layer, inputs)
+        examined = Examined(self.classifier, inputs)
+        inputs = inputs.contiguous(memory_format=best_format(examined))
+        features, layer = features_of(examined.on(inputs), self.layer)
         if self.units is None:
             self.units = find_units(self.classifier, layer, self.channels)
             self.heaps = [[] for _ in range(len(self.units))]

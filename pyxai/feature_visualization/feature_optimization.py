@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from tqdm import tqdm
 
-from pyxai.classifier import Classifier
+from pyxai.classifier import Examined
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed
 from pyxai.feature_visualization import fourier
@@ -31,14 +31,14 @@ class Looking:
     """How the network is shown a picture.
 
     Attributes:
-        classifier: the model; it is left exactly as it was.
+        examined: the model, for images of that side; it is left exactly as it was.
         layer: where its responses are read.
         movements: of the picture before each look.
         side: of the network's input, which what is in view is resampled to.
         layout: of the input in memory.
     """
 
-    classifier: Classifier
+    examined: Examined
     layer: Layer
     movements: Movements
     side: int
@@ -48,11 +48,12 @@ class Looking:
         """The layer's features `[m, C, h, w]` of pictures `[m, 3, size, size]` in [0, 1]."""
         if self.movements.any or self.side != pictures.shape[-1]:
             pictures = look(pictures, places, self.side)
-        return self.layer.features(self.classifier, self.normalize(pictures))
+        return self.layer.features(self.examined.on(self.normalize(pictures)))
 
     def normalize(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures in [0, 1] as the model's input."""
-        preprocessing, classifier = self.classifier.preprocessing, self.classifier
+        classifier = self.examined.classifier
+        preprocessing = classifier.preprocessing
         mean, std = (
             pictures.new_tensor(values)[:, None, None]
             for values in (preprocessing.mean, preprocessing.std)
@@ -116,7 +117,7 @@ def optimize(looking: Looking, what: Optimization) -> Optimized:
         ValueError: the layer cannot be differentiated, or responses are not finite.
     """
     count = len(what.keys) * what.variants
-    size, device = looking.movements.size, looking.classifier.device
+    size, device = looking.movements.size, looking.examined.classifier.device
     found = Optimized(
         torch.empty(count, 3, size, size, device=device, dtype=torch.float32),
         torch.empty(what.steps, count, device=device, dtype=torch.float32),
@@ -125,7 +126,7 @@ def optimize(looking: Looking, what: Optimization) -> Optimized:
     probe = torch.empty(1, 3, looking.side, looking.side, device=device, dtype=torch.float32)
     at_once = what.batch_size or images_at_once(probe)
     chunk = max(1, at_once // what.variants) * what.variants
-    with borrowed(looking.classifier.network):
+    with borrowed(looking.examined.network):
         for start in range(0, count, chunk):
             rows = torch.arange(start, min(start + chunk, count), dtype=torch.int64, device="cpu")
             _Run(looking, what, rows).optimize(found)
@@ -143,7 +144,7 @@ class _Run:
     waves: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        device = self.looking.classifier.device
+        device = self.looking.examined.classifier.device
         self.units = (self.rows // self.what.variants).to(device)
         size = self.looking.movements.size
         self.waves = fourier.wave_lengths(size, self.what.decay, device)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from pyxai._errors import REFUSALS, argument_error, check_count, check_lengths, passes_through
-from pyxai.classifier import Classifier, as_classifier, typical_input_shape
+from pyxai.classifier import Classifier, Examined, as_classifier, typical_input_shape
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.points import check_layer, check_name
@@ -240,22 +240,23 @@ def _looking(
         raise argument_error("robustness", "a number of at least 0", robustness)
     if layer is not None:
         check_layer(classifier.network, check_name(classifier.network, layer))
-    channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
-    if channels != 3:
-        expected = "a network of RGB pictures [N, 3, H, W]"
-        raise ValueError(f"model: expected {expected}, got one of {channels} channels")
     movements = make_movements(size, robustness)
-    sides = [movements.view]
-    if network_size is not None:
-        sides = [check_count("network_size", network_size, or_none=True)]
-    elif height == width:
-        sides.append(height)
-    layout = _format(classifier, max(height, width))
-    _examine(classifier, layer, max(height, width))
+    usual_side, sides = _sides(classifier, movements.view, network_size)
+    # The layer gets known at the usual size, so that others need run only as far as it.
+    usual = Examined(classifier, _probe(classifier, usual_side))
+    layout, as_usual = best_format(usual), None
+    try:
+        as_usual = look_at_layer(usual, layer)
+    except REFUSALS as error:  # so will all that follows
+        if passes_through(error):
+            raise
     problem: Exception | None = None
     for side in sides:
+        probe = _probe(classifier, side).contiguous(memory_format=layout)
+        examined = usual.on(probe)
         try:
-            found = look_at_layer(classifier, layer, _probe(classifier, side, layout))
+            known = as_usual if side == usual_side else None
+            found = known or look_at_layer(examined, layer)
         except REFUSALS as error:  # networks refuse sizes in every way there is
             if passes_through(error):
                 raise
@@ -264,7 +265,7 @@ def _looking(
         if size > side:
             expected = f"at most {side}, the side of the network's input"
             raise argument_error("size", expected, size)
-        return Looking(classifier, found, movements, side, layout)
+        return Looking(examined, found, movements, side, layout)
     if isinstance(problem, ValueError) and not isinstance(problem, RuntimeError):
         raise problem
     tried = " or ".join(f"{side} × {side}" for side in dict.fromkeys(sides))
@@ -275,7 +276,18 @@ def _looking(
     ) from problem
 
 
-def _probe(classifier: Classifier, side: int, layout: torch.memory_format) -> torch.Tensor:
+def _sides(classifier: Classifier, view: int, network_size: int | None) -> tuple[int, list[int]]:
+    """The usual side of the network's input, and those to try for pictures."""
+    channels, height, width = typical_input_shape(classifier.network, classifier.preprocessing)
+    if channels != 3:
+        expected = "a network of RGB pictures [N, 3, H, W]"
+        raise ValueError(f"model: expected {expected}, got one of {channels} channels")
+    if network_size is not None:
+        return max(height, width), [check_count("network_size", network_size, or_none=True)]
+    return max(height, width), [view, height] if height == width else [view]
+
+
+def _probe(classifier: Classifier, side: int) -> torch.Tensor:
     """Noise as a first picture has it, as the model's input."""
     spectrum = fourier.start_spectrum(side, fourier.stream(0, "probe"))[None]
     picture = fourier.render(spectrum, fourier.wave_lengths(side, 1.0, spectrum.device))
@@ -284,21 +296,7 @@ def _probe(classifier: Classifier, side: int, layout: torch.memory_format) -> to
         torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
         for values in (preprocessing.mean, preprocessing.std)
     )
-    probe = ((picture - mean) / std).to(classifier.device, classifier.dtype)
-    return probe.contiguous(memory_format=layout)
-
-
-def _format(classifier: Classifier, side: int) -> torch.memory_format:
-    return best_format(classifier, _probe(classifier, side, torch.contiguous_format))
-
-
-def _examine(classifier: Classifier, layer: str | None, side: int) -> None:
-    """Lets the layer be known from the usual size, so that others need run only as far as it."""
-    try:
-        look_at_layer(classifier, layer, _probe(classifier, side, torch.contiguous_format))
-    except REFUSALS as error:  # so will all that follows
-        if passes_through(error):
-            raise
+    return ((picture - mean) / std).to(classifier.device, classifier.dtype)
 
 
 def _photos(classifier: Classifier, images: Images, size: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.borrow import borrowed
 from pyxai.feature_visualization import fourier
 from pyxai.feature_visualization.units import look_at_layer
@@ -46,14 +46,15 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
     inputs = ((pictures[:, :, :height, :width] - mean) / std).to(
         classifier.device, classifier.dtype
     )
-    found = look_at_layer(classifier, layer, inputs[:1])
+    examined = Examined(classifier, inputs)
+    found = look_at_layer(examined, layer)
     mixture = torch.randn(found.channels, generator=random, dtype=torch.float32, device="cpu").to(
         classifier.device
     )
     row, column = (length // 2 for length in found.size)
     with borrowed(classifier.network), torch.enable_grad():
         inputs.requires_grad_()
-        features = found.features(classifier, inputs)
+        features = found.features(examined)
         total = (features[:, :, row, column].float() @ mixture).sum()
         (gradient,) = torch.autograd.grad(total, inputs)
     weight = gradient.float().abs().sum(dim=(0, 1)).double().cpu()

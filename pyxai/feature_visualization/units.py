@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from pyxai._errors import argument_error, describe
-from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.forcing import WithGradients, is_about_inference
 from pyxai.classifier.layout import Layout
@@ -39,60 +39,55 @@ class Layer:
         """What it is called in messages."""
         return "the logits" if self.name is None else f"layer {self.name!r}"
 
-    def features(self, classifier: Classifier, inputs: torch.Tensor) -> torch.Tensor:
-        """Its output for inputs of the size it was looked at with; call it inside `borrowed`.
+    def features(self, examined: Examined) -> torch.Tensor:
+        """Its output for images of the size it was looked at with; call it inside `borrowed`.
 
         The forward pass ends there. Gradients reach the inputs if they are enabled.
         """
-        raw = _output(classifier, self.name, inputs)
+        raw = _output(examined, self.name)
         if self.layout is not None:
             return self.layout.features(raw)
         return raw if raw.ndim == 4 else raw[:, :, None, None]
 
 
-def _output(classifier: Classifier, name: str | None, inputs: torch.Tensor) -> torch.Tensor:
+def _output(examined: Examined, name: str | None) -> torch.Tensor:
     try:
-        return _plain_output(classifier, name, inputs)
+        return _plain_output(examined, name)
     except RuntimeError as error:  # weights made in inference mode have no gradients by themselves
         if not is_about_inference(error):
             raise
     with WithGradients(armed=True):
-        return _plain_output(classifier, name, inputs)
+        return _plain_output(examined, name)
 
 
-def _plain_output(classifier: Classifier, name: str | None, inputs: torch.Tensor) -> torch.Tensor:
+def _plain_output(examined: Examined, name: str | None) -> torch.Tensor:
     if name is None:
-        return classifier.logits(inputs)
-    return anatomy.record(classifier, inputs, [name], stop=True).layers[name]
+        return examined.logits()
+    return examined.record([name], stop=True).layers[name]
 
 
-def look_at_layer(classifier: Classifier, name: str | None, probe: torch.Tensor) -> Layer:
-    """Finds out what a layer gives, from one image `[1, 3, H, W]`.
+def look_at_layer(examined: Examined, name: str | None) -> Layer:
+    """Finds out what a layer gives, from one image.
 
     Raises:
         ValueError: it does not exist (with the closest names), or has neither channels nor
             positions.
     """
-    return features_of(classifier, name, probe)[1]
+    return features_of(examined.on(examined.image), name)[1]
 
 
-def features_of(
-    classifier: Classifier, name: str | None, inputs: torch.Tensor
-) -> tuple[torch.Tensor, Layer]:
-    """The output of a layer for inputs of any size, `[N, C, h, w]` without a graph; and the layer.
+def features_of(examined: Examined, name: str | None) -> tuple[torch.Tensor, Layer]:
+    """The output of a layer for inputs, `[N, C, h, w]` without a graph; and the layer.
 
     Raises:
         ValueError: as for `look_at_layer`.
     """
-    with borrowed(classifier.network):
-        raw = _output(classifier, name, inputs)
-    if name is None:
-        classifier.check_logits(raw)
+    with borrowed(examined.network):
+        raw = _output(examined, name)
     single = raw.ndim == 2 or (raw.ndim == 4 and raw.shape[2:] == (1, 1))
-    if single and len(raw) == len(inputs) and raw.is_floating_point():
+    if single and len(raw) == len(examined.inputs) and raw.is_floating_point():
         return raw.reshape(*raw.shape[:2], 1, 1), Layer(name, raw.shape[1], None, (1, 1))
-    known = anatomy.examine(classifier, inputs, partial=True)
-    layout = known.layout(inputs, str(name), raw)
+    layout = examined.layout(str(name), raw)
     features = layout.features(raw)
     return features, Layer(name, features.shape[1], layout, (layout.height, layout.width))
 

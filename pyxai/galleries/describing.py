@@ -12,7 +12,7 @@ from PIL import Image
 
 from pyxai._errors import argument_error
 from pyxai.attribution.windows.pixels import open_pixels
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.features import pooled_features
 from pyxai.galleries.contents import ClassCrops, GalleryCrop, cut
@@ -120,9 +120,10 @@ class _Describer:
         Raises:
             ValueError: the layer has no features of images, or they are not finite.
         """
+        examined = Examined(self._classifier, inputs)
         if self.layer is None:
-            self.layer = self._classifier.last_spatial_layer(inputs)
-        raw = pooled_features(self._classifier, inputs, self.layer)[self.layer]
+            self.layer = examined.layer()
+        raw = pooled_features(examined, self.layer)[self.layer]
         if not bool(torch.isfinite(raw).all()):
             raise argument_error("layer", "a layer whose features are finite", self.layer)
         unit = torch.nn.functional.normalize(raw, dim=1)

@@ -17,7 +17,7 @@ from pyxai.attribution.cam import cam
 from pyxai.attribution.windows.dense import coverage
 from pyxai.attribution.windows.grid import make_grid
 from pyxai.attribution.windows.search import Mode, sliding_window
-from pyxai.classifier import Classifier, typical_input_shape
+from pyxai.classifier import Classifier, Examined, typical_input_shape
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.galleries.contents import Settings
 
@@ -112,7 +112,8 @@ def _has_class_maps(classifier: Classifier) -> bool:
     probe = torch.zeros(1, channels, height, width, dtype=torch.float32, device="cpu").to(
         classifier.device, classifier.dtype
     )
-    if classifier.linear_head(probe, classifier.last_spatial_layer(probe)) is None:
+    examined = Examined(classifier, probe)
+    if examined.linear_head(examined.layer()) is None:
         return False
     other = probe.new_zeros(1, channels, height + 32, width + 64)
     try:

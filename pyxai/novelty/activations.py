@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pyxai._errors import argument_error
 from pyxai._precision import full_precision
-from pyxai.classifier import Classifier, LinearHead, typical_input_shape
+from pyxai.classifier import Classifier, Examined, LinearHead, typical_input_shape
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.readout import Readout, find_readout, read_layer, read_penultimate
 from pyxai.images import ImageError, Images, is_model_input
@@ -108,7 +108,7 @@ class Source:
         self.layer = layer
         self.shape = shape
         self._head = head
-        self._examined = classifier is None
+        self._ready = classifier is None
         self._readout: Readout | None = None
         self._layer_read: str | None = layer
 
@@ -116,7 +116,7 @@ class Source:
         """The layer that was read: "fc (input)" for the penultimate features; None if unknown."""
         if self.layer is not None or self.classifier is None:
             return self.layer
-        self._examine(None)
+        self._find_out(None)
         return self._layer_read or (f"{self._readout.layer} (input)" if self._readout else None)
 
     def head(self) -> LinearHead | None:
@@ -125,7 +125,7 @@ class Source:
         Raises:
             ValueError: the network has no preprocessing that tells the size of its input.
         """
-        self._examine(None)
+        self._find_out(None)
         return self._head
 
     def read(self, inputs: torch.Tensor) -> Activations:
@@ -133,11 +133,12 @@ class Source:
         assert self.classifier is not None
         if self.shape is None:
             self.shape = tuple(inputs.shape[1:])
-        self._examine(inputs)
+        self._find_out(inputs)
+        examined = Examined(self.classifier, inputs)
         if self._layer_read is None:
             assert self._readout is not None
-            return Activations(*read_penultimate(self.classifier, inputs, self._readout.layer))
-        return Activations(*read_layer(self.classifier, inputs, self._layer_read))
+            return Activations(*read_penultimate(examined, self._readout.layer))
+        return Activations(*read_layer(examined, self._layer_read))
 
     def chunks(
         self,
@@ -207,9 +208,9 @@ class Source:
             return Activations(chunk.features, logits, chunk.names)
         return chunk
 
-    def _examine(self, inputs: torch.Tensor | None) -> None:
+    def _find_out(self, inputs: torch.Tensor | None) -> None:
         """Finds the last linear layer, and whether the layer asked for is what enters it."""
-        if self._examined:
+        if self._ready:
             return
         classifier = self.classifier
         assert classifier is not None
@@ -219,28 +220,28 @@ class Source:
             generator = torch.Generator(device="cpu").manual_seed(0)
             noise = torch.randn((2, *shape), generator=generator, dtype=torch.float32, device="cpu")
             inputs = noise.to(classifier.device, classifier.dtype)
-        readout = find_readout(classifier, inputs)
+        examined = Examined(classifier, inputs[:2])
+        readout = find_readout(examined)
         if self.layer is None:
             self._readout = readout
             self._head = None if readout is None else readout.head
             if readout is None:
-                self._layer_read = classifier.last_spatial_layer(inputs)
-                self._head = _head_after(classifier, inputs, self._layer_read)
+                self._layer_read = examined.layer()
+                self._head = _head_after(examined, self._layer_read)
         elif readout is not None:
-            probe = inputs[:2]
-            features, _ = read_layer(classifier, probe, self.layer)
-            entering, _ = read_penultimate(classifier, probe, readout.layer)
+            features, _ = read_layer(examined, self.layer)
+            entering, _ = read_penultimate(examined, readout.layer)
             if features.shape == entering.shape and torch.allclose(features, entering, rtol=1e-4):
                 self._head = readout.head
-        self._examined = True
+        self._ready = True
 
 
-def _head_after(classifier: Classifier, inputs: torch.Tensor, layer: str) -> LinearHead | None:
+def _head_after(examined: Examined, layer: str) -> LinearHead | None:
     """What makes the logits of a layer's means without a linear layer: a function, with weights."""
-    head = classifier.linear_head(inputs, layer)
-    if head is None or not len(inputs):
+    head = examined.linear_head(layer)
+    if head is None:
         return None
-    features, logits = read_layer(classifier, inputs[:2], layer)
+    features, logits = read_layer(examined, layer)
     if features.shape[1] != head.weight.shape[1]:
         return None
     again = features @ head.weight.T + head.bias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ class NoveltyDetector(OutlierDetector):
         rate = check_rates(self.false_alarm_rate, self.holdout, own=isinstance(score, Logistic))
         check_count("seed", self.seed, least=0)
         source, held = self._source(None), Held(self.seed)
+        identity = identity_of(source.classifier or self.model, self.layer)
         failures: list[ImageError] = []
         sharing = "none" if validation is not None or rate is None else "all"
         if sharing == "all" and self.holdout:
@@ -150,8 +152,8 @@ class NoveltyDetector(OutlierDetector):
         self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
         self.layer_, self.input_shape_ = source.layer_name(), source.shape
         self.failures_ = failures
-        self.identity_ = identity_of(self.model, self.layer_)
-        self._fitted_source, self._token = source, weights_token(self._classifier())
+        self.identity_ = replace(identity, layer=self.layer_)
+        self._fitted_source, self._token = source, weights_token(source.classifier)
         return self
 
     def _add_known(
@@ -169,7 +171,7 @@ class NoveltyDetector(OutlierDetector):
         Returns:
             How many numbers an image has, and how many images the score has seen.
         """
-        labeller = Labeller(labels, self._classifier(), known)
+        labeller = Labeller(labels, source.classifier, known)
         random = np.random.default_rng([self.seed, 1])
         fitted_on, width = 0, 0
         # With labels a photo that is left out would shift those of the others.

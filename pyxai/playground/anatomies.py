@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from pyxai.classifier import Classifier, typical_input
-from pyxai.classifier.anatomy import examine
+from pyxai.classifier import Classifier, Examined, typical_input
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import find_layer
@@ -45,12 +43,12 @@ class Anatomy:
     Attributes:
         modules: innermost layers and those that are searched, as they ran.
         classes: how many.
-        probe: the input, `[1, C, H, W]`.
+        examined: the classifier, for such inputs.
     """
 
     modules: tuple[Module, ...]
     classes: int
-    probe: torch.Tensor
+    examined: Examined
 
 
 def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
@@ -61,7 +59,7 @@ def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
         layers: those that are searched; listed even if they contain others.
     """
     network = classifier.network
-    probe = typical_input(classifier)
+    examined = Examined(classifier, typical_input(classifier))
     found: dict[str, Module] = {}
 
     def look(name: str, module: nn.Module, output: Any) -> None:
@@ -76,23 +74,23 @@ def dissect(classifier: Classifier, layers: Sequence[str]) -> Anatomy:
         found[name] = Module(name, type(module).__name__, whole, own, size)
 
     with borrowed(network), watching(network, look):
-        logits = classifier.logits(probe)
-    return Anatomy(_with_points(classifier, probe, found, layers), logits.shape[1], probe)
+        logits = examined.logits()
+    return Anatomy(_with_points(examined, found, layers), logits.shape[1], examined)
 
 
 def _with_points(
-    classifier: Classifier, probe: torch.Tensor, found: dict[str, Module], layers: Sequence[str]
+    examined: Examined, found: dict[str, Module], layers: Sequence[str]
 ) -> tuple[Module, ...]:
     """The modules, and what else is searched: runs of layers and what functions give."""
     modules = list(found.values())
-    outputs = examine(classifier, probe).outputs
+    outputs = examined.anatomy.outputs
     names = [output.point.name for output in outputs]
     for name in layers:
         if name in found or name not in names:
             continue
         at = names.index(name)
         point, size = outputs[at].point, outputs[at].shape[1:]
-        kind = point.function or type(find_layer(classifier.network, point.module)).__name__
+        kind = point.function or type(find_layer(examined.network, point.module)).__name__
         listed = [module.name for module in modules]
         after = next((each for each in names[at:] if each in listed), None)
         place = len(modules) if after is None else listed.index(after)
@@ -136,17 +134,16 @@ def write_anatomy(
         "classes": anatomy.classes,
         "modules": len(rows),
         "layers": [
-            _layer(classifier, anatomy, name, width)
-            for name, width in zip(layers, widths, strict=True)
+            _layer(anatomy, name, width) for name, width in zip(layers, widths, strict=True)
         ],
     }
 
 
-def _layer(classifier: Classifier, anatomy: Anatomy, name: str, width: int) -> dict[str, Any]:
+def _layer(anatomy: Anatomy, name: str, width: int) -> dict[str, Any]:
     places = {module.name: place for place, module in enumerate(anatomy.modules)}
     place = places[name]
     module = anatomy.modules[place]
-    looked = look_at_layer(classifier, name, anatomy.probe)
+    looked = look_at_layer(anatomy.examined, name)
     return {
         "name": name,
         "type": module.kind,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.batches import images_at_once, pixels_at_once
 from pyxai.classifier.features import Pooling, pooled_features
 from pyxai.classifier.fingerprint import fingerprint
@@ -71,16 +71,17 @@ class Extractor:
         networks = []
         for (name, classifier), one in zip(self.classifiers.items(), inputs, strict=True):
             one = one.to(classifier.device, classifier.dtype)
-            layers = self._layers[name] or spread_layers(classifier, one)
+            examined = Examined(classifier, one)
+            layers = self._layers[name] or spread_layers(examined)
             self._layers[name] = layers
-            found = pooled_features(classifier, one, layers, pooling)
+            found = pooled_features(examined, layers, pooling)
             networks.append(
                 Network(
                     name,
                     fingerprint(classifier.network),
                     repr(classifier.preprocessing),
                     tuple(
-                        Layer(layer, kind_of(classifier, one, layer), found[layer].shape[1])
+                        Layer(layer, kind_of(examined, layer), found[layer].shape[1])
                         for layer in layers
                     ),
                 )
@@ -133,7 +134,7 @@ def features_of(
         for start in range(0, len(same), step):
             batch = torch.stack(same[start : start + step])
             batch = batch.to(classifier.device, classifier.dtype)
-            found = pooled_features(classifier, batch, layers, pooling)
+            found = pooled_features(Examined(classifier, batch), layers, pooling)
             for layer in layers:
                 parts[layer].append(found[layer].cpu())
     if any(len({each.shape[1] for each in several}) > 1 for several in parts.values()):

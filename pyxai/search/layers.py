@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier import Examined
 from pyxai.classifier.points import find_layer
 from pyxai.classifier.readout import find_readout
 from pyxai.classifier.survey import Output
@@ -13,7 +11,7 @@ COUNT = 8
 """How many layers of a network are taken by default."""
 
 
-def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COUNT) -> list[str]:
+def spread_layers(examined: Examined, count: int = COUNT) -> list[str]:
     """Up to `count` layers, from the first to the last before the head, evenly over the depth.
 
     The network is run on one image. What a function gives, and each run of a layer that runs
@@ -25,8 +23,7 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     the logits at the end, what the logits do not depend on, and what are logits themselves.
 
     Args:
-        classifier: the model.
-        inputs: its input, `[N, C, H, W]`; the first image is used.
+        examined: the model and images, of which the first are used.
         count: how many at most.
 
     Returns:
@@ -35,9 +32,9 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     Raises:
         ValueError: no layer has positions or vectors of images.
     """
-    found = anatomy.examine(classifier, inputs)
+    found = examined.anatomy
     ends: dict[str, Output] = {}
-    for output in found.reached(classifier, inputs):
+    for output in examined.reached():
         layout = output.layout
         spatial = layout is not None and layout.positions > 1
         vector = len(output.shape) == 2 and output.shape[0] == 1 and output.has_weights
@@ -45,7 +42,7 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
         if output.mark not in ("moved", "product") and (spatial or vector):
             ends[output.point.name] = output
     depth = max((output.weights for output in found.outputs), default=0)
-    readout = find_readout(classifier, inputs)
+    readout = find_readout(examined)
     if readout is not None:
         runs = (each.weights for each in found.outputs if each.point.module == readout.layer)
         depth = min(max(runs, default=depth), depth)
@@ -59,7 +56,7 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     if not names:
         raise ValueError(
             f"layers: expected a network whose layers have positions or vectors of images, got "
-            f"{classifier.name}"
+            f"{examined.classifier.name}"
         )
     for level in sorted({ends[name].level for name in names}):
         outer = [name for name in names if ends[name].level <= level]
@@ -71,9 +68,9 @@ def spread_layers(classifier: Classifier, inputs: torch.Tensor, count: int = COU
     return [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
 
 
-def kind_of(classifier: Classifier, inputs: torch.Tensor, layer: str) -> str:
+def kind_of(examined: Examined, layer: str) -> str:
     """The class of a layer's module, such as "Conv2d", or the name of the function."""
-    point = anatomy.examine(classifier, inputs).point(classifier.network, layer)
+    point = examined.point(layer)
     if point.function is not None:
         return point.function
-    return type(find_layer(classifier.network, point.module)).__name__
+    return type(find_layer(examined.network, point.module)).__name__

@@ -15,7 +15,7 @@ from torch import nn
 import pyxai
 from networks.habits import CLASSES
 from pyxai.attribution.cam.methods import METHODS
-from pyxai.classifier import anatomy, as_classifier
+from pyxai.classifier import Examined, anatomy, as_classifier
 from pyxai.classifier.features import pooled_features
 
 NAMES = tuple("abcd")
@@ -167,7 +167,7 @@ def features(subject: Subject) -> Result:
     layer = clf.last_spatial_layer(subject.images)
     found = {"raw": clf.activations(subject.images, layer)[layer].float()}
     for pooling in ("average", "max"):
-        found[pooling] = pooled_features(clf, subject.images, layer, pooling)[layer]
+        found[pooling] = pooled_features(Examined(clf, subject.images), layer, pooling)[layer]
     return {name: relative(each) for name, each in found.items() if name != "raw"}
 
 

@@ -14,7 +14,7 @@ from pyxai._precision import full_precision
 from pyxai.attribution.cam.evidence import gather_groups
 from pyxai.attribution.cam.methods import CamMethod, cam_method
 from pyxai.attribution.cam.pictures import BlankMapWarning, Collected, Style
-from pyxai.classifier import Classifier, Target, anatomy, as_classifier
+from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.outputs import part_of_target
 from pyxai.classifier.points import check_name
@@ -195,11 +195,12 @@ def cam(
     step = images_at_once(inputs)
     if batch_size is not None:
         step = check_count("batch_size", batch_size, or_none=True)
-    call = _Call(classifier, inputs, target, methods, layer, style, step, out)
+    examined = Examined(classifier, inputs)
+    call = _Call(examined, target, methods, layer, style, step, out)
     try:
         collected = call.run()
     except ChangedError:
-        anatomy.forget(classifier.network)  # what is known of it holds no more
+        examined.renew()  # what is known of it holds no more
         collected = call.run()
     collected.warn_of_blank_maps()
     if report is not None:
@@ -212,8 +213,7 @@ def cam(
 class _Call:
     """What is explained, of what, by what."""
 
-    classifier: Classifier
-    inputs: torch.Tensor
+    examined: Examined
     target: Target
     methods: dict[str, CamMethod]
     layer: str | Sequence[str] | None
@@ -227,8 +227,8 @@ class _Call:
         Raises:
             ChangedError: what is known of the network does not hold for them.
         """
-        inputs, step = self.inputs, self.step
-        layers = _layers(self.layer, self.methods, self.classifier, inputs, self.target)
+        inputs, step = self.examined.inputs, self.step
+        layers = self._layers()
         gradients = any(each.gradients for each in self.methods.values())
         collected = Collected(len(inputs), self.out)
         # Whatever mode the caller is in: inference tensors could not be differentiated in the head.
@@ -237,8 +237,7 @@ class _Call:
                 rows = range(start, min(start + step, len(inputs)))
                 some = part_of_target(self.target, slice(start, start + step), len(inputs))
                 groups = gather_groups(
-                    self.classifier,
-                    inputs[start : start + step],
+                    self.examined.on(inputs[start : start + step]),
                     some,
                     layers=layers,
                     gradients=gradients,
@@ -250,6 +249,18 @@ class _Call:
                         collected.add(label, each, evidence, self.style, where)
         return collected
 
+    def _layers(self) -> list[str]:
+        """The layers to look at."""
+        layer = self.layer
+        names = [] if layer is None else [layer] if isinstance(layer, (str, nn.Module)) else layer
+        if layer is not None and (not isinstance(names, Sequence) or not names):
+            raise argument_error("layer", "the name of a layer, or a list of at least one", layer)
+        for each in names:
+            check_name(self.examined.network, each)
+        if not any(each.layer for each in self.methods.values()):
+            return []
+        return [self.examined.layer(self.target)] if layer is None else list(dict.fromkeys(names))
+
 
 def _methods(method: Method | Methods) -> tuple[dict[str, CamMethod], bool]:
     """The methods by label, and whether a list was asked for."""
@@ -258,26 +269,6 @@ def _methods(method: Method | Methods) -> tuple[dict[str, CamMethod], bool]:
         raise argument_error("method", "a method or a list of at least one", method)
     chosen = [each if isinstance(each, CamMethod) else cam_method(each) for each in _listed(method)]
     return {str(each): each for each in chosen}, many
-
-
-def _layers(
-    layer: str | Sequence[str] | None,
-    methods: dict[str, CamMethod],
-    classifier: Classifier,
-    inputs: torch.Tensor,
-    target: Target,
-) -> list[str]:
-    """The layers to look at."""
-    names = [] if layer is None else [layer] if isinstance(layer, (str, nn.Module)) else layer
-    if layer is not None and (not isinstance(names, Sequence) or not names):
-        raise argument_error("layer", "the name of a layer, or a list of at least one", layer)
-    for each in names:
-        check_name(classifier.network, each)
-    if not any(each.layer for each in methods.values()):
-        return []
-    if layer is None:
-        return [classifier.last_spatial_layer(inputs, target)]
-    return list(dict.fromkeys(names))
 
 
 def _several(layer: str | Sequence[str] | None) -> bool:

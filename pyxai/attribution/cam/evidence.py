@@ -15,15 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyxai.attribution.cam.forward import Forward, run_forward, sums_of
 from pyxai.attribution.cam.methods import CamMethod
-from pyxai.classifier import Classifier, LinearHead, Target, anatomy
+from pyxai.classifier import Examined, LinearHead, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.gradients import through
 from pyxai.classifier.heads import explains
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.outputs import rows_of_target
-from pyxai.classifier.points import Point
-from pyxai.classifier.recording import ChangedError, record
+from pyxai.classifier.recording import ChangedError
 from pyxai.classifier.rest import RestOfNetwork
 from pyxai.ops import cam_project
 
@@ -174,7 +173,7 @@ class CamEvidence:
         """In which gradients reach the images, whatever the network does on the way."""
         if self.forward.target is not None:
             return nullcontext()
-        return through(self.forward.classifier, self.inputs)
+        return through(self.forward.examined)
 
     def contrast(self, references: torch.Tensor, strength: float) -> CamEvidence:
         """The same evidence for scores minus `strength` × the mean logit of `[N, k, r]` classes."""
@@ -184,13 +183,13 @@ class CamEvidence:
         """The same layer and targets on other images, one in place of each."""
         old = self.forward
         with borrowed(old.network):
-            point = [old.points[self.layer]]
-            recording = record(old.network, images, point, differentiate=True)
+            examined = old.examined.on(images)
+            recording = examined.record([self.layer], differentiate=True)
             with torch.enable_grad():
                 graph = old.graph_of(recording.output, len(images))
         forward = replace(
             old,
-            inputs=images,
+            examined=examined,
             raw=recording.layers,
             logits=graph.detach(),
             graph=graph,
@@ -200,10 +199,9 @@ class CamEvidence:
 
     def rest_after(self, layer: str, raw: torch.Tensor) -> tuple[Layout, RestOfNetwork]:
         """Where positions are in a layer's raw output for the images, and what follows it."""
-        found = anatomy.examine(self.forward.classifier, self.inputs)
-        layout = found.layout(self.inputs, layer, raw)
+        layout = self.forward.examined.layout(layer, raw)
         known = raw.detach().narrow(0 if layout.batch_first else 1, 0, 1)
-        return layout, self._rest(found.point(self.network, layer), layout, known)
+        return layout, self._rest(layer, layout, known)
 
     def scores_in(self, output: Any) -> torch.Tensor:
         """The scores `[N, k]` of the targets in what the network returned, with their graph."""
@@ -217,9 +215,9 @@ class CamEvidence:
 
     @cached_property
     def _rest_of_layer(self) -> RestOfNetwork:
-        return self._rest(self.forward.points[self.layer], self.layout, self._raw_of(0))
+        return self._rest(self.layer, self.layout, self._raw_of(0))
 
-    def _rest(self, point: Point, layout: Layout, raw: torch.Tensor) -> RestOfNetwork:
+    def _rest(self, layer: str, layout: Layout, raw: torch.Tensor) -> RestOfNetwork:
         """What follows a layer that gave `raw` for the first image."""
 
         forward = self.forward  # and not this evidence, which would hold itself
@@ -227,7 +225,7 @@ class CamEvidence:
         def read(output: Any, count: int) -> torch.Tensor:
             return forward.row_scores_in(output, 0, count)
 
-        known = (self.inputs[:1], raw, self.scores[:1])
+        known, point = (self.inputs[:1], raw, self.scores[:1]), forward.examined.point(layer)
         return RestOfNetwork(self.network, point, layout, read, known)
 
     def _raw_of(self, row: int) -> torch.Tensor:
@@ -249,8 +247,8 @@ class CamEvidence:
         maps = cam_project(self.activations, head.weight[None])
         self.check(maps)
         logits = maps + head.bias[:, None, None]
-        flat = logits.movedim(1, -1).flatten(0, 2)
-        shares = self.forward.reading.probabilities(flat).reshape(*logits.movedim(1, -1).shape)
+        flat, reading = logits.movedim(1, -1).flatten(0, 2), self.forward.examined.reading
+        shares = reading.probabilities(flat).reshape(*logits.movedim(1, -1).shape)
         shares = shares.movedim(-1, 1)
         index = self.classes.expand(len(shares), -1)[..., None, None]
         return shares.gather(1, index.expand(-1, -1, *shares.shape[-2:]))
@@ -273,8 +271,7 @@ class CamEvidence:
 
 
 def gather(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     target: Target,
     *,
     layers: Sequence[str] = (),
@@ -285,16 +282,15 @@ def gather(
     A linear head that does not explain all of the images is not used for any.
     """
     options: dict[str, Any] = {"layers": layers, "gradients": gradients}
-    groups = gather_groups(classifier, inputs, target, **options)
+    groups = gather_groups(examined, target, **options)
     if len(groups) == 1:
         return groups[0][1]
-    rows = range(len(inputs))
-    return _evidence(classifier, inputs, target, layers, {}, gradients, rows)
+    rows = range(len(examined.inputs))
+    return _evidence(examined, target, layers, {}, gradients, rows)
 
 
 def gather_groups(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     target: Target,
     *,
     layers: Sequence[str] = (),
@@ -308,8 +304,7 @@ def gather_groups(
     depend on those beside it.
 
     Args:
-        classifier: the model.
-        inputs: `[N, C, H, W]`.
+        examined: the model and the images.
         target: see `pyxai.cam`.
         layers: names of the layers; without any, the evidence is about the whole network.
         gradients: whether gradients will be asked for.
@@ -318,15 +313,15 @@ def gather_groups(
     Returns:
         (places in the batch, evidence of each layer) of each group; nearly always one.
     """
-    rows = range(len(inputs)) if rows is None else rows
-    heads = _heads(classifier, inputs, target, layers)
-    evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
-    everything = list(range(len(inputs)))
+    rows = range(len(examined.inputs)) if rows is None else rows
+    heads = _heads(examined, target, layers)
+    evidence = _evidence(examined, target, layers, heads, gradients, rows)
+    everything = list(range(len(examined.inputs)))
     explained = _explained(evidence, heads)
     if everything and not bool(explained.any()):  # what was found may hold no more
-        anatomy.examine(classifier, inputs).forget_heads(layers)
-        heads = _heads(classifier, inputs, target, layers)
-        evidence = _evidence(classifier, inputs, target, layers, heads, gradients, rows)
+        examined.anatomy.forget_heads(layers)
+        heads = _heads(examined, target, layers)
+        evidence = _evidence(examined, target, layers, heads, gradients, rows)
         explained = _explained(evidence, heads)
     if bool(explained.all()):
         return [(everything, evidence)]
@@ -334,23 +329,22 @@ def gather_groups(
     for holds in (True, False):
         some = torch.nonzero(explained == holds).flatten().tolist()
         if some:
-            images = inputs if some == everything else inputs[some]
-            wanted = rows_of_target(target, some, len(inputs))
+            part = examined if some == everything else examined.on(examined.inputs[some])
+            wanted = rows_of_target(target, some, len(examined.inputs))
             known = heads if holds else dict.fromkeys(layers)
             names = [rows[place] for place in some]
-            found = _evidence(classifier, images, wanted, layers, known, gradients, names)
+            found = _evidence(part, wanted, layers, known, gradients, names)
             groups.append((some, found))
     return groups
 
 
 def _heads(
-    classifier: Classifier, inputs: torch.Tensor, target: Target, layers: Sequence[str]
+    examined: Examined, target: Target, layers: Sequence[str]
 ) -> dict[str, LinearHead | None]:
     """What is known of the heads after layers."""
     if callable(target):
         return dict.fromkeys(layers)
-    found = anatomy.examine(classifier, inputs)
-    return {name: found.linear_head(classifier, inputs, name) for name in layers}
+    return {name: examined.linear_head(name) for name in layers}
 
 
 def _explained(
@@ -366,8 +360,7 @@ def _explained(
 
 
 def _evidence(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     target: Target,
     layers: Sequence[str],
     heads: Mapping[str, LinearHead | None],
@@ -376,8 +369,7 @@ def _evidence(
 ) -> list[CamEvidence]:
     """The evidence of one pass, given the heads after the layers."""
     forward = run_forward(
-        classifier,
-        inputs,
+        examined,
         target,
         layers=layers,
         differentiate=gradients and not all(heads.get(name) for name in layers),

@@ -12,13 +12,11 @@ import torch
 from torch import nn
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier, Target, anatomy
+from pyxai.classifier import Examined, Target
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.odd_models import quantized_hint
-from pyxai.classifier.points import Point
-from pyxai.classifier.reading import Reading
-from pyxai.classifier.recording import ChangedError, record
+from pyxai.classifier.recording import ChangedError
 
 
 @dataclass(eq=False)
@@ -26,11 +24,8 @@ class Forward:
     """One forward pass of some images.
 
     Attributes:
-        classifier: the model.
-        reading: how its logits are read.
-        inputs: its input, `[N, C, H, W]`.
+        examined: the model and the images.
         rows: what the images are called in errors.
-        points: the explained layers.
         layouts: where positions are in their outputs.
         raw: their outputs, as the network has them.
         target: the target if it is a function, else None.
@@ -40,11 +35,8 @@ class Forward:
         graph: the same as `logits`, with a graph from the first layer on if there is one.
     """
 
-    classifier: Classifier
-    reading: Reading
-    inputs: torch.Tensor
+    examined: Examined
     rows: Sequence[int]
-    points: dict[str, Point]
     layouts: dict[str, Layout]
     raw: dict[str, torch.Tensor]
     target: Callable[[Any], torch.Tensor] | None
@@ -57,7 +49,12 @@ class Forward:
     @property
     def network(self) -> nn.Module:
         """The module with the layers."""
-        return self.classifier.network
+        return self.examined.network
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """The images, `[N, C, H, W]`."""
+        return self.examined.inputs
 
     @cached_property
     def scores(self) -> torch.Tensor:
@@ -70,7 +67,7 @@ class Forward:
 
     def graph_of(self, output: Any, images: int) -> torch.Tensor:
         """The logits of images, or the scores `[N, 1]` of a callable target."""
-        return graph_of(self.target, self.reading, output, images)
+        return graph_of(self.target, self.examined, output, images)
 
     def scores_in(self, output: Any) -> torch.Tensor:
         """The targets' scores `[N, k]` in what the network returned for the images."""
@@ -163,8 +160,7 @@ def _gradients(
 
 
 def run_forward(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     target: Target,
     *,
     layers: Sequence[str],
@@ -174,8 +170,7 @@ def run_forward(
     """Runs the model once on some images.
 
     Args:
-        classifier: the model.
-        inputs: `[N, C, H, W]`.
+        examined: the model and the images.
         target: see `pyxai.cam`.
         layers: whose outputs are kept.
         differentiate: whether to build the graph from the first of these on.
@@ -185,30 +180,24 @@ def run_forward(
         ValueError: features or logits are not finite, naming the images; a target or a layer does
             not fit.
     """
-    network, found = classifier.network, anatomy.examine(classifier, inputs)
-    if found.guess is not None and not callable(target):
-        classifier.warn(found.guess)
-    points = {name: found.point(network, name) for name in layers}
+    classifier, images = examined.classifier, len(examined.inputs)
     function = target if callable(target) else None
-    with borrowed(network):
-        recording = record(network, inputs, list(points.values()), differentiate=differentiate)
-        if function is None and not found.reading.fits(recording.output, len(inputs)):
+    with borrowed(examined.network):
+        recording = examined.record(layers, differentiate=differentiate)
+        if function is None and not examined.reading.fits(recording.output, images):
             raise ChangedError(
                 f"model: expected one kind of outputs, got from {classifier.name} what looks like "
                 "probabilities for some images and not for others; say how to read them: "
                 "Classifier(model, output=...)"
             )
-        layouts = {name: found.layout(inputs, name, raw) for name, raw in recording.layers.items()}
+        layouts = {name: examined.layout(name, raw) for name, raw in recording.layers.items()}
         with torch.enable_grad():
-            graph = graph_of(function, found.reading, recording.output, len(inputs))
+            graph = graph_of(function, examined, recording.output, images)
     logits = graph.detach()
     classes, single = torch.zeros((1, 1), dtype=torch.long, device=logits.device), True
     forward = Forward(
-        classifier,
-        found.reading,
-        inputs,
-        range(len(inputs)) if rows is None else rows,
-        points,
+        examined,
+        range(images) if rows is None else rows,
         layouts,
         recording.layers,
         function,
@@ -227,10 +216,10 @@ def run_forward(
     return forward
 
 
-def graph_of(target: Any, reading: Reading, output: Any, images: int) -> torch.Tensor:
+def graph_of(target: Any, examined: Examined, output: Any, images: int) -> torch.Tensor:
     """The logits, or the scores `[N, 1]` of a callable target."""
     if target is None:
-        return reading.logits(output, images)
+        return examined.reading.logits(output, images)
     return scores_of_callable(target, output, images)
 
 

@@ -19,8 +19,8 @@ from pyxai.attribution.cam.evidence import gather, linear_gradients
 from pyxai.attribution.cam.methods import AUTO, CamMethod, cam_method
 from pyxai.classifier import (
     Classifier,
+    Examined,
     LinearHead,
-    anatomy,
     as_classifier,
     typical_input_shape,
 )
@@ -92,14 +92,15 @@ class CamModel(nn.Module):
             guessed = True
             example = torch.zeros(1, *shape, dtype=classifier.dtype, device="cpu")
         images = example.to(classifier.device)
-        found = _examined(classifier, images, guessed)
+        examined = Examined(classifier, images)
         try:
-            self.layer = found.layer(classifier, images) if layer is None else layer
-        except ValueError as error:
-            if guessed:
-                raise _of_another_size(images, error) from error
-            raise
-        (evidence,) = gather(classifier, images[:1], None, layers=[self.layer], gradients=False)
+            known = examined.anatomy  # of a size that nobody told, it may not run at all
+            self.layer = examined.layer() if layer is None else layer
+        except REFUSALS as error:
+            if passes_through(error) or not guessed:
+                raise
+            raise _of_another_size(images, error) from error
+        (evidence,) = gather(examined.on(images[:1]), None, layers=[self.layer], gradients=False)
         head = evidence.linear_head  # which explains the example
         chosen = method if isinstance(method, CamMethod) else cam_method(method)
         if chosen is AUTO:
@@ -120,8 +121,8 @@ class CamModel(nn.Module):
         self._head_bias: torch.Tensor | None
         self.register_buffer("_head_weight", None if head is None else head.weight.clone())
         self.register_buffer("_head_bias", None if head is None else head.bias.clone())
-        self._layout, self._reading = evidence.layout, found.reading
-        self._keep = _Keep(found.point(original, self.layer))
+        self._layout, self._reading = evidence.layout, known.reading
+        self._keep = _Keep(examined.point(self.layer))
         if self._keep.point.module:  # the copy is ours, so the hook may stay
             module = find_layer(self.network, self._keep.point.module)
             module.register_forward_hook(self._keep)
@@ -161,16 +162,6 @@ class CamModel(nn.Module):
         if self._class is None:
             return logits.argmax(dim=1, keepdim=True)
         return torch.full((1, 1), self._class, dtype=torch.long, device=logits.device)
-
-
-def _examined(classifier: Classifier, images: torch.Tensor, guessed: bool) -> anatomy.Anatomy:
-    """What the network is made of; of a size that nobody told it may not run at all."""
-    try:
-        return anatomy.examine(classifier, images)
-    except REFUSALS as error:
-        if passes_through(error) or not guessed:
-            raise
-        raise _of_another_size(images, error) from error
 
 
 def _of_another_size(images: torch.Tensor, error: Exception) -> ValueError:

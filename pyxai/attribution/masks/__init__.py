@@ -21,7 +21,7 @@ from pyxai.attribution.masks.objectives import (
 )
 from pyxai.attribution.masks.result import Background, LearnedMasks
 from pyxai.attribution.masks.settings import Start, at_least_zero, kernel_for, mask_settings
-from pyxai.classifier import Classifier, Target, as_classifier
+from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.images import Images
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def undesirable_pixels(
         batch_size=batch_size,
         graphs=graphs,
     )
-    return learn_masks(classifier, inputs, target, MaskTask(objectives[factor], cost), settings)
+    return learn_masks(
+        Examined(classifier, inputs), target, MaskTask(objectives[factor], cost), settings
+    )
 
 
 def meaningful_perturbation(
@@ -211,7 +213,7 @@ def meaningful_perturbation(
     else:  # to show costs what it costs to hide, so the cells say what is hidden
         task = MaskTask(raise_target, cost, shown=lambda cells: 1 - cells)
         settings = replace(settings, start=1 - settings.start)
-    return learn_masks(classifier, inputs, target, task, settings)
+    return learn_masks(Examined(classifier, inputs), target, task, settings)
 
 
 class _ExtremalOptions(TypedDict, total=False):
@@ -326,13 +328,13 @@ def extremal_perturbation(
         batch_size=batch_size,
         graphs=graphs,
     )
-    preserve = goal == "preserve"
+    preserve, examined = goal == "preserve", Examined(classifier, inputs)
     found = {}
     for area in shares:
         penalty = area_penalty(area if preserve else 1 - area, area_weight)
         shown = smooth_maximum(smoothing, of_hidden=not preserve)
         task = MaskTask(target_logit(1 if preserve else -1), penalty=penalty, shown=shown)
-        found[area] = learn_masks(classifier, inputs, target, task, settings)
+        found[area] = learn_masks(examined, target, task, settings)
     return next(iter(found.values())) if isinstance(areas, (int, float)) else found
 
 

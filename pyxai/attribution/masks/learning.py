@@ -13,13 +13,12 @@ from pyxai.attribution.masks.objectives import Objective, Outcome, Terms
 from pyxai.attribution.masks.recording import Learning, Moved, RecordedSteps
 from pyxai.attribution.masks.result import LearnedMasks, chances
 from pyxai.attribution.masks.settings import MaskSettings
-from pyxai.classifier import Classifier, Target
+from pyxai.classifier import Classifier, Examined, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.cuda_graphs import CannotRecord, has_graphs, warn_of
 from pyxai.classifier.gradients import through
 from pyxai.classifier.memory_format import best_format
-from pyxai.classifier.reading import Reading
 from pyxai.ops import mask_blend, mask_penalized_step_, mask_step_
 
 _CHECK_EVERY = 10  # steps between looks at the losses, which a GPU would have to wait for
@@ -44,8 +43,7 @@ class MaskTask:
 
 
 def learn_masks(
-    classifier: Classifier,
-    inputs: torch.Tensor,
+    examined: Examined,
     target: Target,
     task: MaskTask,
     settings: MaskSettings,
@@ -57,8 +55,7 @@ def learn_masks(
     Gradients are taken with respect to the masks alone: the graph leads nowhere else.
 
     Args:
-        classifier: the model; it is left exactly as it was.
-        inputs: its input, `[N, C, H, W]`.
+        examined: the model and images; it is left exactly as it was.
         target: see `pyxai.cam`; classes, not a function.
         task: what is learned.
         settings: how.
@@ -67,16 +64,17 @@ def learn_masks(
         ValueError: the target does not fit, images equal their background, the model cannot be
             differentiated, or a loss is not finite (with the step and the term).
     """
-    with borrowed(classifier.network):
+    classifier, inputs = examined.classifier, examined.inputs
+    with borrowed(examined.network):
         if inputs.is_inference():
             inputs = inputs.clone()  # could not be kept for the backward pass
-        logits = _logits(classifier, inputs, settings)
-        reading = classifier.settled_reading(inputs)
+            examined = examined.on(inputs)
+        logits = _logits(examined, settings)
         classes, single = _classes(classifier, target, logits)
         many = classes.shape[1]
         rows = torch.arange(classes.numel(), device=inputs.device, dtype=torch.int64)
         found = _Found(len(rows), settings, like=logits)
-        layout = best_format(classifier, inputs[:1])
+        layout = best_format(examined)
         chunk = settings.batch_size or images_at_once(inputs)
         for start in range(0, len(rows), chunk):
             some = rows[start : start + chunk]
@@ -87,11 +85,11 @@ def learn_masks(
             images = images.contiguous(memory_format=layout)
             background = background.contiguous(memory_format=layout)
             chosen = classes.flatten()[some]
-            run = _Run(classifier, reading, images, background, known, chosen, some, layout)
+            run = _Run(examined, images, background, known, chosen, some, layout)
             run.learn(cells, task, settings, found)
         shape = classes.shape[:1] if single else classes.shape
         before, left_before = chances(
-            logits.repeat_interleave(many, dim=0), classes.flatten(), reading
+            logits.repeat_interleave(many, dim=0), classes.flatten(), examined.reading
         )
         return LearnedMasks(
             mask=found.masks.reshape(*shape, *found.masks.shape[1:]),
@@ -122,8 +120,7 @@ class _Found:
 class _Run:
     """One chunk of masks; `rows` are their places in the result."""
 
-    classifier: Classifier
-    reading: Reading
+    examined: Examined
     images: torch.Tensor
     background: torch.Tensor
     original: torch.Tensor
@@ -164,7 +161,7 @@ class _Run:
     ) -> tuple[Terms, torch.Tensor]:
         """The terms of the loss without the cost of the cells, and the gradients of their sum."""
         leaf = cells.detach().requires_grad_()
-        with torch.enable_grad(), through(self.classifier, self.images):
+        with torch.enable_grad(), through(self.examined):
             shown = task.shown(leaf)
             logits = self._call(self._blend(moved(self.images), shown, moved(self.background)))
             if not logits.requires_grad:
@@ -173,7 +170,7 @@ class _Run:
                     "operations, got none (does the model itself run under no_grad or "
                     "inference_mode, or was it loaded inside inference_mode?)"
                 )
-            outcome = Outcome(logits, self.original, self.classes, self.reading)
+            outcome = Outcome(logits, self.original, self.classes, self.examined.reading)
             terms = {**task.objective(outcome), **task.penalty(shown, progress)}
             total = torch.stack(list(terms.values())).sum()
         (gradients,) = torch.autograd.grad(total, leaf)
@@ -185,8 +182,8 @@ class _Run:
         return mask_blend(images, masks, background, memory_format=self.layout)
 
     def _call(self, images: torch.Tensor) -> torch.Tensor:
-        returned = call(self.classifier.model, images, ours=True)  # blended for this call
-        return self.reading.logits(returned, len(images)).to(torch.float32)
+        returned = call(self.examined.classifier.model, images, ours=True)  # blended for this call
+        return self.examined.reading.logits(returned, len(images)).to(torch.float32)
 
     def _check(self, history: list[Terms], last: int) -> None:
         """Refuses losses that are not finite.
@@ -213,7 +210,7 @@ class _Run:
         logits = self._call(self._blend(self.images[done], masks, self.background[done]))
         found.masks[rows] = masks
         found.steps[rows] = step
-        after, found.left_after[rows] = chances(logits, self.classes[done], self.reading)
+        after, found.left_after[rows] = chances(logits, self.classes[done], self.examined.reading)
         found.after[rows] = after.float()
 
     def _reduce(self, left: torch.Tensor) -> None:
@@ -295,12 +292,13 @@ def _settled(losses: torch.Tensor, tolerance: float | None) -> torch.Tensor:
     return earlier - recent < tolerance
 
 
-def _logits(classifier: Classifier, inputs: torch.Tensor, settings: MaskSettings) -> torch.Tensor:
+def _logits(examined: Examined, settings: MaskSettings) -> torch.Tensor:
     """The logits of the images, `[N, K]` float32; looks at the images on the way.
 
     Raises:
         ValueError: there are no images, images equal their background, or there is one class.
     """
+    inputs = examined.inputs
     if not len(inputs):
         raise argument_error("images", "at least one image", inputs)
     chunk = settings.batch_size or images_at_once(inputs)
@@ -311,7 +309,7 @@ def _logits(classifier: Classifier, inputs: torch.Tensor, settings: MaskSettings
         change = (images - settings.background.of(images, places)).abs().flatten(1).amax(dim=1)
         scale = images.abs().flatten(1).amax(dim=1).clamp(min=1)
         same += places[change <= 1e-5 * scale].tolist()
-        found.append(classifier.logits(images).to(torch.float32))
+        found.append(examined.on(images).logits().to(torch.float32))
     if same:
         several = f"images {same[:8]}{'...' if len(same) > 8 else ''}"
         raise ValueError(

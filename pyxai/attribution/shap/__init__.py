@@ -18,7 +18,7 @@ from pyxai.attribution.shap.model import Explained, Output, explained
 from pyxai.attribution.shap.partition import owen_values
 from pyxai.attribution.shap.regions import grid_of, regions_of
 from pyxai.attribution.shap.result import ShapValues
-from pyxai.classifier import Classifier, Target, as_classifier
+from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.classifier.borrow import borrowed
 from pyxai.images import Images
 
@@ -86,28 +86,59 @@ def shap_values(
     model predictions" (2017); Owen, "Values of games with a priori unions" (1977).
     """
     classifier = as_classifier(model)
-    if method not in ("gradient", "partition", "kernel"):
-        raise argument_error("method", "'gradient', 'partition' or 'kernel'", method)
-    check_count("samples", samples, least=2)
-    check_count("seed", seed, least=0)
+    check_settings(method, samples, seed)
     if batch_size is not None:
         check_count("batch_size", batch_size, or_none=True)
     if regions is not None and method != "kernel":
         raise argument_error("regions", f"None for the method {method!r}", regions)
     inputs = classifier.to_input(images)
     with borrowed(classifier.network):
-        if inputs.is_inference():
-            inputs = inputs.clone()
-        asked = explained(classifier, inputs, target, output, batch_size)
-        if method == "gradient":
-            if batch_size is None:  # layers' outputs stay until the way back
-                asked = replace(asked, batch_size=max(1, 3 * asked.batch_size // 4))
-            return _by_gradients(asked, background, samples, seed, correct_gap)
-        pictures = _one_background(asked, background)
-        if method == "partition":
-            return _by_partition(asked, pictures, samples)
-        labels = regions_of(regions, _size(inputs))
-        return _by_kernel(asked, pictures, labels, samples, seed)
+        asked = explained(Examined(classifier, inputs), target, output, batch_size)
+        return values_of(
+            asked,
+            background,
+            method,
+            samples,
+            seed,
+            regions=regions,
+            correct_gap=correct_gap,
+            batch_size=batch_size,
+        )
+
+
+def check_settings(method: Any, samples: Any, seed: Any) -> None:
+    """Refuses what `values_of` cannot work with.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    if method not in ("gradient", "partition", "kernel"):
+        raise argument_error("method", "'gradient', 'partition' or 'kernel'", method)
+    check_count("samples", samples, least=2)
+    check_count("seed", seed, least=0)
+
+
+def values_of(
+    model: Explained,
+    background: Images | Literal["blur", "mean"],
+    method: Method,
+    samples: int,
+    seed: int,
+    *,
+    regions: int | torch.Tensor | None = None,
+    correct_gap: bool = True,
+    batch_size: int | None = None,
+) -> ShapValues:
+    """The values of a model whose outputs are known; within `borrowed`. See `shap_values`."""
+    if method == "gradient":
+        if batch_size is None:  # layers' outputs stay until the way back
+            model = replace(model, batch_size=max(1, 3 * model.batch_size // 4))
+        return _by_gradients(model, background, samples, seed, correct_gap)
+    pictures = _one_background(model, background)
+    if method == "partition":
+        return _by_partition(model, pictures, samples)
+    labels = regions_of(regions, _size(model.images))
+    return _by_kernel(model, pictures, labels, samples, seed)
 
 
 def _by_gradients(
@@ -206,7 +237,7 @@ def _result(
         regions=regions,
         region_values=None if region_values is None else shaped(region_values),
         evaluations=evaluations,
-        class_names=model.classifier.class_names,
+        class_names=model.examined.classifier.class_names,
     )
 
 
@@ -219,7 +250,7 @@ def _given(model: Explained, background: Any) -> torch.Tensor:
     images = model.images
     found = background
     if not isinstance(background, torch.Tensor) or not background.is_floating_point():
-        found = model.classifier.to_input(background)
+        found = model.examined.classifier.to_input(background)
     if found.ndim != 4 or not len(found):
         raise argument_error("background", "at least one image [B, C, H, W]", found)
     if not bool(torch.isfinite(found).all()):

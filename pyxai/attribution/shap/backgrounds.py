@@ -43,7 +43,7 @@ def mean_outputs(model: Explained, background: torch.Tensor) -> torch.Tensor:
     """
     if background.device.type != "cpu" or len(background) < _FEWEST:
         return _of(model, *_computed(model, background))
-    network = model.classifier.network
+    network = model.examined.network
     key = f"{digest(background)} {hash(state_of(network))}"
     first = model.logits(background[:1])
     with _lock:
@@ -70,9 +70,7 @@ def _computed(model: Explained, background: torch.Tensor) -> tuple[torch.Tensor,
     for some in torch.split(background, model.batch_size):
         found = model.logits(some)
         logits = logits + found.sum(dim=0, dtype=torch.float64)
-        probabilities = probabilities + model.reading.probabilities(found).sum(
-            dim=0, dtype=torch.float64
-        )
+        probabilities = probabilities + model.probabilities(found).sum(dim=0, dtype=torch.float64)
     return logits / len(background), probabilities / len(background)
 
 

@@ -203,7 +203,7 @@ class _Sums:
 def _gradients(model: Explained, points: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
     """Of each target the gradient of its output by the points; one forward pass for all."""
     leaf = points.detach().requires_grad_()
-    with torch.enable_grad(), through(model.classifier, points):
+    with torch.enable_grad(), through(model.examined):
         outputs = model.of(leaf, image)
         if not outputs.requires_grad:
             raise ValueError(

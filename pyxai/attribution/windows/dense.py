@@ -10,14 +10,14 @@ from pyxai.attribution.windows.exhaustive import check_finite
 from pyxai.attribution.windows.grid import Grid
 from pyxai.attribution.windows.pixels import Pixels
 from pyxai.attribution.windows.refusals import taking_whole_photo
-from pyxai.classifier import Classifier, LinearHead
+from pyxai.classifier import Examined, LinearHead
 
 
 class DenseMode:
     """Logits of windows by mode "dense"; windows of one scale share the forward pass."""
 
-    def __init__(self, classifier: Classifier, pixels: Pixels) -> None:
-        self._classifier = classifier
+    def __init__(self, windows: Examined, pixels: Pixels) -> None:
+        self._windows = windows
         self._pixels = pixels
         self._known: dict[tuple[int, int], CamEvidence] = {}
 
@@ -38,12 +38,13 @@ class DenseMode:
 
     def _run(self, size: tuple[int, int]) -> CamEvidence:
         whole = self._pixels.whole(size)
-        with taking_whole_photo(self._classifier, whole, "dense"):
-            layer = self._classifier.last_spatial_layer(whole)
-            (evidence,) = gather(self._classifier, whole, 0, layers=[layer], gradients=False)
+        examined = self._windows.on(whole)
+        with taking_whole_photo(examined.classifier, whole, "dense"):
+            layer = examined.layer()
+            (evidence,) = gather(examined, 0, layers=[layer], gradients=False)
         if evidence.linear_head is None:
             expected = (
-                f"'exhaustive' or 'shared' for {self._classifier.name}, whose head after "
+                f"'exhaustive' or 'shared' for {examined.classifier.name}, whose head after "
                 f"{layer!r} is not global average pooling and one linear layer"
             )
             raise argument_error("mode", expected, "dense")

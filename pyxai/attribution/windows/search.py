@@ -18,7 +18,7 @@ from pyxai.attribution.windows.grid import Grid, make_grid
 from pyxai.attribution.windows.pixels import open_pixels
 from pyxai.attribution.windows.result import WindowScores
 from pyxai.attribution.windows.shared import SharedMode
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.odd_models import check_model, check_numbers
 from pyxai.images import PhotoSource
@@ -133,13 +133,14 @@ def sliding_window(
         }
         first = next(iter(grids.values()))
         sample = pixels.cut(first.boxes[:1], pixels.buffer(1, first.input_size))
-        pixels = replace(pixels, memory_format=best_format(classifier, sample))
+        windows = Examined(classifier, sample)
+        pixels = replace(pixels, memory_format=best_format(windows))
         exhaustive = ExhaustiveMode(classifier, pixels, batch_size)
         search: Callable[[Grid], tuple[torch.Tensor, str | None]] = exhaustive
         if mode == "dense":
-            search = DenseMode(classifier, pixels)
+            search = DenseMode(windows, pixels)
         elif mode == "shared":
-            search = SharedMode(classifier, pixels, shared_layer, batch_size)
+            search = SharedMode(windows, pixels, shared_layer, batch_size)
         found = {}
         for key, grid in grids.items():
             logits, layer = search(grid)

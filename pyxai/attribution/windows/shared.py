@@ -10,11 +10,9 @@ from pyxai.attribution.windows.grid import Grid
 from pyxai.attribution.windows.pixels import Pixels
 from pyxai.attribution.windows.refusals import taking_whole_photo, taking_windows
 from pyxai.attribution.windows.sharing import LEAST_CELLS, choose_layer, why_not_shared
-from pyxai.classifier import Classifier, anatomy
-from pyxai.classifier.anatomy import Anatomy
+from pyxai.classifier import Examined
 from pyxai.classifier.borrow import borrowed
 from pyxai.classifier.layout import Layout
-from pyxai.classifier.recording import record
 from pyxai.classifier.rest import RestOfNetwork
 from pyxai.ops import crop_windows
 
@@ -23,13 +21,9 @@ class SharedMode:
     """Logits of windows by mode "shared"."""
 
     def __init__(
-        self,
-        classifier: Classifier,
-        pixels: Pixels,
-        layer: str | None,
-        batch_size: int | None,
+        self, windows: Examined, pixels: Pixels, layer: str | None, batch_size: int | None
     ) -> None:
-        self._classifier = classifier
+        self._windows = windows
         self._pixels = pixels
         self._layer = layer
         self._batch_size = batch_size
@@ -41,47 +35,45 @@ class SharedMode:
             ValueError: the layer cannot be shared, none can, or the network does not take the
                 whole photo.
         """
-        classifier, boxes = self._classifier, grid.boxes
-        ends = boxes[[0, -1]]
-        with borrowed(classifier.network):
-            probe = self._pixels.cut(ends, self._pixels.buffer(2, grid.input_size))
-            with taking_windows(classifier, probe):
-                found = anatomy.examine(classifier, probe)
-                layer = self._layer_for(probe)
-                one = Stage(classifier, found, probe[:1], layer, stop=False)
+        boxes = grid.boxes
+        with borrowed(self._windows.network):
+            probe = self._pixels.cut(boxes[[0, -1]], self._pixels.buffer(2, grid.input_size))
+            examined = self._windows.on(probe)
+            with taking_windows(examined.classifier, probe):
+                layer = self._layer_for(examined)
+                one = Stage(examined.on(probe[:1]), layer, stop=False)
             whole = self._pixels.whole(grid.whole_size)
-            with taking_whole_photo(classifier, whole, "shared"):
-                all_of_it = Stage(classifier, found, whole, layer)
+            with taking_whole_photo(examined.classifier, whole, "shared"):
+                all_of_it = Stage(examined.on(whole, alike=True), layer)
             cells = cell_boxes(grid, one.layout, all_of_it.layout)
-            return self._run_rest(one, all_of_it, cells, probe[:1]), layer
+            return self._run_rest(one, all_of_it, cells), layer
 
-    def _layer_for(self, probe: torch.Tensor) -> str:
+    def _layer_for(self, examined: Examined) -> str:
         """The layer to cut, asked for or chosen.
 
         Raises:
             ValueError: it cannot be shared, or there is none.
         """
         if self._layer is not None:
-            reason = why_not_shared(self._classifier, probe, self._layer)
+            reason = why_not_shared(examined, self._layer)
             if reason is None:
                 return self._layer
             expected = f"a layer through which everything passes ({self._layer!r} {reason})"
             raise argument_error("shared_layer", expected, self._layer)
-        chosen = choose_layer(self._classifier, probe)
+        chosen = choose_layer(examined)
         if chosen is None:
             expected = (
-                f"'exhaustive' (or a shared_layer) for {self._classifier.name}: of the layers "
+                f"'exhaustive' (or a shared_layer) for {examined.classifier.name}: of the layers "
                 "through which everything passes, none gives a map with at least "
-                f"{LEAST_CELLS} × {LEAST_CELLS} cells for a window {[*probe.shape[1:]]}"
+                f"{LEAST_CELLS} × {LEAST_CELLS} cells for a window {[*examined.inputs.shape[1:]]}"
             )
             raise argument_error("mode", expected, "shared")
         return chosen
 
-    def _run_rest(
-        self, one: Stage, whole: Stage, cells: torch.Tensor, window: torch.Tensor
-    ) -> torch.Tensor:
+    def _run_rest(self, one: Stage, whole: Stage, cells: torch.Tensor) -> torch.Tensor:
         """Logits of what follows the layer, for pieces `[n, 4]` of the whole photo's features."""
-        features = whole.layout.features(whole.raw)[0]
+        examined, features = one.examined, whole.layout.features(whole.raw)[0]
+        window = examined.inputs
         step = windows_at_once(self._pixels, (window.shape[2], window.shape[3]), self._batch_size)
         size = (one.layout.height, one.layout.width)
         buffer = torch.empty(
@@ -90,16 +82,15 @@ class SharedMode:
             device=features.device,
             memory_format=_format_of(features),
         )
-        classifier = self._classifier
-        reading = classifier.settled_reading(window)
-        known = (window, one.raw, reading.logits(one.returned, 1))
-        rest = RestOfNetwork(classifier.network, one.point, one.layout, reading.logits, known)
-        collected = Collected(classifier, len(cells))
+        read = examined.reading_for(one.returned).logits
+        known = (window, one.raw, read(one.returned, 1))
+        rest = RestOfNetwork(examined.network, one.point, one.layout, read, known)
+        collected = Collected(examined.classifier, len(cells))
         for start in range(0, len(cells), step):
             part = cells[start : start + step].to(features.device)
             pieces = crop_windows(features, part, size, out=buffer[: len(part)])
             output = rest(one.layout.restore(pieces, one.raw), window)
-            collected.add(reading.logits(output, len(part)), len(part))
+            collected.add(read(output, len(part)), len(part))
         return collected.logits
 
 
@@ -107,36 +98,19 @@ class Stage:
     """What a layer gives for some input.
 
     Attributes:
-        name: of the layer.
-        point: where it is in the pass.
+        examined: the model and the input: one window, or the whole photo.
+        point: where the layer is in the pass.
         raw: its output.
         layout: where the positions are in it.
         returned: what the network returned; None if it was stopped at the layer.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        found: Anatomy,
-        images: torch.Tensor,
-        layer: str,
-        *,
-        stop: bool = True,
-    ) -> None:
-        """Runs the network as far as the layer; call it inside `borrowed`.
-
-        Args:
-            classifier: the model.
-            found: what was found out about it for windows.
-            images: one window, or the whole photo.
-            layer: the name of the layer.
-            stop: whether to end there.
-        """
-        self.name = layer
-        self.point = found.point(classifier.network, layer)
-        recording = record(classifier.network, images, [self.point], stop=stop)
+    def __init__(self, examined: Examined, layer: str, *, stop: bool = True) -> None:
+        """Runs the network as far as the layer, or, without `stop`, to its end; in `borrowed`."""
+        recording = examined.record([layer], stop=stop)
+        self.examined, self.point = examined, examined.point(layer)
         self.raw, self.returned = recording.layers[layer], recording.output
-        self.layout: Layout = found.layout(images, layer, self.raw)
+        self.layout: Layout = examined.layout(layer, self.raw)
 
 
 def cell_boxes(grid: Grid, window: Layout, whole: Layout) -> torch.Tensor:

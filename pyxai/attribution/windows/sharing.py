@@ -12,7 +12,7 @@ from typing import TypeGuard
 import torch
 
 from pyxai._errors import REFUSALS, passes_through
-from pyxai.classifier import Classifier, anatomy
+from pyxai.classifier import Examined, anatomy
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.recording import record
 
@@ -33,40 +33,38 @@ class _Known:
     reasons: dict[str, str | None] = field(default_factory=dict)
 
 
-def why_not_shared(classifier: Classifier, probe: torch.Tensor, layer: str) -> str | None:
+def why_not_shared(examined: Examined, layer: str) -> str | None:
     """Why windows cannot share the network up to a layer; None if they can.
 
     The rest of the network, called with an empty batch and given the layer's own output for two
     windows, must reproduce their logits. Where a shortcut goes past the layer, it brings nothing.
 
     Args:
-        classifier: the model; call this inside `borrowed`.
-        probe: two windows `[2, C, h, w]`.
+        examined: the model and two windows `[2, C, h, w]`; call this inside `borrowed`.
         layer: the name of a layer.
 
     Raises:
         ValueError: there is no such layer.
     """
-    known = _known_of(classifier, probe)
+    known = _known_of(examined)
     if layer not in known.reasons:
-        anatomy.examine(classifier, probe).point(classifier.network, layer)
-        known.reasons[layer] = _Trial(classifier, probe).reason(layer)
+        examined.point(layer)
+        known.reasons[layer] = _Trial(examined).reason(layer)
     return known.reasons[layer]
 
 
-def choose_layer(classifier: Classifier, probe: torch.Tensor) -> str | None:
+def choose_layer(examined: Examined) -> str | None:
     """The layer that windows share by default; None if there is none.
 
     Of the layers that can be shared and at which a window has at least `LEAST_CELLS` cells a side,
     one with the fewest; of these the outermost, then the first.
 
     Args:
-        classifier: the model; call this inside `borrowed`.
-        probe: two windows `[2, C, h, w]`.
+        examined: the model and two windows `[2, C, h, w]`; call this inside `borrowed`.
     """
-    known = _known_of(classifier, probe)
+    known = _known_of(examined)
     if not known.searched:
-        trial = _Trial(classifier, probe)
+        trial = _Trial(examined)
         for layer in sorted(trial.layouts, key=trial.rank):
             if trial.cells(layer) < LEAST_CELLS:
                 continue
@@ -79,31 +77,32 @@ def choose_layer(classifier: Classifier, probe: torch.Tensor) -> str | None:
     return known.chosen
 
 
-def shared_layers(classifier: Classifier, probe: torch.Tensor) -> dict[str, Layout]:
+def shared_layers(examined: Examined) -> dict[str, Layout]:
     """All layers that windows can share, in order of execution, with their cells for a window.
 
     Args:
-        classifier: the model; call this inside `borrowed`.
-        probe: two windows `[2, C, h, w]`.
+        examined: the model and two windows `[2, C, h, w]`; call this inside `borrowed`.
     """
-    trial = _Trial(classifier, probe)
+    trial = _Trial(examined)
     return {name: each for name, each in trial.layouts.items() if trial.reason(name) is None}
 
 
-def _known_of(classifier: Classifier, probe: torch.Tensor) -> _Known:
-    memo = anatomy.examine(classifier, probe).memo
-    found: _Known = memo.setdefault(("shared windows", tuple(probe.shape[1:])), _Known())
+def _known_of(examined: Examined) -> _Known:
+    memo = examined.anatomy.memo
+    found: _Known = memo.setdefault(("shared windows", tuple(examined.inputs.shape[1:])), _Known())
     return found
 
 
 class _Trial:
     """One run of the network on two windows, and layers tried against it."""
 
-    def __init__(self, classifier: Classifier, probe: torch.Tensor) -> None:
-        self._anatomy = anatomy.look(classifier, probe)  # for windows of just this size
-        self._network = classifier.network
+    def __init__(self, examined: Examined) -> None:
+        probe, self._anatomy = examined.inputs, examined.anatomy
+        if self._anatomy.size != tuple(probe.shape[1:]):  # cells are of windows of just this size
+            self._anatomy = anatomy.look(examined.classifier, probe)
+        self._network = examined.network
         self._probe = probe
-        self._logits = classifier.logits(probe).to(torch.float32)
+        self._logits = examined.logits().to(torch.float32)
         # What gives maps of several positions, in order of execution.
         self.layouts: dict[str, Layout] = {}
         self._levels: dict[str, int] = {}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pyxai._errors import argument_error
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.batches import Batch, batches_of
 from pyxai.classifier.features import pooled_features
 from pyxai.curate.duplicates.hashes import hashes, pixel_digest
@@ -106,10 +106,11 @@ class Describing:
         return [pixel_digest(photo), *photo.size, sharpness_of(photo), plain]
 
     def _features(self, classifier: Classifier, batch: Batch) -> torch.Tensor:
+        examined = Examined(classifier, batch.inputs)
         if self._chosen.get("layer") is None:
-            self._chosen["layer"] = classifier.last_spatial_layer(batch.inputs)
+            self._chosen["layer"] = examined.layer()
         layer = self._chosen["layer"]
-        rows = pooled_features(classifier, batch.inputs, layer)[layer].float().cpu()
+        rows = pooled_features(examined, layer)[layer].float().cpu()
         finite = torch.isfinite(rows).all(dim=1).tolist()
         for name, fine in zip(batch.names, finite, strict=True):
             if not fine:

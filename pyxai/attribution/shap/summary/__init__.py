@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
-from pyxai.attribution.shap import Method
+from pyxai.attribution.shap import Method, check_settings
 from pyxai.attribution.shap.backgrounds import digest
 from pyxai.attribution.shap.model import Output
 from pyxai.attribution.shap.summary.photos import RUN, Explaining, evidence_of
@@ -77,6 +77,7 @@ def shap_summary(
     """
     classifier = as_classifier(model)
     rows, columns = _grid(grid)
+    check_settings(method, samples, seed)
     if target not in ("folder", "predicted"):
         raise argument_error("target", "'folder' or 'predicted'", target)
     if target == "folder" and classifier.class_names is None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from pyxai._errors import argument_error
-from pyxai.attribution.shap import shap_values
+from pyxai.attribution.shap import values_of
+from pyxai.attribution.shap.model import explained
 from pyxai.attribution.shap.regions import grid_of
-from pyxai.classifier import Classifier
+from pyxai.classifier import Classifier, Examined
+from pyxai.classifier.borrow import borrowed
 from pyxai.images import ImageError
 from pyxai.runs import Kind, OpenPhoto, Part, PhotoFailure, Row
 
@@ -89,23 +91,23 @@ class Explaining:
             except ImageError as error:
                 yield PhotoFailure(photo.name, error.reason)
                 continue
-            yield self._explained(photo.name, inputs, photo.key)
+            yield self._explained(photo.name, Examined(self._classifier, inputs), photo.key)
 
-    def _explained(self, name: str, inputs: torch.Tensor, label: str) -> Row:
-        classifier, grid = self._classifier, self._grid
-        size = (inputs.shape[2], inputs.shape[3])
+    def _explained(self, name: str, examined: Examined, label: str) -> Row:
+        grid, settings = self._grid, self._settings
+        size = (examined.inputs.shape[2], examined.inputs.shape[3])
         if size[0] < grid[0] or size[1] < grid[1]:
             expected = f"no more rows and columns than the {size[0]} × {size[1]} pixels of {name}"
             raise argument_error("grid", expected, grid)
-        predicted = int(classifier(inputs)[0].argmax())
-        target = classifier.class_index(label) if label else predicted
+        target = examined.classifier.class_index(label) if label else None
         cells = grid_of(size, *grid)
-        regions = cells if self._settings["method"] == "kernel" else None
-        values = shap_values(
-            classifier, inputs, self._background, target, regions=regions, **self._settings
-        )
+        with borrowed(examined.network):
+            asked = explained(examined, target, settings["output"], None)
+            method, samples, seed = settings["method"], settings["samples"], settings["seed"]
+            values = values_of(asked, self._background, method, samples, seed, regions=cells)
         sums = torch.zeros(grid[0] * grid[1], dtype=torch.float64, device="cpu")
         sums.index_add_(0, cells.flatten(), values.maps()[0].double().cpu().flatten())
         numbers = (values.outputs, values.base_values, values.additivity_gap, values.sampling_gap)
-        about = [target, predicted, *(float(each[0]) for each in numbers)]
+        classes = int(asked.classes[0, 0]), int(asked.predicted[0])
+        about = [*classes, *(float(each[0]) for each in numbers)]
         return Row(name, about, {"regions": sums})

@@ -191,11 +191,11 @@ CASES = {
         surveyed=0,
         wrapped=2,
     ),
-    # The size of the pictures, the usual size, so that others need run only as far as the layer,
-    # two steps, each of them twice.
+    # The usual size, so that others need run only as far as the layer; the size of the pictures;
+    # and two steps.
     "feature visualization": Case(
         lambda net, *_: pyxai.visualize_features(net, "stage2", [0, 5], size=SIDE, steps=2),
-        runs=6,
+        runs=4,
         probes=2 + FORMAT,
         examined=2,
         surveyed=2,

@@ -213,7 +213,7 @@ def test_a_run_follows_its_photos(classifier, folder, tmp_path, monkeypatch):
     with Image.open(replaced) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(replaced)
     gone.unlink()
-    monkeypatch.setattr(pyxai.attribution.shap.summary.photos, "shap_values", counting)
+    monkeypatch.setattr(pyxai.attribution.shap.summary.photos, "values_of", counting)
     found = quick(classifier, folder, checkpoint=run)
     assert found.report() == quick(classifier, folder).report()
     assert len(explained) == 1 + len(found["left"].photos) + len(found["right"].photos)

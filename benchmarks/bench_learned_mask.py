@@ -76,7 +76,7 @@ def sides(batch, steps=STEPS):
     }
     for name, network in networks.items():
         calls[name] = lambda network=network: undesirable_pixels(
-            network, images, target, steps=steps, start=start
+            network, images, target, start=start, settings=pyxai.MaskSettings(steps=steps)
         )
     return calls
 
@@ -108,11 +108,12 @@ def peak(steps, count):
     """Prints the peak memory of learning so many masks here, in MB, above what was held before."""
     torch.set_num_threads(1)
     model, images = ResNet18().eval(), torch.randn(count, 3, 224, 224)
-    undesirable_pixels(model, images[:1], steps=1)  # imports, first looks
+    # Imports, first looks.
+    undesirable_pixels(model, images[:1], settings=pyxai.MaskSettings(steps=1))
     gc.collect()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    undesirable_pixels(model, images, steps=steps, batch_size=4)
+    undesirable_pixels(model, images, batch_size=4, settings=pyxai.MaskSettings(steps=steps))
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             print(json.dumps(int(line.split()[1]) * 1024 / 1e6 - before / 1e6))

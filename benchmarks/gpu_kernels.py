@@ -256,7 +256,13 @@ def learned_mask_sides(batch, size, steps):
 
     def learn(graphs):
         return pyxai.undesirable_pixels(
-            model, images, target, steps=steps, start=start, batch_size=batch, graphs=graphs
+            model,
+            images,
+            target,
+            start=start,
+            batch_size=batch,
+            graphs=graphs,
+            settings=pyxai.MaskSettings(steps=steps),
         )
 
     def one_by_one():

@@ -44,8 +44,8 @@ from mask_readings import MAIN, READINGS
 
 import pyxai
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
+from pyxai.attribution.masks.plan import LearningPlan
 from pyxai.attribution.masks.result import Background
-from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Examined
 from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.images import find_photos
@@ -130,11 +130,17 @@ def learn(classifier, inputs, name, seed, rank, steps):
     first = torch.rand(CELLS, CELLS, generator=torch.Generator().manual_seed(seed))
     if reading.start != "random":
         first = torch.full((CELLS, CELLS), reading.start)
-    settings = MaskSettings(steps, 0.1, (CELLS, CELLS), first, Background())
+    plan = LearningPlan(
+        steps=steps,
+        learning_rate=0.1,
+        mask_size=(CELLS, CELLS),
+        start=first,
+        background=Background(),
+    )
     before = classifier(inputs)
     target = before.topk(rank + 1).indices[:, rank]
-    task = MaskTask(reading.objective, reading.penalty)
-    found = learn_masks(Examined(classifier, inputs), target, task, settings)
+    task = MaskTask(reading.objective, penalty=reading.penalty)
+    found = learn_masks(Examined(classifier, inputs), target, task, plan)
     change = classifier(found.perturbed(inputs)) - before
     of_target = change.gather(1, target[:, None])[:, 0]
     others = (change.sum(dim=1) - of_target) / (change.shape[1] - 1)
@@ -286,7 +292,11 @@ def measure_same(study, count=20):
     half = pyxai.accelerate(study.classifier, dtype=torch.bfloat16)
     for name, network in (("float32", study.classifier), ("bfloat16", half)):
         found = pyxai.undesirable_pixels(
-            network, inputs.to(network.dtype), target, start=first, steps=study.steps
+            network,
+            inputs.to(network.dtype),
+            target,
+            start=first,
+            settings=pyxai.MaskSettings(steps=study.steps),
         )
         row = same_row(study, name, plain, found.mask)
         yield {**row, "phi": interval(found.improvement().numpy())}

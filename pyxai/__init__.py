@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pyxai.attribution.masks import extremal_perturbation as extremal_perturbation
     from pyxai.attribution.masks import meaningful_perturbation as meaningful_perturbation
     from pyxai.attribution.masks import undesirable_pixels as undesirable_pixels
+    from pyxai.attribution.masks.settings import ExtremalSettings as ExtremalSettings
+    from pyxai.attribution.masks.settings import MaskSettings as MaskSettings
+    from pyxai.attribution.masks.settings import MeaningfulSettings as MeaningfulSettings
     from pyxai.attribution.shap import shap_values as shap_values
     from pyxai.attribution.shap.summary import shap_summary as shap_summary
     from pyxai.attribution.windows.search import sliding_window as sliding_window
@@ -41,7 +44,10 @@ _HOMES = {
     "ClassGallery": "galleries",
     "Classifier": "classifier",
     "DamagedError": "_sealed",
+    "ExtremalSettings": "attribution.masks.settings",
     "ImageIndex": "search.index",
+    "MaskSettings": "attribution.masks.settings",
+    "MeaningfulSettings": "attribution.masks.settings",
     "NoveltyDetector": "novelty",
     "Preprocessing": "images",
     "accelerate": "engines.torch",
@@ -68,7 +74,10 @@ __all__ = [
     "ClassGallery",
     "Classifier",
     "DamagedError",
+    "ExtremalSettings",
     "ImageIndex",
+    "MaskSettings",
+    "MeaningfulSettings",
     "NoveltyDetector",
     "Preprocessing",
     "__version__",

@@ -218,9 +218,10 @@ def windows(subject: Prepared) -> Result:
 @call("learned masks of all kinds")
 def masks(subject: Prepared) -> Result:
     options = {"mask_size": 8, "steps": 3, "blur_kernel": 5}
-    one = pyxai.meaningful_perturbation(subject.model, subject.images[:2], **options)
-    two = pyxai.extremal_perturbation(subject.model, subject.images[:2], **options)
-    both = pyxai.undesirable_pixels(subject.model, subject.images[:2], [[0, 1]], **options)
+    model, images = subject.model, subject.images[:2]
+    one = pyxai.meaningful_perturbation(model, images, settings=pyxai.MeaningfulSettings(**options))
+    two = pyxai.extremal_perturbation(model, images, settings=pyxai.ExtremalSettings(**options))
+    both = pyxai.undesirable_pixels(model, images, [[0, 1]], settings=pyxai.MaskSettings(**options))
     (left,) = draw.to_pictures(subject.images[:1], (0.5,) * 3, (0.25,) * 3)
     (right,) = draw.to_pictures(one.perturbed(subject.images[:2])[:1], (0.5,) * 3, (0.25,) * 3)
     figure = draw.mask_figure([(left, [(one.heatmap[0], right)])], [["seen", "hidden", "masked"]])

@@ -368,20 +368,25 @@ def test_compile_and_graphs_exclude_each_other(small_net):
         pyxai.accelerate(small_net, compile=True, graphs=True)
 
 
+SMALL = {"mask_size": 8, "blur_kernel": 5}
 LEARNERS = {
-    "undesirable": lambda *a, **k: pyxai.undesirable_pixels(*a, **k),
-    "perturbation": lambda *a, **k: pyxai.meaningful_perturbation(*a, jitter=3, **k),
-    "extremal": lambda *a, **k: pyxai.extremal_perturbation(*a, **k),
+    "undesirable": (pyxai.undesirable_pixels, pyxai.MaskSettings(steps=25, **SMALL)),
+    "perturbation": (
+        pyxai.meaningful_perturbation,
+        pyxai.MeaningfulSettings(steps=25, jitter=3, **SMALL),
+    ),
+    "extremal": (pyxai.extremal_perturbation, pyxai.ExtremalSettings(steps=25, **SMALL)),
 }
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_recorded_steps_learn_the_same_masks(log, small_net, name):
     images = torch.randn(3, 3, 32, 32)
-    options = {"steps": 25, "mask_size": 8, "batch_size": 2, "blur_kernel": 5}
-    expected = LEARNERS[name](small_net, images, **options)
+    learn, settings = LEARNERS[name]
+    options = {"batch_size": 2, "settings": settings}
+    expected = learn(small_net, images, **options)
     assert not log
-    found = LEARNERS[name](small_net, images, **options, graphs=True)
+    found = learn(small_net, images, **options, graphs=True)
     assert log.count("record") == 2  # a chunk of two, one of one
     assert log.count("replay") == 2 * 25
     assert torch.allclose(found.mask, expected.mask, atol=1e-5)
@@ -392,8 +397,8 @@ def test_masks_that_are_done_leave_the_recording(log, small_net):
     images = torch.randn(4, 3, 32, 32)
     start = torch.rand(4, 8, 8)
     start[1:3] = 1  # nothing to gain
-    options = {"steps": 60, "mask_size": 8, "blur_kernel": 5, "tolerance": 1e-3, "start": start}
-    options["learning_rate"] = 0.02
+    settings = pyxai.MaskSettings(steps=60, tolerance=1e-3, learning_rate=0.02, **SMALL)
+    options = {"start": start, "settings": settings}
     expected = pyxai.undesirable_pixels(small_net, images, **options)
     assert len(expected.steps.unique()) > 1
     found = pyxai.undesirable_pixels(small_net, images, **options, graphs=True)
@@ -408,7 +413,7 @@ def test_masks_of_models_that_cannot_be_recorded(log, small_net, monkeypatch):
         raise _graphs.CannotRecord("it waits for the device")
 
     monkeypatch.setattr(_graphs, "record", refuse)
-    options = {"steps": 12, "mask_size": 8, "blur_kernel": 5}
+    options = {"settings": pyxai.MaskSettings(steps=12, **SMALL)}
     images = torch.randn(2, 3, 32, 32)
     with pytest.warns(RuntimeWarning, match="waits") as said:
         found = pyxai.undesirable_pixels(small_net, images, **options, graphs=True)
@@ -474,7 +479,7 @@ class TestOnADevice:
     def test_masks(self, small_net, name):
         small_net.cuda()
         images = torch.randn(3, 3, 32, 32, device="cuda")
-        options = {"steps": 25, "mask_size": 8, "blur_kernel": 5}
-        expected = LEARNERS[name](small_net, images, **options)
-        found = LEARNERS[name](small_net, images, **options, graphs=True)
+        learn, settings = LEARNERS[name]
+        expected = learn(small_net, images, settings=settings)
+        found = learn(small_net, images, settings=settings, graphs=True)
         torch.testing.assert_close(found.mask, expected.mask, atol=1e-3, rtol=0)

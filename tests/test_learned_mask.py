@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from in_threads import in_threads
@@ -15,12 +17,13 @@ from pyxai.attribution.masks import undesirable_pixels
 from pyxai.attribution.masks.blur import gaussian_blur
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.objectives import Outcome, raise_target
+from pyxai.attribution.masks.plan import LearningPlan
 from pyxai.attribution.masks.result import Background, chances
 from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Examined
 from pyxai.ops import mask_penalty, mask_step_
 
-SMALL = {"steps": 12, "mask_size": 6}
+SMALL = MaskSettings(steps=12, mask_size=6)
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +137,9 @@ def test_chances_are_exact_where_probabilities_round_to_one():
 
 
 def test_batch_equals_one_by_one(net, images):
-    together = undesirable_pixels(net.double(), images.double(), seed=3, **SMALL)
+    together = undesirable_pixels(net.double(), images.double(), seed=3, settings=SMALL)
     for index in range(3):
-        alone = undesirable_pixels(net, images[index : index + 1].double(), seed=3, **SMALL)
+        alone = undesirable_pixels(net, images[index : index + 1].double(), seed=3, settings=SMALL)
         torch.testing.assert_close(alone.mask[0], together.mask[index], atol=1e-4, rtol=0)
         torch.testing.assert_close(alone.losses[:, 0], together.losses[:, index])
 
@@ -145,35 +148,38 @@ def test_batch_equals_one_by_one(net, images):
 def test_chunks_do_not_matter(net, images, batch_size):
     targets = [[0, 1], [2, 3], [4, 5]]
     net, images = net.double(), images.double()
-    whole = undesirable_pixels(net, images, targets, **SMALL)
-    parts = undesirable_pixels(net, images, targets, batch_size=batch_size, **SMALL)
+    whole = undesirable_pixels(net, images, targets, settings=SMALL)
+    parts = undesirable_pixels(net, images, targets, batch_size=batch_size, settings=SMALL)
     assert whole.mask.shape == (3, 2, 6, 6)
     torch.testing.assert_close(parts.mask, whole.mask, atol=1e-4, rtol=0)
     torch.testing.assert_close(parts.after, whole.after, atol=1e-4, rtol=0)
-    one = undesirable_pixels(net, images, [1, 3, 5], **SMALL)
+    one = undesirable_pixels(net, images, [1, 3, 5], settings=SMALL)
     torch.testing.assert_close(one.mask, whole.mask[:, 1], atol=1e-4, rtol=0)
 
 
 def test_masks_that_stop_early_leave_the_others_alone(net, images):
     net, images = net.double(), images.double()
-    settings = {"steps": 60, "mask_size": 6, "seed": 1}
-    full = undesirable_pixels(net, images, **settings)
-    early = undesirable_pixels(net, images, tolerance=2e-3, **settings)
+    settings = MaskSettings(steps=60, mask_size=6)
+    stopping = replace(settings, tolerance=2e-3)
+    full = undesirable_pixels(net, images, seed=1, settings=settings)
+    early = undesirable_pixels(net, images, seed=1, settings=stopping)
     assert (early.steps < 60).any()
     assert full.steps.tolist() == [60, 60, 60]
     for index, steps in enumerate(early.steps.tolist()):
         assert torch.isfinite(early.losses[:steps, index]).all()
         assert torch.isnan(early.losses[steps:, index]).all()
         torch.testing.assert_close(early.losses[:steps, index], full.losses[:steps, index])
-        alone = undesirable_pixels(net, images[index : index + 1], **{**settings, "steps": steps})
+        alone = undesirable_pixels(
+            net, images[index : index + 1], seed=1, settings=replace(settings, steps=steps)
+        )
         torch.testing.assert_close(alone.mask[0], early.mask[index], atol=1e-4, rtol=0)
 
 
 def test_seeds_and_the_global_random_state(net, images):
     before = torch.get_rng_state()
-    first = undesirable_pixels(net, images, seed=5, **SMALL)
-    again = undesirable_pixels(net, images, seed=5, **SMALL)
-    other = undesirable_pixels(net, images, seed=6, **SMALL)
+    first = undesirable_pixels(net, images, seed=5, settings=SMALL)
+    again = undesirable_pixels(net, images, seed=5, settings=SMALL)
+    other = undesirable_pixels(net, images, seed=6, settings=SMALL)
     assert torch.equal(torch.get_rng_state(), before)
     torch.testing.assert_close(first.mask, again.mask, atol=1e-3, rtol=0)
     assert (first.losses[0] - other.losses[0]).abs().min() > 1e-3
@@ -207,9 +213,9 @@ def test_nothing_about_the_model_changes(images, breaks):
     state = {name: value.clone() for name, value in net.state_dict().items()}
     if breaks:
         with pytest.raises(RuntimeError, match="broken"):
-            undesirable_pixels(net, images, **SMALL)
+            undesirable_pixels(net, images, settings=SMALL)
     else:
-        undesirable_pixels(net, images, **SMALL)
+        undesirable_pixels(net, images, settings=SMALL)
     assert [module.training for module in net.modules()] == modes
     assert not net.inner.fc.weight.requires_grad
     assert net.inner.fc.bias.requires_grad
@@ -233,15 +239,15 @@ def test_no_gradient_of_a_parameter_is_computed(net, images):
 
     assert all(parameter.requires_grad for parameter in net.parameters())
     with Watch():
-        undesirable_pixels(net, images, steps=2, mask_size=6)
+        undesirable_pixels(net, images, settings=replace(SMALL, steps=2))
     assert set(asked) == {(True, False, False)}
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_any_gradient_mode_of_the_caller(net, images, context):
-    expected = undesirable_pixels(net, images, **SMALL)
+    expected = undesirable_pixels(net, images, settings=SMALL)
     with context():
-        inside = undesirable_pixels(net, images.clone(), **SMALL)
+        inside = undesirable_pixels(net, images.clone(), settings=SMALL)
     torch.testing.assert_close(inside.losses[:3], expected.losses[:3])
     assert not inside.mask.requires_grad
     assert not inside.mask.is_inference()
@@ -250,11 +256,11 @@ def test_any_gradient_mode_of_the_caller(net, images, context):
 def test_threads_do_not_see_each_other(images):
     net = random_net().train().double()
     images = images.double()
-    expected = [undesirable_pixels(net, images[i : i + 1], **SMALL).mask for i in range(3)]
+    expected = [undesirable_pixels(net, images[i : i + 1], settings=SMALL).mask for i in range(3)]
     found = [None] * 3
 
     def work(index):
-        found[index] = undesirable_pixels(net, images[index : index + 1], **SMALL).mask
+        found[index] = undesirable_pixels(net, images[index : index + 1], settings=SMALL).mask
 
     in_threads(work, 3)
     assert net.training
@@ -267,23 +273,23 @@ def test_threads_do_not_see_each_other(images):
 
 def test_transformers_dicts_and_half_precision(images):
     vit = SmallViT().eval()
-    assert undesirable_pixels(vit, images, **SMALL).mask.shape == (3, 6, 6)
+    assert undesirable_pixels(vit, images, settings=SMALL).mask.shape == (3, 6, 6)
     net = random_net()
-    plain = undesirable_pixels(net, images, **SMALL)
+    plain = undesirable_pixels(net, images, settings=SMALL)
     net.wrap = lambda logits: {"logits": logits}
-    wrapped = undesirable_pixels(net, images, **SMALL)
+    wrapped = undesirable_pixels(net, images, settings=SMALL)
     torch.testing.assert_close(wrapped.losses[:3], plain.losses[:3])
     net.wrap = lambda logits: logits
-    half = undesirable_pixels(net.bfloat16(), images.bfloat16(), **SMALL)
+    half = undesirable_pixels(net.bfloat16(), images.bfloat16(), settings=SMALL)
     assert half.mask.dtype == torch.float32
     torch.testing.assert_close(half.losses[:2], plain.losses[:2], atol=0.1, rtol=0.1)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_accelerated_models(net, images, dtype):
-    plain = undesirable_pixels(net, images, **SMALL)
+    plain = undesirable_pixels(net, images, settings=SMALL)
     fast = pyxai.accelerate(net, dtype=dtype, probe=images, tolerance=0.2)
-    found = undesirable_pixels(fast, images, **SMALL)
+    found = undesirable_pixels(fast, images, settings=SMALL)
     close = 1e-4 if dtype is None else 0.1
     torch.testing.assert_close(found.losses[:2], plain.losses[:2], atol=close, rtol=close)
 
@@ -294,9 +300,15 @@ def test_a_task_of_ones_own(net, images):
     def half(masks, progress):
         return {"half": 10 * (masks.mean(dim=(1, 2)) - 0.5) ** 2}
 
-    settings = MaskSettings(80, 0.1, (5, 5), torch.ones(5, 5), Background())
-    examined = Examined(pyxai.Classifier(net), images)
-    found = learn_masks(examined, None, MaskTask(lambda outcome: {}, penalty=half), settings)
+    plan = LearningPlan(
+        steps=80,
+        learning_rate=0.1,
+        mask_size=(5, 5),
+        start=torch.ones(5, 5),
+        background=Background(),
+    )
+    task = MaskTask(lambda outcome: {}, penalty=half)
+    found = learn_masks(Examined(pyxai.Classifier(net), images), None, task, plan)
     torch.testing.assert_close(
         found.mask.mean(dim=(1, 2)), torch.full((3,), 0.5), atol=0.05, rtol=0
     )
@@ -305,7 +317,7 @@ def test_a_task_of_ones_own(net, images):
 def test_nan_names_step_and_term(images):
     net = Breaks(random_net(), calls=8, nan=True)  # some look at the network first
     with pytest.raises(ValueError, match=r"losses: .*'target probability' at step 4, in masks \[0"):
-        undesirable_pixels(net, images, **SMALL)
+        undesirable_pixels(net, images, settings=SMALL)
 
 
 def test_a_model_without_a_graph(net, images):
@@ -320,20 +332,21 @@ def test_a_model_without_a_graph(net, images):
         def forward(self, x):
             return (net(x) * 64).to(torch.int32).to(torch.float32)
 
-    expected = undesirable_pixels(net, images, **SMALL)
-    assert torch.equal(undesirable_pixels(Frozen(), images, **SMALL).mask, expected.mask)
+    expected = undesirable_pixels(net, images, settings=SMALL)
+    assert torch.equal(undesirable_pixels(Frozen(), images, settings=SMALL).mask, expected.mask)
     with pytest.raises(ValueError, match="model: expected logits that depend on the images"):
-        undesirable_pixels(Rounded(), images, **SMALL)
+        undesirable_pixels(Rounded(), images, settings=SMALL)
 
 
 def test_a_network_with_one_output(images):
     """Its probability is the sigmoid of its logit, and rises."""
     net = random_net(classes=1)
-    found = undesirable_pixels(net, images, **{**SMALL, "steps": 30}, l1_weight=0.0, tv_weight=0.0)
+    free = replace(SMALL, steps=30, l1_weight=0.0, tv_weight=0.0)
+    found = undesirable_pixels(net, images, settings=free)
     assert torch.allclose(found.before, net(images).detach().sigmoid()[:, 0], atol=1e-5)
     assert bool((found.after > found.before - 1e-4).all())
     two = pyxai.Classifier(net, class_names=["other", "thing"])
-    both = undesirable_pixels(two, images, "thing", **SMALL)
+    both = undesirable_pixels(two, images, "thing", settings=SMALL)
     assert torch.allclose(both.before, found.before, atol=1e-5)
 
 

@@ -18,7 +18,9 @@ CALLS = {
     "windows": lambda model: pyxai.sliding_window(model, IMAGES[0], window=16, stride=8),
     "logits": lambda model: pyxai.Classifier(model)(IMAGES),
     "SHAP": lambda model: pyxai.shap_values(model, IMAGES, samples=4),
-    "learned masks": lambda model: pyxai.undesirable_pixels(model, IMAGES, steps=1),
+    "learned masks": lambda model: pyxai.undesirable_pixels(
+        model, IMAGES, settings=pyxai.MaskSettings(steps=1)
+    ),
     "accelerate": lambda model: pyxai.accelerate(model, probe=IMAGES),
     "CamModel": lambda model: pyxai.CamModel(model, example=IMAGES),
 }

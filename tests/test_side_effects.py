@@ -57,7 +57,9 @@ CALLS = {
     "activations": lambda net: pyxai.Classifier(net).activations(IMAGES, "r3"),
     "windows": lambda net: pyxai.sliding_window(net, IMAGES[0], window=16, stride=8),
     "SHAP": lambda net: pyxai.shap_values(net, IMAGES[:1], method="partition", samples=8),
-    "masks": lambda net: pyxai.undesirable_pixels(net, IMAGES[:1], mask_size=8, steps=2),
+    "masks": lambda net: pyxai.undesirable_pixels(
+        net, IMAGES[:1], settings=pyxai.MaskSettings(mask_size=8, steps=2)
+    ),
 }
 
 

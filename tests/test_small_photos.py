@@ -249,7 +249,11 @@ def test_errors_blame_what_was_given(size, options, message):
 
 # ---- learned masks ----
 
-MASKS = [pyxai.undesirable_pixels, pyxai.meaningful_perturbation, pyxai.extremal_perturbation]
+MASKS = {
+    pyxai.undesirable_pixels: pyxai.MaskSettings,
+    pyxai.meaningful_perturbation: pyxai.MeaningfulSettings,
+    pyxai.extremal_perturbation: pyxai.ExtremalSettings,
+}
 
 
 @pytest.mark.parametrize("learn", MASKS)
@@ -257,11 +261,13 @@ MASKS = [pyxai.undesirable_pixels, pyxai.meaningful_perturbation, pyxai.extremal
 def test_masks_of_small_images(learn, size):
     """Cells and blur are as large as the image allows, and as before where it is large enough."""
     model, images = SmallNet().eval(), torch.rand(1, 3, *size)
-    found = learn(model, images, 1, steps=2)
+    settings = MASKS[learn]
+    found = learn(model, images, 1, settings=settings(steps=2))
     assert found.mask.shape == (1, min(28, size[0]), min(28, size[1]))
-    usual = {MASKS[0]: 11, MASKS[1]: 41, MASKS[2]: 81}[learn]
+    usual = dict(zip(MASKS, (11, 41, 81), strict=True))[learn]
     kernel = min(usual, 2 * min(size) - 1)
-    same = learn(model, images, 1, steps=2, mask_size=found.mask.shape[1:], blur_kernel=kernel)
+    given = settings(steps=2, mask_size=tuple(found.mask.shape[1:]), blur_kernel=kernel)
+    same = learn(model, images, 1, settings=given)
     assert torch.equal(found.mask, same.mask)
 
 
@@ -269,6 +275,6 @@ def test_masks_of_small_images(learn, size):
 def test_masks_that_were_asked_for_are_kept(learn):
     model, images = SmallNet().eval(), torch.rand(1, 3, 8, 8)
     with pytest.raises(ValueError, match=r"^mask_size: expected cells from 1 to .* got 28"):
-        learn(model, images, mask_size=28)
+        learn(model, images, settings=MASKS[learn](mask_size=28))
     with pytest.raises(ValueError, match=r"^blur_kernel: expected less than twice .* got 17"):
-        learn(model, images, blur_kernel=17)
+        learn(model, images, settings=MASKS[learn](blur_kernel=17))

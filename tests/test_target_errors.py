@@ -100,7 +100,11 @@ def test_the_hint_is_right():
     calls = [
         lambda target: pyxai.cam(model, photo, target),
         lambda target: pyxai.shap_values(model, photo, "mean", target, samples=4).maps(),
-        lambda target: pyxai.undesirable_pixels(model, photo, target, steps=1).heatmap,
+        lambda target: (
+            pyxai.undesirable_pixels(
+                model, photo, target, settings=pyxai.MaskSettings(steps=1)
+            ).heatmap
+        ),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"are \[\[3, 6\]\]"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -21,6 +22,11 @@ from pyxai.attribution.masks import (
 )
 from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
 from pyxai.attribution.masks.objectives import Outcome, non_target_factors, target_factors
+from pyxai.attribution.masks.settings import (
+    ExtremalSettings,
+    MaskSettings,
+    MeaningfulSettings,
+)
 from pyxai.cli.undesirable import undesirable
 from pyxai.draw.masks import mask_figure, to_pictures
 
@@ -64,10 +70,12 @@ def quarters(mask):
 @pytest.mark.parametrize("factor", ["target", "non_target", None])
 @pytest.mark.parametrize("root", [True, False])
 def test_what_stands_in_the_way_is_found(bright, factor, root):
+    settings = MaskSettings(
+        mask_size=8, steps=150, root=root, l1_weight=0.1, tv_weight=0.1, gamma=0.01
+    )
     found = undesirable_pixels(
-        Corners(), bright, 0, factor=factor, background=BLACK, mask_size=8, steps=150, root=root,
-        l1_weight=0.1, tv_weight=0.1, gamma=0.01,
-    )  # fmt: skip
+        Corners(), bright, 0, factor=factor, background=BLACK, settings=settings
+    )
     shown = quarters(found.mask[0])
     assert shown[3] < 0.25  # the rival's corner
     assert shown[:3].min() > 0.85
@@ -86,9 +94,10 @@ def test_factors_hold_what_they_say():
             return 4 * torch.stack([1 - veil, rival], dim=1)
 
     images = torch.ones(1, 3, 32, 32)
-    settings = {"background": BLACK, "mask_size": 8, "tv_weight": 0.1, "l1_weight": 0.2}
-    own = undesirable_pixels(Veiled(), images, 0, factor="target", gamma=1, **settings)
-    rivals = undesirable_pixels(Veiled(), images, 0, factor="non_target", gamma=1, **settings)
+    settings = MaskSettings(mask_size=8, tv_weight=0.1, l1_weight=0.2, gamma=1)
+    options = {"background": BLACK, "settings": settings}
+    own = undesirable_pixels(Veiled(), images, 0, factor="target", **options)
+    rivals = undesirable_pixels(Veiled(), images, 0, factor="non_target", **options)
     assert own.mask[0, :4].mean() < 0.2
     assert own.mask[0, 4:].mean() > 0.8
     assert rivals.mask[0, :4].mean() > 0.8
@@ -108,10 +117,11 @@ def test_regularisers_by_hand():
 
 def test_sums_over_cells_forbid_any_change(bright):
     """The reason why the mean is the default."""
-    settings = {"background": BLACK, "mask_size": 8, "steps": 100, "start": 0.7}
-    settings |= {"l1_weight": 0.3, "tv_weight": 0.1, "factor": None}
-    summed = undesirable_pixels(Corners(), bright, 0, reduction="sum", **settings)
-    mean = undesirable_pixels(Corners(), bright, 0, reduction="mean", **settings)
+    options = {"background": BLACK, "start": 0.7, "factor": None}
+    settings = MaskSettings(mask_size=8, steps=100, l1_weight=0.3, tv_weight=0.1)
+    sums = replace(settings, reduction="sum")
+    summed = undesirable_pixels(Corners(), bright, 0, settings=sums, **options)
+    mean = undesirable_pixels(Corners(), bright, 0, settings=settings, **options)
     assert summed.mask.min() > 0.9
     assert mean.mask.min() < 0.25
 
@@ -122,7 +132,11 @@ def test_sums_over_cells_forbid_any_change(bright):
 def test_result(bright):
     images = torch.cat([bright, 0.5 * bright])
     found = undesirable_pixels(
-        Corners(), images, [[0, 1], [1, 2]], background=BLACK, mask_size=(8, 6), steps=30
+        Corners(),
+        images,
+        [[0, 1], [1, 2]],
+        background=BLACK,
+        settings=MaskSettings(mask_size=(8, 6), steps=30),
     )
     assert found.mask.shape == (2, 2, 8, 6)
     assert found.losses.shape == (30, 2, 2)
@@ -146,7 +160,11 @@ def test_result(bright):
 
 def test_improvement_of_a_certain_prediction():
     found = undesirable_pixels(
-        Corners(200.0), torch.ones(1, 3, 32, 32), 0, background=BLACK, steps=1, mask_size=4
+        Corners(200.0),
+        torch.ones(1, 3, 32, 32),
+        0,
+        background=BLACK,
+        settings=MaskSettings(steps=1, mask_size=4),
     )
     certain = type(found)(**{**found.__dict__, "left": torch.tensor([[1e-30, 0.0], [5e-31, 0.0]])})
     torch.testing.assert_close(certain.improvement(), torch.tensor([50.0, 0.0]))
@@ -154,47 +172,85 @@ def test_improvement_of_a_certain_prediction():
 
 def test_starts():
     net, images = random_net(), torch.randn(2, 3, 32, 32)
-    settings = {"steps": 1, "mask_size": 6, "learning_rate": 1e-6}
+    settings = MaskSettings(steps=1, mask_size=6, learning_rate=1e-6)
     close = {"atol": 1e-5, "rtol": 0}
     for start, value in (("ones", 1.0), (0.25, 0.25)):
-        found = undesirable_pixels(net, images, start=start, **settings)
+        found = undesirable_pixels(net, images, start=start, settings=settings)
         torch.testing.assert_close(found.mask, torch.full((2, 6, 6), value), **close)
     for shape in ((6, 6), (2, 6, 6)):
         given = torch.rand(shape)
-        found = undesirable_pixels(net, images, start=given, **settings)
+        found = undesirable_pixels(net, images, start=given, settings=settings)
         torch.testing.assert_close(found.mask, given.expand(2, 6, 6), **close)
-    drawn = undesirable_pixels(net, images, seed=4, **settings).mask
+    drawn = undesirable_pixels(net, images, seed=4, settings=settings).mask
     torch.testing.assert_close(drawn[0], drawn[1], **close)  # one start for all
 
 
 # ---- bad input ----
 
-BAD = {
+BAD_ARGUMENTS = {
     "factor": ("both", r"factor: expected 'target', 'non_target' or None, got 'both'"),
+    "background": (torch.zeros(1, 3, 8, 8), r"background: expected a float tensor \[2 or 1, 3, 32"),
+    "start": (torch.full((28, 28), 2.0), r"start: expected values in \[0, 1\]"),
+    "seed": (-1, "seed: expected an int of at least 0"),
+    "batch_size": (0, "batch_size: expected None or an int of at least 1"),
+    "target": (7, "target: expected class indices below 7"),
+    "settings": (
+        ExtremalSettings(),
+        r"settings: expected None or pyxai.MaskSettings\(...\), got an ExtremalSettings",
+    ),
+}
+BAD_SETTINGS = {
     "reduction": ("max", "reduction: expected 'mean' or 'sum'"),
     "steps": (0, "steps: expected an int of at least 1, got 0"),
     "learning_rate": (-0.1, "learning_rate: expected a number greater than 0, got -0.1"),
-    "mask_size": (33, "mask_size: expected cells from 1 to the image's 32 × 32 pixels, got 33"),
+    "mask_size": (0, "mask_size: expected an int or a pair"),
     "tv_weight": (-1.0, "tv_weight: expected a number of at least 0, got -1.0"),
     "l1_weight": (math.nan, "l1_weight: expected a number of at least 0, got nan"),
     "gamma": (-0.3, "gamma: expected a number of at least 0"),
     "beta": (0.5, "beta: expected a number of at least 1"),
     "blur_kernel": (10, "blur_kernel: expected an odd number of pixels, got 10"),
     "blur_sigma": (0, "blur_sigma: expected a number greater than 0"),
-    "background": (torch.zeros(1, 3, 8, 8), r"background: expected a float tensor \[2 or 1, 3, 32"),
-    "start": (torch.full((28, 28), 2.0), r"start: expected values in \[0, 1\]"),
-    "seed": (-1, "seed: expected an int of at least 0"),
     "tolerance": (-1, "tolerance: expected a number of at least 0"),
-    "batch_size": (0, "batch_size: expected None or an int of at least 1"),
-    "target": (7, "target: expected class indices below 7"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
 def test_bad_arguments(name):
-    value, message = BAD[name]
+    value, message = BAD_ARGUMENTS[name]
     with pytest.raises(ValueError, match=message):
         undesirable_pixels(random_net(), torch.randn(2, 3, 32, 32), **{name: value})
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_bad_settings(name):
+    value, message = BAD_SETTINGS[name]
+    with pytest.raises(ValueError, match=message):
+        MaskSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "message"),
+    [
+        (MeaningfulSettings, "jitter", -1, "jitter: expected an int of at least 0"),
+        (MeaningfulSettings, "l1_weight", -1, "l1_weight: expected a number of at least 0"),
+        (ExtremalSettings, "smoothing", 0, "smoothing: expected a number greater than 0"),
+        (ExtremalSettings, "area_weight", -1, "area_weight: expected a number of at least 0"),
+    ],
+)
+def test_bad_settings_of_other_methods(kind, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**{name: value})
+
+
+def test_settings_are_values():
+    """They compare, serve as keys and show what they are; there is no positional one to mistake."""
+    assert MaskSettings(steps=3) == replace(MaskSettings(), steps=3) != MaskSettings()
+    assert len({MaskSettings(), MaskSettings(), MeaningfulSettings()}) == 2
+    assert eval(repr(MaskSettings(beta=3.0))) == MaskSettings(beta=3.0)
+    with pytest.raises(TypeError):
+        MaskSettings(3)
+    with pytest.raises(FrozenInstanceError):
+        MaskSettings().steps = 3
 
 
 def test_more_bad_input():
@@ -202,17 +258,18 @@ def test_more_bad_input():
     with pytest.raises(ValueError, match=r"images: expected pictures that differ .* images \[1\]"):
         undesirable_pixels(net, torch.stack([images[0], torch.full((3, 32, 32), 0.3)]))
     with pytest.raises(ValueError, match=r"blur_kernel: expected less than twice the image's 32"):
-        undesirable_pixels(net, images, blur_kernel=65)
+        undesirable_pixels(net, images, settings=MaskSettings(blur_kernel=65))
+    with pytest.raises(ValueError, match=r"mask_size: .* the image's 32 × 32 pixels, got 33"):
+        undesirable_pixels(net, images, settings=MaskSettings(mask_size=33))
     with pytest.raises(ValueError, match=r"target: expected None, classes or 'all'"):
         undesirable_pixels(net, images, lambda outputs: outputs[:, 0])
+    four = MaskSettings(mask_size=4)
     with pytest.raises(ValueError, match=r"start: expected a tensor \[4, 4\] or \[2, 4, 4\]"):
-        undesirable_pixels(net, images, mask_size=4, start=torch.rand(3, 4, 4))
+        undesirable_pixels(net, images, start=torch.rand(3, 4, 4), settings=four)
     with pytest.raises(ValueError, match="images: expected at least one image"):
         undesirable_pixels(net, images[:0])
     with pytest.raises(ValueError, match="goal: expected 'delete' or 'preserve'"):
         meaningful_perturbation(net, images, goal="hide")
-    with pytest.raises(ValueError, match="jitter: expected an int of at least 0"):
-        meaningful_perturbation(net, images, jitter=-1, blur_kernel=11)
     with pytest.raises(ValueError, match=r"areas: expected a number in \(0, 1\)"):
         extremal_perturbation(net, images, areas=[0.1, 1.5])
 
@@ -223,10 +280,10 @@ def test_more_bad_input():
 @pytest.mark.parametrize("goal", ["delete", "preserve"])
 @pytest.mark.parametrize("jitter", [0, 2])
 def test_meaningful_perturbation(bright, goal, jitter):
+    settings = MeaningfulSettings(jitter=jitter, mask_size=8, steps=150, l1_weight=2e-3)
     found = meaningful_perturbation(
-        Corners(), bright, 0, goal=goal, jitter=jitter, background=BLACK, mask_size=8, steps=150,
-        l1_weight=2e-3,
-    )  # fmt: skip
+        Corners(), bright, 0, goal=goal, background=BLACK, settings=settings
+    )
     shown = quarters(found.mask[0])
     if goal == "delete":
         assert shown[0] < 0.3
@@ -240,9 +297,11 @@ def test_meaningful_perturbation(bright, goal, jitter):
 
 def test_jitter_is_drawn_from_the_seed():
     net, images = random_net(), torch.randn(2, 3, 32, 32)
-    settings = {"mask_size": 6, "steps": 6, "blur_kernel": 11}
+    settings = MeaningfulSettings(mask_size=6, steps=6, blur_kernel=11)
     losses = [
-        meaningful_perturbation(net, images, jitter=jitter, seed=seed, **settings).losses
+        meaningful_perturbation(
+            net, images, seed=seed, settings=replace(settings, jitter=jitter)
+        ).losses
         for jitter, seed in ((2, 0), (2, 0), (2, 1), (0, 0))
     ]
     torch.testing.assert_close(losses[0][:2], losses[1][:2])
@@ -252,10 +311,10 @@ def test_jitter_is_drawn_from_the_seed():
 
 @pytest.mark.parametrize("goal", ["delete", "preserve"])
 def test_extremal_perturbation_keeps_to_its_area(bright, goal):
+    settings = ExtremalSettings(mask_size=16, steps=120, smoothing=1.0)
     found = extremal_perturbation(
-        Corners(), bright, 0, areas=[0.25, 0.1], goal=goal, background=BLACK, mask_size=16,
-        steps=120, smoothing=1.0,
-    )  # fmt: skip
+        Corners(), bright, 0, areas=[0.25, 0.1], goal=goal, background=BLACK, settings=settings
+    )
     assert list(found) == [0.25, 0.1]
     for area, masks in found.items():
         mask = masks.mask[0] if goal == "preserve" else 1 - masks.mask[0]

@@ -12,6 +12,7 @@ from PIL import Image
 import pyxai
 from pyxai._text import text_table
 from pyxai.attribution.masks import Factor, undesirable_pixels
+from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
@@ -47,6 +48,7 @@ def undesirable(
         raise ValueError(f"--factor: expected target, non-target or none, got {factor!r}")
     classifier = load_classifier(model, architecture=architecture, device=device)
     wanted = class_of(target, classifier)
+    settings = MaskSettings(steps=steps, tv_weight=tv_weight, l1_weight=l1_weight)
     process(
         "undesirable",
         photos,
@@ -56,10 +58,8 @@ def undesirable(
             photo,
             wanted,
             factor=_FACTORS[factor],
-            steps=steps,
             seed=seed,
-            tv_weight=tv_weight,
-            l1_weight=l1_weight,
+            settings=settings,
         ),
         as_json=as_json,
         summary=lambda found: f"{_table(found)}\n{len(found)} figures and JSON files in {output}/",
@@ -67,7 +67,13 @@ def undesirable(
 
 
 def learn_photo(
-    classifier: Classifier, photo: Image.Image, target: int | str | None, **settings: Any
+    classifier: Classifier,
+    photo: Image.Image,
+    target: int | str | None,
+    *,
+    factor: Factor | None,
+    seed: int,
+    settings: MaskSettings,
 ) -> Result:
     """One photo: what goes into its JSON file, and its figure.
 
@@ -75,11 +81,15 @@ def learn_photo(
         classifier: the model.
         photo: the photo.
         target: the class; None, the photo's top class.
-        settings: of `pyxai.undesirable_pixels`.
+        factor: see `pyxai.undesirable_pixels`.
+        seed: of the first mask.
+        settings: of the learning.
     """
     start = time.perf_counter()
     inputs = classifier.to_input(photo)
-    found = undesirable_pixels(classifier, inputs, target, **settings)
+    found = undesirable_pixels(
+        classifier, inputs, target, factor=factor, seed=seed, settings=settings
+    )
     seconds = time.perf_counter() - start
     index = int(found.classes[0])
     before, after = float(found.before[0]), float(found.after[0])
@@ -96,7 +106,10 @@ def learn_photo(
     return {
         "model": classifier.name,
         "target": {"index": index, "name": name},
-        **settings,
+        "factor": factor,
+        "seed": seed,
+        "tv_weight": settings.tv_weight,
+        "l1_weight": settings.l1_weight,
         "before": round(before, 6),
         "after": round(after, 6),
         "improvement_percent": round(float(found.improvement()[0]), 4),

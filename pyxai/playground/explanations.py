@@ -16,6 +16,7 @@ from pyxai._errors import REFUSALS, passes_through
 from pyxai._sealed import digest
 from pyxai.attribution.cam import cam
 from pyxai.attribution.masks import undesirable_pixels
+from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.attribution.windows.search import sliding_window
 from pyxai.classifier import Classifier, typical_input
 from pyxai.classifier.fingerprint import identity
@@ -256,9 +257,8 @@ class Explainer:
             self._fast,
             inputs,
             target,
-            steps=settings.steps,
-            mask_size=size,
             seed=settings.seed,
+            settings=MaskSettings(steps=settings.steps, mask_size=size),
         )
         facts = [
             ["probability before", _percent(float(found.before[0]))],

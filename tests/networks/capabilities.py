@@ -283,8 +283,9 @@ def shap(subject: Subject) -> Result:
 
 @capability("learned masks")
 def learned_masks(subject: Subject) -> Result:
+    settings = pyxai.MaskSettings(mask_size=8, steps=4, blur_kernel=5)
     learned = pyxai.undesirable_pixels(
-        subject.model, subject.images[:2], subject.target, mask_size=8, steps=4, blur_kernel=5
+        subject.model, subject.images[:2], subject.target, settings=settings
     )
     return {"mask": learned.mask, "before": learned.before, "after": learned.after}
 

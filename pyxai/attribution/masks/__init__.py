@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
@@ -19,8 +18,14 @@ from pyxai.attribution.masks.objectives import (
     target_factors,
     target_logit,
 )
-from pyxai.attribution.masks.result import Background, LearnedMasks
-from pyxai.attribution.masks.settings import Start, at_least_zero, kernel_for, mask_settings
+from pyxai.attribution.masks.plan import Start, learning_plan
+from pyxai.attribution.masks.result import LearnedMasks
+from pyxai.attribution.masks.settings import (
+    ExtremalSettings,
+    MaskSettings,
+    MeaningfulSettings,
+    settings_or,
+)
 from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.images import Images
 
@@ -37,23 +42,12 @@ def undesirable_pixels(
     target: Target = None,
     *,
     factor: Factor | None = "target",
-    steps: int = 200,
-    learning_rate: float = 0.1,
-    mask_size: int | tuple[int, int] | None = None,
-    tv_weight: float = 1.7,
-    l1_weight: float = 3.0,
-    beta: float = 2.0,
-    gamma: float = 0.3,
-    root: bool = True,
-    reduction: Literal["mean", "sum"] = "mean",
     background: torch.Tensor | None = None,
-    blur_sigma: float = 5.0,
-    blur_kernel: int | None = None,
     start: Start = "random",
     seed: int = 0,
-    tolerance: float | None = None,
     batch_size: int | None = None,
     graphs: bool = False,
+    settings: MaskSettings | None = None,
 ) -> LearnedMasks:
     """Pixels that stand in a class's way: blurring them makes the class more probable.
 
@@ -71,30 +65,19 @@ def undesirable_pixels(
         factor: "target" (F-TC, Eq. 5), what hides the target itself: the logits of the other
             classes stay, on average, what they are. "non_target" (F-NTC, Eq. 7), what speaks for
             other classes: the target's logit stays what it is. None (Eq. 3), neither.
-        steps: of the optimisation, at most.
-        learning_rate: of Adam.
-        mask_size: cells of the mask, an int or (height, width), at most the image's size; None, 28,
-            or that size where it is less.
-        tv_weight: λ1, what a rough mask costs.
-        l1_weight: λ2, what it costs to hide.
-        beta: the exponent of the total variation, at least 1.
-        gamma: γ, what it costs to change the logits that should stay.
-        root: whether the total variation has the root 1/β, as in the paper.
-        reduction: whether the cost is a "mean" over cells or, as the paper writes it, a "sum".
         background: what is shown in place of hidden pixels, as the model's input: pictures
             `[N or 1, C, H, W]` or colours `[N or 1, C, 1, 1]`; None, the image itself, blurred.
-        blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd; None, 11, or what fits a smaller image.
         start: the first mask: "random" (uniform in [0, 1], drawn from the seed, the same for all
             images and targets), "ones", a number, or a tensor `[h, w]`, `[N, h, w]` or, for k
             targets, `[N, k, h, w]`.
         seed: of the start; the global random state is neither used nor changed.
-        tolerance: a mask stops when its mean loss over ten steps falls by less; None, never.
         batch_size: masks of one pass; by default as many as suit cache and memory. Masks do not
             see each other: they depend on it only by the rounding of the model's arithmetic.
         graphs: on a CUDA device, record a step as a CUDA graph and replay it, which spares the host
             nearly all of its work; elsewhere nothing changes. A model that cannot be recorded
             runs as usual, with a RuntimeWarning.
+        settings: weights, steps, learning rate, the mask's size and the blur; None, the defaults
+            of `pyxai.MaskSettings`.
 
     Returns:
         A `LearnedMasks`: `mask`, `heatmap`, `before`, `after`, `improvement()`, `area()`, ...
@@ -105,33 +88,28 @@ def undesirable_pixels(
             not finite (with the step and the term).
         pyxai.images.ImageError: photos that cannot be used, all of them named.
     """
+    settings = settings_or(MaskSettings(), settings)
     objectives = {
         None: raise_target,
-        "target": target_factors(at_least_zero("gamma", gamma)),
-        "non_target": non_target_factors(gamma),
+        "target": target_factors(settings.gamma),
+        "non_target": non_target_factors(settings.gamma),
     }
     if factor not in objectives:
         raise argument_error("factor", "'target', 'non_target' or None", factor)
-    if reduction not in ("mean", "sum"):
-        raise argument_error("reduction", "'mean' or 'sum'", reduction)
-    cost = _cost(tv_weight, l1_weight, beta, root=root, mean=reduction == "mean")
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
-    settings = mask_settings(
+    plan = learning_plan(
         inputs,
-        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 11)),
-        steps=steps,
-        learning_rate=learning_rate,
-        mask_size=mask_size,
+        settings,
+        background=background,
         start=start,
         seed=seed,
-        tolerance=tolerance,
         batch_size=batch_size,
         graphs=graphs,
+        tolerance=settings.tolerance,
     )
-    return learn_masks(
-        Examined(classifier, inputs), target, MaskTask(objectives[factor], cost), settings
-    )
+    task = MaskTask(objectives[factor], cost=settings.cost)
+    return learn_masks(Examined(classifier, inputs), target, task, plan)
 
 
 def meaningful_perturbation(
@@ -140,26 +118,17 @@ def meaningful_perturbation(
     target: Target = None,
     *,
     goal: Goal = "delete",
-    steps: int = 300,
-    learning_rate: float = 0.1,
-    mask_size: int | tuple[int, int] | None = None,
-    tv_weight: float = 1e-2,
-    l1_weight: float = 1e-4,
-    beta: float = 3.0,
-    jitter: int = 4,
     background: torch.Tensor | None = None,
-    blur_sigma: float = 10.0,
-    blur_kernel: int | None = None,
     start: Start = "ones",
     seed: int = 0,
-    tolerance: float | None = None,
     batch_size: int | None = None,
     graphs: bool = False,
+    settings: MeaningfulSettings | None = None,
 ) -> LearnedMasks:
     """The smallest region whose loss destroys a class, or that alone preserves it.
 
     Fong and Vedaldi 2017, arXiv:1704.03296. docs/learned_masks.md says what is done here and when
-    to trust it. Arguments that are not listed are those of `undesirable_pixels`.
+    to trust it.
 
     Args:
         model: any classifying `nn.Module`, or a `Classifier`.
@@ -167,22 +136,13 @@ def meaningful_perturbation(
         target: the class; None, the top class of each image.
         goal: "delete" hides as little as possible such that the class becomes improbable;
             "preserve" shows as little as possible such that it stays probable.
-        steps: of the optimisation, at most.
-        learning_rate: of Adam.
-        mask_size: cells of the mask; None, 28, or the image's size where that is less.
-        tv_weight: weight of the sum of |dy|^beta + |dx|^beta.
-        l1_weight: what it costs to hide (delete) or to show (preserve) a cell.
-        beta: the exponent of the total variation.
-        jitter: the image moves under the mask by up to so many pixels, differently in each step,
-            drawn from the seed.
         background: see `undesirable_pixels`.
-        blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd; None, 41, or what fits a smaller image.
         start: see `undesirable_pixels`; from an image that is all hidden few find back.
-        seed: of the jitter and of a random start.
-        tolerance: see `undesirable_pixels`; compares losses under different moves of the image.
+        seed: of the moves of the image and of a random start.
         batch_size: see `undesirable_pixels`.
         graphs: see `undesirable_pixels`.
+        settings: weights, steps, learning rate, jitter, the mask's size and the blur; None, the
+            defaults of `pyxai.MeaningfulSettings`.
 
     Returns:
         A `LearnedMasks`. The heat map shows what is hidden for both goals: for "preserve", what is
@@ -191,45 +151,37 @@ def meaningful_perturbation(
     Raises:
         ValueError, pyxai.images.ImageError: see `undesirable_pixels`.
     """
+    settings = settings_or(MeaningfulSettings(), settings)
     _check_goal(goal)
-    cost = _cost(tv_weight, l1_weight, beta, root=False, mean=False)
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
-    settings = mask_settings(
+    plan = learning_plan(
         inputs,
-        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 41)),
-        steps=steps,
-        learning_rate=learning_rate,
-        mask_size=mask_size,
+        settings,
+        background=background,
         start=start,
         seed=seed,
-        tolerance=tolerance,
         batch_size=batch_size,
         graphs=graphs,
-        jitter=jitter,
+        tolerance=settings.tolerance,
+        jitter=settings.jitter,
     )
     if goal == "delete":
-        task = MaskTask(lower_target, cost)
+        task = MaskTask(lower_target, cost=settings.cost)
     else:  # to show costs what it costs to hide, so the cells say what is hidden
-        task = MaskTask(raise_target, cost, shown=lambda cells: 1 - cells)
-        settings = replace(settings, start=1 - settings.start)
-    return learn_masks(Examined(classifier, inputs), target, task, settings)
+        task = MaskTask(raise_target, cost=settings.cost, shown=lambda cells: 1 - cells)
+        plan = replace(plan, start=1 - plan.start)
+    return learn_masks(Examined(classifier, inputs), target, task, plan)
 
 
 class _ExtremalOptions(TypedDict, total=False):
     goal: Goal
-    steps: int
-    learning_rate: float
-    mask_size: int | tuple[int, int] | None
-    smoothing: float
-    area_weight: float
     background: torch.Tensor | None
-    blur_sigma: float
-    blur_kernel: int | None
     start: Start
     seed: int
     batch_size: int | None
     graphs: bool
+    settings: ExtremalSettings | None
 
 
 @overload
@@ -261,24 +213,17 @@ def extremal_perturbation(
     *,
     areas: float | list[float] | tuple[float, ...] = 0.1,
     goal: Goal = "preserve",
-    steps: int = 200,
-    learning_rate: float = 0.05,
-    mask_size: int | tuple[int, int] | None = None,
-    smoothing: float = 2.0,
-    area_weight: float = 1000.0,
     background: torch.Tensor | None = None,
-    blur_sigma: float = 20.0,
-    blur_kernel: int | None = None,
     start: Start = 0.5,
     seed: int = 0,
     batch_size: int | None = None,
     graphs: bool = False,
+    settings: ExtremalSettings | None = None,
 ) -> LearnedMasks | dict[float, LearnedMasks]:
     """The region of a given area that says most of a class, alone or by its absence.
 
     Fong, Patrick and Vedaldi 2019, arXiv:1910.08485: instead of a weight for the area there is the
-    area itself. docs/learned_masks.md says where this differs from the paper. Arguments that are
-    not listed are those of `undesirable_pixels`.
+    area itself. docs/learned_masks.md says where this differs from the paper.
 
     Args:
         model: any classifying `nn.Module`, or a `Classifier`.
@@ -288,19 +233,13 @@ def extremal_perturbation(
             results, by area.
         goal: "preserve" shows that share such that the class's logit is highest; "delete" hides it
             such that the logit is lowest.
-        steps: of the optimisation.
-        learning_rate: of Adam.
-        mask_size: cells of the mask; None, 28, or the image's size where that is less.
-        smoothing: standard deviation, in cells, of the bumps that masks are made of.
-        area_weight: of the mean squared distance between the sorted cells and the wanted ones, at
-            the last step; it grows from 0.
         background: see `undesirable_pixels`.
-        blur_sigma: standard deviation of the blur in pixels.
-        blur_kernel: pixels a side of the blur, odd; None, 81, or what fits a smaller image.
         start: see `undesirable_pixels`.
         seed: of a random start.
         batch_size: see `undesirable_pixels`.
         graphs: see `undesirable_pixels`.
+        settings: steps, learning rate, smoothing, the weight of the area, the mask's size and the
+            blur; None, the defaults of `pyxai.ExtremalSettings`.
 
     Returns:
         A `LearnedMasks`, or a dict of these.
@@ -308,48 +247,31 @@ def extremal_perturbation(
     Raises:
         ValueError, pyxai.images.ImageError: see `undesirable_pixels`.
     """
+    settings = settings_or(ExtremalSettings(), settings)
     _check_goal(goal)
     shares = [areas] if isinstance(areas, (int, float)) else list(areas)
-    if not shares or not all(isinstance(each, (int, float)) and 0 < each < 1 for each in shares):
+    if not shares or not all(isinstance(area, (int, float)) and 0 < area < 1 for area in shares):
         raise argument_error("areas", "a number in (0, 1), or a list of these", areas)
-    if not (isinstance(smoothing, (int, float)) and 0 < smoothing < math.inf):
-        raise argument_error("smoothing", "a number greater than 0", smoothing)
-    at_least_zero("area_weight", area_weight)
     classifier = as_classifier(model)
     inputs = classifier.to_input(images)
-    settings = mask_settings(
+    plan = learning_plan(
         inputs,
-        Background(background, blur_sigma, kernel_for(inputs, blur_kernel, 81)),
-        steps=steps,
-        learning_rate=learning_rate,
-        mask_size=mask_size,
+        settings,
+        background=background,
         start=start,
         seed=seed,
         batch_size=batch_size,
         graphs=graphs,
     )
-    preserve, examined = goal == "preserve", Examined(classifier, inputs)
-    found = {}
+    preserve = goal == "preserve"
+    objective = target_logit(1 if preserve else -1)
+    masks, examined = {}, Examined(classifier, inputs)
     for area in shares:
-        penalty = area_penalty(area if preserve else 1 - area, area_weight)
-        shown = smooth_maximum(smoothing, of_hidden=not preserve)
-        task = MaskTask(target_logit(1 if preserve else -1), penalty=penalty, shown=shown)
-        found[area] = learn_masks(examined, target, task, settings)
-    return next(iter(found.values())) if isinstance(areas, (int, float)) else found
-
-
-def _cost(
-    tv_weight: float, l1_weight: float, beta: float, *, root: bool, mean: bool
-) -> dict[str, Any]:
-    if not (isinstance(beta, (int, float)) and 1 <= beta < math.inf):
-        raise argument_error("beta", "a number of at least 1", beta)
-    return {
-        "tv_weight": at_least_zero("tv_weight", tv_weight),
-        "l1_weight": at_least_zero("l1_weight", l1_weight),
-        "beta": float(beta),
-        "root": root,
-        "mean": mean,
-    }
+        penalty = area_penalty(area if preserve else 1 - area, settings.area_weight)
+        shown = smooth_maximum(settings.smoothing, of_hidden=not preserve)
+        task = MaskTask(objective, penalty=penalty, shown=shown)
+        masks[area] = learn_masks(examined, target, task, plan)
+    return next(iter(masks.values())) if isinstance(areas, (int, float)) else masks
 
 
 def _check_goal(goal: Any) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
 
 from pyxai._errors import argument_error, describe
 from pyxai.attribution.masks.objectives import Objective, Outcome, Terms
+from pyxai.attribution.masks.plan import LearningPlan
 from pyxai.attribution.masks.recording import Learning, Moved, RecordedSteps
 from pyxai.attribution.masks.result import LearnedMasks, chances
-from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Classifier, Examined, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
@@ -37,6 +37,7 @@ class MaskTask:
     """
 
     objective: Objective
+    _: KW_ONLY
     cost: Mapping[str, Any] | None = None
     penalty: Callable[[torch.Tensor, float | torch.Tensor], Terms] = lambda masks, progress: {}
     shown: Callable[[torch.Tensor], torch.Tensor] = lambda cells: cells
@@ -46,7 +47,7 @@ def learn_masks(
     examined: Examined,
     target: Target,
     task: MaskTask,
-    settings: MaskSettings,
+    plan: LearningPlan,
 ) -> LearnedMasks:
     """Learns one mask for each image and target.
 
@@ -58,7 +59,7 @@ def learn_masks(
         examined: the model and images; it is left exactly as it was.
         target: see `pyxai.cam`; classes, not a function.
         task: what is learned.
-        settings: how.
+        plan: how.
 
     Raises:
         ValueError: the target does not fit, images equal their background, the model cannot be
@@ -69,24 +70,32 @@ def learn_masks(
         if inputs.is_inference():
             inputs = inputs.clone()  # could not be kept for the backward pass
             examined = examined.on(inputs)
-        logits = _logits(examined, settings)
+        logits = _logits(examined, plan)
         classes, single = _classes(classifier, target, logits)
         many = classes.shape[1]
         rows = torch.arange(classes.numel(), device=inputs.device, dtype=torch.int64)
-        found = _Found(len(rows), settings, like=logits)
+        found = _Found(len(rows), plan, like=logits)
         layout = best_format(examined)
-        chunk = settings.batch_size or images_at_once(inputs)
+        chunk = plan.batch_size or images_at_once(inputs)
         for start in range(0, len(rows), chunk):
             some = rows[start : start + chunk]
             images = inputs[some // many] if many > 1 else inputs[start : start + chunk]
             known = logits[some // many]
-            background = settings.background.of(images, some // many)
-            cells = _start(settings, single, classes.shape, some).to(inputs.device)
+            background = plan.background.of(images, some // many)
+            cells = _start(plan, single, classes.shape, some).to(inputs.device)
             images = images.contiguous(memory_format=layout)
             background = background.contiguous(memory_format=layout)
             chosen = classes.flatten()[some]
-            run = _Run(examined, images, background, known, chosen, some, layout)
-            run.learn(cells, task, settings, found)
+            run = _Run(
+                examined=examined,
+                images=images,
+                background=background,
+                original=known,
+                classes=chosen,
+                rows=some,
+                layout=layout,
+            )
+            run.learn(cells, task, plan, found)
         shape = classes.shape[:1] if single else classes.shape
         before, left_before = chances(
             logits.repeat_interleave(many, dim=0), classes.flatten(), examined.reading
@@ -100,7 +109,7 @@ def learn_masks(
             classes=classes.reshape(shape),
             size=(inputs.shape[-2], inputs.shape[-1]),
             class_names=classifier.class_names,
-            background=settings.background,
+            background=plan.background,
             left=torch.stack((left_before, found.left_after)).reshape(2, *shape),
         )
 
@@ -108,15 +117,15 @@ def learn_masks(
 class _Found:
     """What was learned of all masks, filled in as they finish."""
 
-    def __init__(self, count: int, settings: MaskSettings, like: torch.Tensor) -> None:
-        self.masks = like.new_zeros((count, *settings.mask_size))
-        self.losses = like.new_full((settings.steps, count), torch.nan)
+    def __init__(self, count: int, plan: LearningPlan, like: torch.Tensor) -> None:
+        self.masks = like.new_zeros((count, *plan.mask_size))
+        self.losses = like.new_full((plan.steps, count), torch.nan)
         self.steps = torch.zeros(count, dtype=torch.long, device=like.device)
         self.after = like.new_zeros(count)
         self.left_after = like.new_zeros(count, dtype=torch.float64)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Run:
     """One chunk of masks; `rows` are their places in the result."""
 
@@ -128,24 +137,22 @@ class _Run:
     rows: torch.Tensor
     layout: torch.memory_format
 
-    def learn(
-        self, cells: torch.Tensor, task: MaskTask, settings: MaskSettings, found: _Found
-    ) -> None:
+    def learn(self, cells: torch.Tensor, task: MaskTask, plan: LearningPlan, found: _Found) -> None:
         """Learns the masks from their first cells on, and writes them down as they finish."""
         state = Learning.start(cells)
-        moves = _moves(settings)
-        steps = _Steps(self, task, settings, moves)
+        moves = _moves(plan)
+        steps = _Steps(self, task, plan, moves)
         history: list[Terms] = []
-        for step in range(1, settings.steps + 1):
+        for step in range(1, plan.steps + 1):
             terms = steps.advance(state, step)
             history.append(terms)
             found.losses[step - 1, self.rows] = torch.stack(list(terms.values())).sum(dim=0)
-            if step % _CHECK_EVERY and step < settings.steps:
+            if step % _CHECK_EVERY and step < plan.steps:
                 continue
             self._check(history, step)
             history.clear()
-            done = _settled(found.losses[:step, self.rows], settings.tolerance)
-            if step == settings.steps:
+            done = _settled(found.losses[:step, self.rows], plan.tolerance)
+            if step == plan.steps:
                 done = torch.ones_like(done)
             if bool(done.any()):
                 steps.forget()  # what was recorded is of other masks
@@ -223,24 +230,24 @@ class _Steps:
     """Does the steps of one chunk, one by one or by replaying a recorded one."""
 
     def __init__(
-        self, run: _Run, task: MaskTask, settings: MaskSettings, moves: torch.Tensor | None
+        self, run: _Run, task: MaskTask, plan: LearningPlan, moves: torch.Tensor | None
     ) -> None:
-        self._run, self._task, self._settings, self._moves = run, task, settings, moves
+        self._run, self._task, self._plan, self._moves = run, task, plan, moves
         self._recorded: RecordedSteps | None = None
-        self._record = settings.graphs and has_graphs(run.images.device)
+        self._record = plan.graphs and has_graphs(run.images.device)
 
     def advance(self, state: Learning, step: int) -> Terms:
         """Does the step of that number, from 1."""
-        settings = self._settings
-        if self._recorded is None and self._record and settings.steps - step >= _CHECK_EVERY:
+        plan = self._plan
+        if self._recorded is None and self._record and plan.steps - step >= _CHECK_EVERY:
             try:
-                self._recorded = RecordedSteps(self._one, state, self._moves, settings.steps, step)
+                self._recorded = RecordedSteps(self._one, state, self._moves, plan.steps, step)
             except CannotRecord as error:
                 warn_of(error)
                 self._record = False
         if self._recorded is not None:
             return self._recorded()
-        return self._one(state, step, (step - 1) / settings.steps, self._movement(step))
+        return self._one(state, step, (step - 1) / plan.steps, self._movement(step))
 
     def forget(self) -> None:
         """Gives the recording back."""
@@ -257,7 +264,7 @@ class _Steps:
     ) -> Terms:
         terms, gradients = self._run.gradients(state.cells, self._task, progress, moved)
         tensors = (state.cells, gradients, state.first, state.second)
-        rate, cost = self._settings.learning_rate, self._task.cost
+        rate, cost = self._plan.learning_rate, self._task.cost
         if cost is None:
             mask_step_(*tensors, number, learning_rate=rate)
             return terms
@@ -271,14 +278,14 @@ class _Steps:
         return lambda pictures: pictures.roll((down, right), dims=(2, 3))
 
 
-def _moves(settings: MaskSettings) -> torch.Tensor | None:
+def _moves(plan: LearningPlan) -> torch.Tensor | None:
     """By how many pixels images and background move down and right in each step, `[steps, 2]`."""
-    if not settings.jitter:
+    if not plan.jitter:
         return None
-    draw, most = torch.Generator(device="cpu").manual_seed(settings.seed), settings.jitter
+    draw, most = torch.Generator(device="cpu").manual_seed(plan.seed), plan.jitter
     drawn = [
         torch.randint(-most, most + 1, (2,), generator=draw, dtype=torch.int64, device="cpu")
-        for _ in range(settings.steps)
+        for _ in range(plan.steps)
     ]
     return torch.stack(drawn)
 
@@ -292,7 +299,7 @@ def _settled(losses: torch.Tensor, tolerance: float | None) -> torch.Tensor:
     return earlier - recent < tolerance
 
 
-def _logits(examined: Examined, settings: MaskSettings) -> torch.Tensor:
+def _logits(examined: Examined, plan: LearningPlan) -> torch.Tensor:
     """The logits of the images, `[N, K]` float32; looks at the images on the way.
 
     Raises:
@@ -301,12 +308,12 @@ def _logits(examined: Examined, settings: MaskSettings) -> torch.Tensor:
     inputs = examined.inputs
     if not len(inputs):
         raise argument_error("images", "at least one image", inputs)
-    chunk = settings.batch_size or images_at_once(inputs)
+    chunk = plan.batch_size or images_at_once(inputs)
     found, same = [], []
     for start in range(0, len(inputs), chunk):
         images = inputs[start : start + chunk]
         places = torch.arange(start, start + len(images), device=inputs.device, dtype=torch.int64)
-        change = (images - settings.background.of(images, places)).abs().flatten(1).amax(dim=1)
+        change = (images - plan.background.of(images, places)).abs().flatten(1).amax(dim=1)
         scale = images.abs().flatten(1).amax(dim=1).clamp(min=1)
         same += places[change <= 1e-5 * scale].tolist()
         found.append(examined.on(images).logits().to(torch.float32))
@@ -330,17 +337,15 @@ def _classes(
     return resolved.index.expand(len(logits), -1), resolved.single
 
 
-def _start(
-    settings: MaskSettings, single: bool, shape: torch.Size, rows: torch.Tensor
-) -> torch.Tensor:
+def _start(plan: LearningPlan, single: bool, shape: torch.Size, rows: torch.Tensor) -> torch.Tensor:
     """The first cells of some masks, `[M, h, w]`, of their own memory.
 
     Raises:
         ValueError: there are not as many as masks.
     """
-    start, expected = settings.start, (*(shape[:1] if single else shape), *settings.mask_size)
+    start, expected = plan.start, (*(shape[:1] if single else shape), *plan.mask_size)
     if start.ndim == 2:
         return start.repeat(len(rows), 1, 1)
     if start.shape != expected:
-        raise argument_error("start", f"a tensor {[*settings.mask_size]} or {[*expected]}", start)
-    return start.reshape(-1, *settings.mask_size)[rows.cpu()].clone()
+        raise argument_error("start", f"a tensor {[*plan.mask_size]} or {[*expected]}", start)
+    return start.reshape(-1, *plan.mask_size)[rows.cpu()].clone()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+Settings = TypeVar("Settings")
 
 
 class MissingExtraError(ImportError):
@@ -76,6 +79,19 @@ def check_lengths(argument: str, value: object, meaning: str) -> tuple[int, int]
     if len(lengths) != 2 or min(lengths) < 1:
         raise argument_error(argument, f"an int or a pair {meaning} of at least 1", value)
     return lengths[0], lengths[1]
+
+
+def settings_or(default: Settings, given: object) -> Settings:
+    """The settings given to a call; where there are none, the default ones.
+
+    Raises:
+        ValueError: they are settings of something else.
+    """
+    if given is None:
+        return default
+    if not isinstance(given, type(default)):
+        raise argument_error("settings", f"None or {type(default).__name__}(...)", given)
+    return given
 
 
 def describe(value: object) -> str:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
-from pyxai.playground import build
+from pyxai.playground import SiteSettings, build
 from pyxai.playground.editions import data_folder, site_home
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.playground.server import read_site
@@ -25,8 +26,9 @@ from pyxai.playground.unit_pictures import drawn_channels
 from pyxai.playground.writing import SiteFolder, read_data
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
-QUICK = {"units": 2, "unit_steps": 2, "crops": 2, "undesirable": 1, "undesirable_steps": 2}
-QUICK |= {"maps": ("pca",), "progress": False}
+QUICK = SiteSettings(
+    units=2, unit_steps=2, crops=2, undesirable=1, undesirable_steps=2, maps=("pca",)
+)
 
 
 def classifiers():
@@ -58,7 +60,7 @@ def site(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("site") / "out"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = build(classifiers(), folder, root, **QUICK)
+    made = build(classifiers(), folder, root, settings=QUICK, progress=False)
     torch.set_num_threads(threads)
     assert made.page == root / "index.html"
     assert (made.photos, [*made.failures], made.removed) == (
@@ -142,8 +144,8 @@ def test_nothing_in_a_site_can_end_a_script_or_names_this_machine(site, folder):
 def test_large_photos_are_shrunk(tmp_path):
     for number in range(2):
         Image.new("RGB", (1500, 300), (number * 90, 0, 0)).save(tmp_path / f"{number}.png")
-    plain = {"units": 0, "undesirable": 0, "galleries": False, "explained": 0}
-    build(classifiers()["first"], tmp_path, tmp_path / "site", **QUICK | plain)
+    plain = replace(QUICK, units=0, undesirable=0, galleries=False, explained=0)
+    build(classifiers()["first"], tmp_path, tmp_path / "site", settings=plain, progress=False)
     copies = data_folder(tmp_path / "site") / "sets" / "0"
     with Image.open(copies / "photos" / "0" / "1.jpg") as copy:
         assert copy.size == (640, 128)
@@ -256,7 +258,7 @@ def test_explanations_are_those_of_the_library(site, folder):
 
 def test_networks_without_positions_or_of_one_size_are_explained_by_windows(folder):
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
-    settings = Explaining(None, ("auto", "layercam"), True, 0, 1, 0)
+    settings = Explaining(methods=("auto", "layercam"), windows=True)
     picture = Image.open(folder / "red" / "0.png").convert("RGB")
     found = Explainer(pyxai.Classifier(flat.eval(), preprocessing=SQUARE), settings)(picture)
     assert [each["kind"] for each in found["maps"]] == ["windows"]
@@ -288,7 +290,13 @@ def test_models_are_left_as_they_were(folder, tmp_path):
     model = SmallNet(4).train()
     before = {name: each.clone() for name, each in model.state_dict().items()}
     random = torch.get_rng_state()
-    build(pyxai.Classifier(model, preprocessing=SQUARE), folder, tmp_path / "site", **QUICK)
+    build(
+        pyxai.Classifier(model, preprocessing=SQUARE),
+        folder,
+        tmp_path / "site",
+        settings=QUICK,
+        progress=False,
+    )
     assert model.training
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
     assert all(each.grad is None and each.requires_grad for each in model.parameters())
@@ -313,7 +321,7 @@ def test_a_second_call_keeps_what_does_not_change(site, folder, tmp_path):
     lost = "sets/0/networks/1/explained-0.js"
     (data_folder(copy) / lost).unlink()
     expected = (data_folder(site) / lost).read_text()
-    build(classifiers(), folder, copy, **QUICK)
+    build(classifiers(), folder, copy, settings=QUICK, progress=False)
     assert (data_folder(copy) / lost).read_text() == expected
     changed = {name for name, state in written(copy).items() if before[name] != state}
     assert changed == {lost}  # all else is linked
@@ -327,7 +335,13 @@ def test_another_preprocessing_of_the_same_weights_is_another_network(site, fold
     other = pyxai.Classifier(
         first.model, class_names=first.class_names, preprocessing=darker, name="first"
     )
-    build({"first": other, "second": classifiers()["second"]}, folder, copy, **QUICK)
+    build(
+        {"first": other, "second": classifiers()["second"]},
+        folder,
+        copy,
+        settings=QUICK,
+        progress=False,
+    )
     index = pyxai.ImageIndex.build(other, folder, progress=False)
     layer = index.networks[0].layers[0].name
     found = unpacked(data(copy, "sets/0/networks/0/layers/0/neighbors-euclidean-0")["distances"])
@@ -344,8 +358,8 @@ def test_another_preprocessing_of_the_same_weights_is_another_network(site, fold
 def test_other_settings_leave_no_stale_files(site, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(site, copy)
-    options = QUICK | {"metrics": ("manhattan",), "units": 0, "galleries": False}
-    build(classifiers()["second"], folder, copy, **options)
+    settings = replace(QUICK, metrics=("manhattan",), units=0, galleries=False)
+    build(classifiers()["second"], folder, copy, settings=settings, progress=False)
     root = data_folder(copy)
     names = {path.relative_to(root).as_posix() for path in root.rglob("*.*")}
     names = {name for name in names if not name.startswith("pages/")}
@@ -365,7 +379,8 @@ def test_a_run_that_was_interrupted_goes_on(folder, tmp_path, monkeypatch):
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(Explainer, "__call__", broken)
-    options = QUICK | {"units": 0, "undesirable": 0, "index": tmp_path / "index"}
+    settings = replace(QUICK, units=0, undesirable=0)
+    options = {"settings": settings, "index": tmp_path / "index", "progress": False}
     with pytest.raises(KeyboardInterrupt):
         build(classifiers(), folder, tmp_path / "site", **options)
     with pytest.raises(ValueError, match="site: expected the folder of a site that"):
@@ -377,8 +392,8 @@ def test_a_run_that_was_interrupted_goes_on(folder, tmp_path, monkeypatch):
 
 def test_several_data_sets(site, folder, tmp_path):
     sets = {"cold": folder / "blue", "warm": [folder / "red" / "0.png", folder / "green"]}
-    options = QUICK | {"units": 0, "undesirable": 0, "explained": 2}
-    build(classifiers()["first"], sets, tmp_path / "site", **options)
+    settings = replace(QUICK, units=0, undesirable=0, explained=2)
+    build(classifiers()["first"], sets, tmp_path / "site", settings=settings, progress=False)
     about = read_site(tmp_path / "site")
     assert [(each["name"], each["photos"]) for each in about["sets"]] == [("cold", 3), ("warm", 4)]
     assert about["title"] == "cold, warm"
@@ -402,30 +417,42 @@ def test_several_data_sets(site, folder, tmp_path):
         ({"units": -1}, "units: expected an int of at least 0"),
         ({"explained": -1}, "explained: expected None or an int of at least 0"),
         ({"unit_steps": 0}, "unit_steps: expected an int of at least 1"),
-        ({"layers": "stage9"}, "stage9.*closest"),
+    ],
+)
+def test_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        SiteSettings(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": replace(QUICK, layers="stage9")}, "stage9.*closest"),
+        ({"settings": {"units": 3}}, r"settings: expected None or SiteSettings\(...\), got a dict"),
+        ({"seed": -1}, "seed: expected an int of at least 0"),
     ],
 )
 def test_bad_arguments(folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        build(classifiers()["first"], folder, tmp_path / "site", **QUICK | options)
+        build(classifiers()["first"], folder, tmp_path / "site", progress=False, **options)
 
 
 def test_bad_photos(folder, tmp_path):
     model = classifiers()["first"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(pyxai.images.ImageError, match="expected a folder with photos, found none"):
-        build(model, tmp_path / "empty", tmp_path / "site", **QUICK)
+        build(model, tmp_path / "empty", tmp_path / "site", settings=QUICK, progress=False)
     with pytest.raises(ValueError, match="expected at least two that can be read, got one"):
-        build(model, folder / "red" / "0.png", tmp_path / "site", **QUICK)
+        build(model, folder / "red" / "0.png", tmp_path / "site", settings=QUICK, progress=False)
     for photos in ([Image.new("RGB", (40, 40))], {}, 3):
         with pytest.raises(ValueError, match="photos: expected a folder, files, or a mapping"):
-            build(model, photos, tmp_path / "site", **QUICK)
+            build(model, photos, tmp_path / "site", settings=QUICK, progress=False)
 
 
 def test_a_folder_with_other_files_is_left_alone(folder, tmp_path):
     (tmp_path / "thesis.txt").write_text("important")
     with pytest.raises(ValueError, match="holds other files"):
-        build(classifiers()["first"], folder, tmp_path, **QUICK)
+        build(classifiers()["first"], folder, tmp_path, settings=QUICK, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -15,7 +15,7 @@ from networks import random_net
 from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
-from pyxai.playground import build, static_server
+from pyxai.playground import SiteSettings, build, static_server
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.playground.server import load_indexes, read_site
 from pyxai.serve.limits import Limits
@@ -57,14 +57,16 @@ def made(tmp_path_factory):
         classifiers(),
         root / "photos",
         root / "site",
-        title=f"Colours {HOSTILE}",
-        units=3,
-        unit_steps=2,
-        crops=2,
-        undesirable=2,
-        undesirable_steps=2,
-        explained=30,
-        maps=("pca",),
+        settings=SiteSettings(
+            title=f"Colours {HOSTILE}",
+            units=3,
+            unit_steps=2,
+            crops=2,
+            undesirable=2,
+            undesirable_steps=2,
+            explained=30,
+            maps=("pca",),
+        ),
         index=root / "index",
         progress=False,
     )
@@ -182,8 +184,9 @@ def test_a_page_that_was_open_while_the_site_was_built_anew(browser, made, tmp_p
     page.goto((tmp_path / "site" / "index.html").as_uri() + "#/search?photo=0")
     assert len(shown(page)) == 50
     (tmp_path / "photos" / "blue" / "00.png").unlink()
-    plain = {"units": 0, "undesirable": 0, "galleries": False, "explained": 0, "progress": False}
-    build(classifiers(), tmp_path / "photos", tmp_path / "site", maps=("pca",), **plain)
+    plain = SiteSettings(units=0, undesirable=0, galleries=False, explained=0, maps=("pca",))
+    photos, site = tmp_path / "photos", tmp_path / "site"
+    build(classifiers(), photos, site, settings=plain, progress=False)
     page.evaluate("location.hash = '#/map?photo=1'")
     page.wait_for_selector("[role=alert]")
     assert "is missing" in page.text_content("[role=alert]")
@@ -210,7 +213,7 @@ def test_try_a_photo(browser, made, tmp_path):
 
     about = read_site(made / "site")
     indexes = load_indexes(about, classifiers(), made / "index")
-    settings = Explaining(None, ("auto",), False, 0, 1, 0)
+    settings = Explaining(methods=("auto",))
     explainers = [Explainer(indexes[0].classifier(n.name), settings) for n in indexes[0].networks]
     live = Live(indexes, explainers, about["metrics"])
     app = make_app(made / "site", live, Limits(), only_local=True)

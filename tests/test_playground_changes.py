@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from train_photos import COLOURS, SQUARE, photo
 import pyxai
 from pyxai._locks import BusyError, locked
 from pyxai.feature_visualization.receptive_field import receptive_side
-from pyxai.playground import build, editions, explanations
+from pyxai.playground import SiteSettings, build, editions, explanations
 from pyxai.playground.editions import data_folder
 from pyxai.playground.explanations import Explainer
 from pyxai.playground.server import load_indexes, read_site
@@ -25,8 +26,16 @@ from pyxai.runs import photos as run_photos
 from pyxai.search import extraction
 
 LATIN = os.fsdecode(b"caf\xe9.png")
-QUICK = {"units": 1, "unit_steps": 1, "crops": 1, "undesirable": 0, "windows": False}
-QUICK |= {"maps": ("pca",), "metrics": ("cosine",), "layers": ["stage3"], "progress": False}
+QUICK = SiteSettings(
+    units=1,
+    unit_steps=1,
+    crops=1,
+    undesirable=0,
+    windows=False,
+    maps=("pca",),
+    metrics=("cosine",),
+    layers=["stage3"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +67,8 @@ def photos(tmp_path):
 
 
 def make(photos, tmp_path, name="site", **options):
-    return build(
-        network(),
-        photos,
-        tmp_path / name,
-        **{"index": tmp_path / f"{name}.index", **QUICK, **options},
-    )
+    given = {"index": tmp_path / f"{name}.index", "settings": QUICK, "progress": False}
+    return build(network(), photos, tmp_path / name, **given | options)
 
 
 def content(site):
@@ -326,7 +331,7 @@ def test_damaged_and_lost_files_are_not_taken_over(photos, tmp_path):
 def test_a_photo_of_one_colour(photos, tmp_path):
     """There is no mask to learn for it, which once stopped the whole build."""
     Image.new("RGB", (48, 40), "red").save(photos / "blue" / "0.png")
-    make(photos, tmp_path, undesirable=1, undesirable_steps=1)
+    make(photos, tmp_path, settings=replace(QUICK, undesirable=1, undesirable_steps=1))
     first = read_data(data_folder(tmp_path / "site") / "sets/0/networks/0/explained-0.js")
     assert {each["kind"] for each in first["photos"][0]["maps"]} == {"cam"}
 
@@ -347,8 +352,8 @@ def test_another_build_works_in_the_folder(photos, tmp_path):
     make(photos, tmp_path)
     before = content(tmp_path / "site")
     with (
-        locked(tmp_path / "site", "out"),
-        pytest.raises(BusyError, match=r"^out: .* busy, by process"),
+        locked(tmp_path / "site", "directory"),
+        pytest.raises(BusyError, match=r"^directory: .* busy, by process"),
     ):
         make(photos, tmp_path)
     assert content(tmp_path / "site") == before
@@ -401,15 +406,15 @@ import resource, sys
 import torch
 from networks import random_net
 import pyxai
-from pyxai.playground import build
+from pyxai.playground import SiteSettings, build
 torch.set_num_threads(1)
 torch.manual_seed(0)
 for resize in (64, None):
     steps = pyxai.Preprocessing(resize=resize)
     net = pyxai.Classifier(random_net(classes=4), preprocessing=steps, name="small")
-    site = build(net, sys.argv[1], f"{sys.argv[2]}{resize}", units=1, unit_steps=1, crops=1,
-        explained=1, undesirable=1, undesirable_steps=1, maps=("pca",), metrics=("cosine",),
-        layers=["stage1", "stage3"], progress=False)
+    settings = SiteSettings(units=1, unit_steps=1, crops=1, explained=1, undesirable=1,
+        undesirable_steps=1, maps=("pca",), metrics=("cosine",), layers=["stage1", "stage3"])
+    site = build(net, sys.argv[1], f"{sys.argv[2]}{resize}", settings=settings, progress=False)
     print(site.photos, *site.failures)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

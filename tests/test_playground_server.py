@@ -14,7 +14,7 @@ from networks import random_net
 from train_photos import COLOURS, SQUARE, photo
 
 import pyxai
-from pyxai.playground import build, serve, static_server
+from pyxai.playground import SiteSettings, build, serve, static_server
 from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
 from pyxai.playground.site_files import open_file
@@ -28,7 +28,7 @@ from pyxai.playground import live as live_search
 from pyxai.playground.explanations import Explainer, Explaining
 from pyxai.serve import connections
 
-SETTINGS = Explaining(None, ("auto",), False, 0, 1, 0)
+SETTINGS = Explaining(methods=("auto",))
 
 
 def classifier():
@@ -51,11 +51,7 @@ def made(tmp_path_factory):
         classifier(),
         root / "photos",
         root / "site",
-        units=0,
-        explained=0,
-        undesirable=0,
-        galleries=False,
-        maps=("pca",),
+        settings=SiteSettings(units=0, explained=0, undesirable=0, galleries=False, maps=("pca",)),
         index=root / "index",
         progress=False,
     )

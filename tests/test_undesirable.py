@@ -196,7 +196,7 @@ BAD_ARGUMENTS = {
     "target": (7, "target: expected class indices below 7"),
     "settings": (
         ExtremalSettings(),
-        r"settings: expected None or pyxai.MaskSettings\(...\), got an ExtremalSettings",
+        r"settings: expected None or MaskSettings\(...\), got an ExtremalSettings",
     ),
 }
 BAD_SETTINGS = {

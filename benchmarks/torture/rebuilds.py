@@ -32,7 +32,7 @@ from torch import nn
 
 import pyxai
 from benchmarks.torture.kills import forked, state
-from pyxai.playground import build
+from pyxai.playground import SiteSettings, build
 from pyxai.playground.editions import data_folder
 from pyxai.playground.server import load_indexes, read_site
 from pyxai.runs import photos
@@ -64,16 +64,18 @@ def make(photos: Path, work: Path) -> None:
         network(),
         photos,
         work / "site",
+        settings=SiteSettings(
+            units=1,
+            unit_steps=1,
+            crops=1,
+            undesirable=0,
+            windows=False,
+            methods=("auto",),
+            maps=("pca",),
+            metrics=("cosine",),
+            layers=["1", "4"],
+        ),
         index=work / "index",
-        units=1,
-        unit_steps=1,
-        crops=1,
-        undesirable=0,
-        windows=False,
-        methods=("auto",),
-        maps=("pca",),
-        metrics=("cosine",),
-        layers=["1", "4"],
         allow_removal=True,
         progress=False,
     )

@@ -128,11 +128,9 @@ def make_site(folder: Path) -> tuple[Path, Path]:
         pyxai.load_classifier("demo"),
         folder / "photos",
         site,
-        units=0,
-        explained=0,
-        undesirable=0,
-        galleries=False,
-        maps=("pca",),
+        settings=pyxai.playground.SiteSettings(
+            units=0, explained=0, undesirable=0, galleries=False, maps=("pca",)
+        ),
         index=index,
         progress=False,
     )

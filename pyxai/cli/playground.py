@@ -16,6 +16,7 @@ from pyxai.neighbors.distances import METRICS
 from pyxai.playground.builder import build as build_site
 from pyxai.playground.server import LOOPBACK
 from pyxai.playground.server import serve as serve_site
+from pyxai.playground.settings import SiteSettings
 from pyxai.train.listing import read_table
 from pyxai.zoo import load_classifier
 
@@ -84,10 +85,7 @@ def build(
     Photos that are not there any more go, and are named.
     """
     check_folder("--output", output)
-    site = build_site(
-        _classifiers(model, architecture, device),
-        _named(photos),
-        output,
+    settings = SiteSettings(
         title=title,
         layers=layer or None,
         metrics=metric or METRICS[:4],
@@ -101,6 +99,12 @@ def build(
         undesirable=undesirable,
         undesirable_steps=undesirable_steps,
         galleries=galleries,
+    )
+    site = build_site(
+        _classifiers(model, architecture, device),
+        _named(photos),
+        output,
+        settings=settings,
         labels="folder" if labels is None else _by_path(read_labels(labels)),
         index=_index(output) if index is None else index,
         allow_removal=allow_removal,

@@ -2,5 +2,6 @@
 
 from pyxai.playground.builder import Site, build
 from pyxai.playground.server import serve
+from pyxai.playground.settings import SiteSettings
 
-__all__ = ["Site", "build", "serve"]
+__all__ = ["Site", "SiteSettings", "build", "serve"]

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pyxai._errors import check_count
-from pyxai.attribution.cam.methods import cam_method
+from pyxai._errors import check_count, settings_or
 from pyxai.classifier import Classifier
 from pyxai.images import ImageError, ImageErrors
 from pyxai.playground.anatomies import write_anatomy
-from pyxai.playground.choices import PathLike, Paths, check_maps, check_metrics, name_sets
+from pyxai.playground.choices import PathLike, Paths, name_sets
 from pyxai.playground.editions import SiteHome, site_home
-from pyxai.playground.explanations import Explaining, write_explanations
+from pyxai.playground.explanations import write_explanations
 from pyxai.playground.galleries import write_galleries
 from pyxai.playground.photo_files import PhotoSet, check_photos, write_photos
+from pyxai.playground.settings import SiteSettings, check_maps
 from pyxai.playground.similar import (
     MEASURES,
     NEIGHBORS,
@@ -27,9 +27,8 @@ from pyxai.playground.similar import (
     write_neighbors,
     write_retrieval,
 )
-from pyxai.playground.unit_pictures import Drawing, write_units
+from pyxai.playground.unit_pictures import write_units
 from pyxai.playground.writing import SiteFolder
-from pyxai.search.extraction import LayerNames
 from pyxai.search.index import ImageIndex
 from pyxai.search.labels import Labels
 from pyxai.search.networks import Models, named
@@ -67,22 +66,9 @@ class Site:
 def build(
     models: Models,
     photos: Paths | Mapping[str, Paths],
-    out: PathLike,
+    directory: PathLike,
     *,
-    title: str | None = None,
-    layers: LayerNames = None,
-    metrics: Sequence[str] = ("cosine", "euclidean", "sqeuclidean", "minkowski"),
-    maps: Sequence[Literal["pca", "umap"]] | None = None,
-    units: int = 30,
-    unit_size: int = 128,
-    unit_steps: int = 128,
-    crops: int = 6,
-    explained: int | None = None,
-    methods: Sequence[str] = ("auto", "gradcam++", "layercam", "eigencam"),
-    windows: bool = True,
-    undesirable: int = 16,
-    undesirable_steps: int = 200,
-    galleries: bool = True,
+    settings: SiteSettings | None = None,
     labels: Labels = "folder",
     index: PathLike | None = None,
     allow_removal: bool = False,
@@ -100,25 +86,9 @@ def build(
     Args:
         models: a classifier (or `nn.Module`), several, or several by name.
         photos: a folder or files; or several data sets by name.
-        out: the folder of the site: a new or empty one, or that of an earlier call. Files of yours
-            that you have put there since stay.
-        title: of the site; None, the names of the data sets.
-        layers: see `pyxai.ImageIndex.build`.
-        metrics: of the search; see `pyxai.ImageIndex.search`. "minkowski" is that of order 3.
-        maps: "pca" and "umap" (extra `umap`); None, both if umap-learn is installed.
-        units: channels of each layer that get a picture, drawn at random; also how many classes
-            do. 0 for none.
-        unit_size: side of these pictures in pixels, at most that of the network's input.
-        unit_steps: of their optimisation; more give clearer pictures.
-        crops: pieces of photos beside each of them.
-        explained: how many photos of each data set have explanations, spread over it; None, all.
-        methods: of class activation maps, see `pyxai.cam`.
-        windows: whether explanations include sliding windows.
-        undesirable: how many photos of each data set, spread over it, have a map of undesirable
-            pixels (`pyxai.undesirable_pixels`), which takes longest.
-        undesirable_steps: of learning these.
-        galleries: whether classes get a page with their most convincing crops
-            (`pyxai.ClassGallery`).
+        directory: the folder of the site: a new or empty one, or that of an earlier call. Files of
+            yours that you have put there since stay.
+        settings: what the site holds; None, the defaults of `pyxai.playground.SiteSettings`.
         labels: the class of a photo, see `pyxai.ImageIndex.build`.
         index: a folder to keep the features in, for an interrupted call to go on from, and for a
             live search (`serve`); None keeps them in memory.
@@ -135,41 +105,26 @@ def build(
         pyxai.images.ImageError: there are no photos. Single ones that cannot be read, and those
             that vanish or change meanwhile, are left out and named.
         BusyError: another build works in one of the folders.
-        MissingExtraError: "umap" without umap-learn.
     """
     classifiers = named(models)
     if not _PAGES.joinpath("index.html").exists():
         raise FileNotFoundError(f"the pages of the playground are not installed at {_PAGES}")
-    for argument, number in {"units": units, "undesirable": undesirable, "crops": crops}.items():
-        check_count(argument, number, least=0)
-    for argument, number in {"unit_size": unit_size, "unit_steps": unit_steps}.items():
-        check_count(argument, number)
-    check_count("undesirable_steps", undesirable_steps)
+    settings = settings_or(SiteSettings(), settings)
     check_count("seed", seed, least=0)
-    if explained is not None:
-        check_count("explained", explained, least=0, or_none=True)
-    methods = [cam_method(each).name for each in methods]
     work = _Work(
-        classifiers,
-        name_sets(photos),
-        title,
-        check_metrics(metrics),
-        check_maps(maps),
-        Drawing(units, unit_size, unit_steps, crops, seed),
-        Explaining(
-            explained, tuple(dict.fromkeys(methods)), windows, undesirable, undesirable_steps, seed
-        ),
-        galleries,
-        seed,
-        progress,
+        classifiers=classifiers,
+        sources=name_sets(photos),
+        settings=settings,
+        seed=seed,
+        progress=progress,
     )
-    with site_home(Path(out)) as home:
+    with site_home(Path(directory)) as home:
         indexes = [
             ImageIndex.build(
                 classifiers,
                 list(paths),
                 directory=None if index is None else Path(index) / str(number),
-                layers=layers,
+                layers=settings.layers,
                 labels=labels,
                 allow_removal=allow_removal,
                 progress=progress,
@@ -213,18 +168,13 @@ def _erase_others(folder: Path, count: int) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Work:
     """What a site is made of."""
 
     classifiers: Mapping[str, Classifier]
     sources: Mapping[str, list[Path]]
-    title: str | None
-    metrics: tuple[str, ...]
-    maps: tuple[str, ...]
-    drawing: Drawing
-    explaining: Explaining
-    galleries: bool
+    settings: SiteSettings
     seed: int
     progress: bool
 
@@ -296,10 +246,10 @@ class _Work:
     ) -> None:
         record = {
             "format": 1,
-            "title": self.title or ", ".join(self.sources),
+            "title": self.settings.title or ", ".join(self.sources),
             "pyxai": _version(),
             "k": min(NEIGHBORS, *(len(found) - 1 for found in indexes)),
-            "metrics": list(self.metrics),
+            "metrics": list(self.settings.metrics),
             "measures": list(MEASURES),
             "sets": sets,
             "networks": networks,
@@ -310,34 +260,37 @@ class _Work:
 
     def _write_set(self, site: SiteFolder, photos: PhotoSet, index: ImageIndex) -> dict[str, Any]:
         """What site.js says of a data set, once its files are written."""
-        metrics, seed, progress = self.metrics, self.seed, self.progress
+        settings, seed, progress = self.settings, self.seed, self.progress
+        metrics, maps = settings.metrics, check_maps(settings.maps)
+        drawing, explaining = settings.drawing(seed), settings.explaining(seed)
         write_neighbors(site, photos, index, metrics, progress=progress)
-        write_maps(site, photos, index, self.maps, seed, progress=progress)
+        write_maps(site, photos, index, maps, seed, progress=progress)
         report = write_retrieval(site, photos, index, metrics, seed)
         explained = 0
         for number, classifier in enumerate(self.classifiers.values()):
             explained = write_explanations(
-                site, photos, number, classifier, self.explaining, progress=progress
+                site, photos, number, classifier, explaining, progress=progress
             )
-            if self.galleries:
-                write_galleries(site, photos, number, classifier, self.drawing, progress=progress)
+            if settings.galleries:
+                write_galleries(site, photos, number, classifier, drawing, progress=progress)
         return {
             "name": photos.name,
             "photos": len(index),
             "features": index.version,
             "classes": photos.classes,
             "sizes": photos.sizes,
-            "maps": list(self.maps),
+            "maps": list(maps),
             "retrieval": report is not None,
             "start": good_start(photos, index, report, metrics[0]),
             "explained": explained,
-            "galleries": self.galleries,
+            "galleries": settings.galleries,
         }
 
     def _write_networks(
         self, site: SiteFolder, index: ImageIndex, sets: Sequence[PhotoSet]
     ) -> list[dict[str, Any]]:
         """What site.js says of the networks, once the files about them are written."""
+        drawing = self.settings.drawing(self.seed)
         found = []
         for number, network in enumerate(index.networks):
             classifier = self.classifiers[network.name]
@@ -345,9 +298,7 @@ class _Work:
             widths = [layer.width for layer in network.layers]
             about = write_anatomy(site, number, classifier, names, widths)
             layers = about["layers"]
-            write_units(
-                site, number, classifier, layers, sets, self.drawing, progress=self.progress
-            )
+            write_units(site, number, classifier, layers, sets, drawing, progress=self.progress)
             found.append({**about, "name": network.name.removesuffix(".safetensors")})
         return found
 

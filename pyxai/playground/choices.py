@@ -1,47 +1,16 @@
-"""What a site is to be made of, checked."""
+"""Where the photos of a site are, by data set."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pyxai._errors import MissingExtraError, argument_error
-from pyxai.neighbors.distances import METRICS, as_metric
+from pyxai._errors import argument_error
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Paths: TypeAlias = "PathLike | Sequence[PathLike]"
-
-
-def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The names of the metrics, each once.
-
-    Raises:
-        ValueError: one is unknown, or there is none.
-    """
-    if isinstance(metrics, str) or not metrics:
-        raise argument_error("metrics", f"at least one of {', '.join(METRICS)}", metrics)
-    return tuple(dict.fromkeys(as_metric(each).name for each in metrics))
-
-
-def check_maps(maps: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds of map.
-
-    Raises:
-        ValueError: one is unknown.
-        MissingExtraError: UMAP is asked for and not installed.
-    """
-    installed = importlib.util.find_spec("umap") is not None
-    if maps is None:
-        return ("umap", "pca") if installed else ("pca",)
-    unknown = [each for each in maps if each not in ("pca", "umap")]
-    if isinstance(maps, str) or unknown:
-        raise argument_error("maps", "some of 'pca' and 'umap'", maps)
-    if "umap" in maps and not installed:
-        raise MissingExtraError("a map by UMAP", "umap-learn", "umap")
-    return tuple(dict.fromkeys(maps))
 
 
 def name_sets(photos: Paths | Mapping[str, Paths]) -> dict[str, list[Path]]:

@@ -39,7 +39,7 @@ class Edition:
             ValueError: the folder holds other files.
         """
         self.path = path
-        self.files = OutputFolder(path, "out", by="a site", whole=True)
+        self.files = OutputFolder(path, "directory", by="a site", whole=True)
         self.keys: dict[str, str] = {}
         if self.files.is_intact(RECORD):
             record = read_record(path / RECORD)
@@ -84,7 +84,7 @@ class SiteHome:
     def __init__(self, root: Path) -> None:
         """Opens the folder; see `site_home`."""
         self.root = root
-        self._page = OutputFolder(root, "out", by="a site")
+        self._page = OutputFolder(root, "directory", by="a site")
         self._page.claim()
         self._page.check(PAGE)
         data = root / _DATA
@@ -147,13 +147,13 @@ def site_home(root: Path) -> Iterator[SiteHome]:
     """
     is_site = written_in(root) is not None
     if root.exists() and not root.is_dir():
-        raise ValueError(f"out: expected a folder, got the file {str(root)!r}")
+        raise ValueError(f"directory: expected a folder, got the file {str(root)!r}")
     if root.is_dir() and not is_site and not all(map(_goes_with_a_site, root.iterdir())):
         raise ValueError(
-            f"out: expected a new or empty folder, or that of a site, got {root}, which holds "
-            f"other files"
+            f"directory: expected a new or empty folder, or that of a site, got {root}, which "
+            f"holds other files"
         )
-    with locked(root, "out"):
+    with locked(root, "directory"):
         yield SiteHome(root)
 
 

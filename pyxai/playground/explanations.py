@@ -43,7 +43,7 @@ _CELLS = 32  # a side of a map of windows, at most
 _MASK = 28  # a side of a mask, at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Explaining:
     """Which explanations photos get.
 
@@ -56,12 +56,12 @@ class Explaining:
         seed: of their first mask.
     """
 
-    photos: int | None
+    photos: int | None = None
     methods: tuple[str, ...]
-    windows: bool
-    undesirable: int
-    steps: int
-    seed: int
+    windows: bool = False
+    undesirable: int = 0
+    steps: int = 200
+    seed: int = 0
 
 
 def write_explanations(

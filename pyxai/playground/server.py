@@ -115,7 +115,7 @@ def _live(about: dict[str, Any], models: Models, index: Path) -> Live:
         raise MissingExtraError("live search", "fastapi and uvicorn", "serve") from error
     indexes = load_indexes(about, models, index)
     classifiers = [indexes[0].classifier(each.name) for each in indexes[0].networks]
-    settings = Explaining(None, ("auto",), False, 0, 1, 0)
+    settings = Explaining(methods=("auto",))
     return Live(indexes, [Explainer(each, settings) for each in classifiers], about["metrics"])
 
 

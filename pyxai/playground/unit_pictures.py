@@ -21,7 +21,7 @@ from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.writing import SiteFolder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """How pictures are made; see `pyxai.visualize_features`.
 

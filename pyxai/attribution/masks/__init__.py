@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, settings_or
 from pyxai.attribution.masks.extremal import area_penalty, smooth_maximum
 from pyxai.attribution.masks.learning import MaskTask, learn_masks
 from pyxai.attribution.masks.objectives import (
@@ -24,7 +24,6 @@ from pyxai.attribution.masks.settings import (
     ExtremalSettings,
     MaskSettings,
     MeaningfulSettings,
-    settings_or,
 )
 from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.images import Images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pyxai._errors import argument_error, check_count, check_lengths
 
@@ -167,23 +167,6 @@ class ExtremalSettings(LearningSettings):
         super().__post_init__()
         _check_above_zero("smoothing", self.smoothing)
         _check_at_least_zero("area_weight", self.area_weight)
-
-
-_Settings = TypeVar("_Settings", bound=LearningSettings)
-
-
-def settings_or(default: _Settings, settings: object) -> _Settings:
-    """The settings given; where there are none, those of the method by default.
-
-    Raises:
-        ValueError: they are of another method.
-    """
-    if settings is None:
-        return default
-    if not isinstance(settings, type(default)):
-        expected = f"None or pyxai.{type(default).__name__}(...)"
-        raise argument_error("settings", expected, settings)
-    return settings
 
 
 def _weights(settings: MaskSettings | MeaningfulSettings) -> dict[str, float]:

@@ -32,13 +32,12 @@ from pyxai.novelty import (
     KNN,
     METHODS,
     Logistic,
-    NoveltyDetector,
     active_share,
     compare,
     evaluate_scores,
     holdout,
 )
-from pyxai.novelty.activations import join
+from pyxai.novelty.activations import join, source_of
 
 
 def photos_of(source: Path, where: str | None = None) -> list[Path]:
@@ -140,7 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     random = np.random.default_rng(arguments.seed)
     classifier = classifier_of(arguments)
-    reader = NoveltyDetector(classifier, arguments.layer)._source(None)
+    reader = source_of(classifier, arguments.layer)
     start = time.perf_counter()
     read = {
         name: join(reader.chunks(photos_of(source, arguments.where), progress=name))

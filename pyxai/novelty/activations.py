@@ -9,11 +9,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, check_count
 from pyxai._precision import full_precision
-from pyxai.classifier import Classifier, Examined, LinearHead, typical_input_shape
+from pyxai.classifier import (
+    Classifier,
+    Examined,
+    LinearHead,
+    as_classifier,
+    typical_input_shape,
+)
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.readout import Readout, find_readout, read_layer, read_penultimate
 from pyxai.images import ImageError, Images, is_model_input
@@ -88,6 +95,32 @@ def join(parts: Iterable[Activations]) -> Activations:
     )
 
 
+def classifier_of(model: object) -> Classifier | None:
+    """The classifier of a detector's model; None where that has only a head, or nothing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if model is None or isinstance(model, LinearHead):
+        return None
+    if not isinstance(model, (nn.Module, Classifier)):
+        expected = "a torch.nn.Module, a pyxai.Classifier, a LinearHead or None"
+        raise argument_error("model", expected, model)
+    return as_classifier(model)
+
+
+def source_of(model: object, layer: object, shape: tuple[int, ...] | None = None) -> Source:
+    """Where the activations come from that a detector of this model and layer looks at.
+
+    Raises:
+        ValueError: the model or the layer is of a kind that cannot be.
+    """
+    if layer is not None and not isinstance(layer, str):
+        raise argument_error("layer", "the name of a layer or None", layer)
+    head = model if isinstance(model, LinearHead) else None
+    return Source(classifier_of(model), layer, head, shape)
+
+
 class Source:
     """Where activations come from: a classifier and a layer, or a linear head alone, or nothing.
 
@@ -158,9 +191,11 @@ class Source:
 
         Raises:
             ImageError: a photo cannot be used.
-            ValueError: activations that are not finite, of another width than before, or photos
-                without a classifier.
+            ValueError: a bad batch size, activations that are not finite, of another width than
+                before, or photos without a classifier.
         """
+        if batch_size is not None:
+            check_count("batch_size", batch_size, or_none=True)
         ready, rest = _sorted_out(images)
         if ready is None:
             if self.classifier is None:

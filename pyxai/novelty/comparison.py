@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,7 @@ from torch import nn
 from pyxai._errors import argument_error, check_count
 from pyxai._text import text_table
 from pyxai.classifier import Classifier, LinearHead
-from pyxai.novelty.activations import Activations, Known, join
-from pyxai.novelty.detector import NoveltyDetector
+from pyxai.novelty.activations import Activations, Known, join, source_of
 from pyxai.novelty.labels import Labeller, Labels
 from pyxai.novelty.metrics import HEADINGS, NAMES, Evaluation, evaluate_scores
 from pyxai.novelty.scores import METHODS, Logistic, Score, Setting, name_of, score_for
@@ -89,9 +88,13 @@ def compare(
         ValueError: images or labels that cannot be used. A method that cannot be had with this
             network or layer is listed in `skipped`.
     """
-    detector = NoveltyDetector(model, layer, batch_size=batch_size, seed=seed, progress=progress)
-    source = detector._source(None)
-    labeller = Labeller(labels, detector._classifier(), fit_on)
+    check_count("seed", seed, least=0)
+    source = source_of(model, layer)
+    labeller = Labeller(labels, source.classifier, fit_on)
+
+    def read(images: Known, what: str) -> Iterator[Activations]:
+        return source.chunks(images, batch_size=batch_size, progress=what if progress else "")
+
     running = _by_name(methods)
     skipped = {
         name: "it needs novel_fit, novel examples to learn from"
@@ -101,7 +104,7 @@ def compare(
     for name in skipped:
         del running[name]
     begun = False
-    for chunk in detector._chunks(source, fit_on, None, "fit_on"):
+    for chunk in read(fit_on, "fit_on"):
         classes = labeller.classes(chunk)
         if not begun:
             logits = None if chunk.logits is None else chunk.logits.shape[1]
@@ -115,15 +118,12 @@ def compare(
     if not begun:
         raise argument_error("fit_on", "at least one image", "none")
     if novel_fit is not None:
-        for chunk in detector._chunks(source, novel_fit, None, "novel_fit"):
+        for chunk in read(novel_fit, "novel_fit"):
             for score in running.values():
                 if isinstance(score, Logistic):
                     score.update_novel(chunk)
     _try_all(running, skipped, _finish)
-    sides = [
-        join(detector._chunks(source, images, None, what))
-        for what, images in (("known", known), ("novel", novel))
-    ]
+    sides = [join(read(known, "known")), join(read(novel, "novel"))]
     scores = {
         name: (score(sides[0]).numpy(), score(sides[1]).numpy()) for name, score in running.items()
     }
@@ -255,11 +255,11 @@ def holdout(
     if not isinstance(share, float) or not 0 < share < 1:
         raise argument_error("share", "a number between 0 and 1", share)
     head = Logistic() if method is None else method
-    detector = NoveltyDetector(model, layer, batch_size=batch_size, seed=seed, progress=progress)
-    source = detector._source(None)
+    source = source_of(model, layer)
     parts: list[Activations] = []
     for what, images in (("known", known), ("novel", novel)):
-        found = join(detector._chunks(source, images, None, what))
+        bar = what if progress else ""
+        found = join(source.chunks(images, batch_size=batch_size, progress=bar))
         least = int(np.ceil(head.folds / (1 - share)))
         if len(found) < least:
             expected = f"at least {least} images for {head.folds} folds of what is not held out"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
-from pyxai.classifier import Classifier, LinearHead, as_classifier
+from pyxai.classifier import Classifier, LinearHead
 from pyxai.images import ImageError
-from pyxai.novelty.activations import Activations, Known, Source
+from pyxai.novelty.activations import Activations, Known, Source, classifier_of, source_of
 from pyxai.novelty.conventions import OutlierDetector
 from pyxai.novelty.identity import identity_of, weights_token
 from pyxai.novelty.labels import Labeller, Labels
@@ -129,8 +128,7 @@ class NoveltyDetector(OutlierDetector):
             raise argument_error("novel", "novel examples, which logistic learns from", None)
         rate = check_rates(self.false_alarm_rate, self.holdout, own=isinstance(score, Logistic))
         check_count("seed", self.seed, least=0)
-        source, held = self._source(None), Held(self.seed)
-        identity = identity_of(source.classifier or self.model, self.layer)
+        source, held = source_of(self.model, self.layer), Held(self.seed)
         failures: list[ImageError] = []
         sharing = "none" if validation is not None or rate is None else "all"
         if sharing == "all" and self.holdout:
@@ -150,11 +148,15 @@ class NoveltyDetector(OutlierDetector):
         self.method_ = score
         self.threshold_ = 0.0 if rate is None else threshold_for(held.scores(score), rate)
         self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
-        self.layer_, self.input_shape_ = source.layer_name(), source.shape
         self.failures_ = failures
-        self.identity_ = replace(identity, layer=self.layer_)
-        self._fitted_source, self._token = source, weights_token(source.classifier)
+        self._bind(source)
         return self
+
+    def _bind(self, source: Source) -> None:
+        """Notes the network that the score belongs to, as it is now."""
+        self.layer_, self.input_shape_ = source.layer_name(), source.shape
+        self.identity_ = identity_of(source.classifier or self.model, self.layer_)
+        self._fitted_source, self._token = source, weights_token(source.classifier)
 
     def _add_known(
         self,
@@ -329,30 +331,25 @@ class NoveltyDetector(OutlierDetector):
             ValueError: it is no such file; the network is another one; or an estimator is made of
                 types that are not trusted.
         """
-        from pyxai.novelty.storage import load_detector
+        from pyxai.novelty.storage import read_detector
 
-        found: NoveltyDetector = load_detector(cls, Path(path), model, other_network, trusted)
-        return found
+        saved = read_detector(Path(path), trusted)
+        detector = cls(model, method=saved.score.fresh(), **saved.parameters)
+        detector.method_, detector.threshold_ = saved.score, saved.threshold
+        detector.n_features_in_ = saved.width
+        detector.n_known_, detector.n_threshold_ = saved.known, saved.threshold_on
+        detector.failures_ = []
+        detector._bind(source_of(model, detector.layer, saved.input_shape))
+        differences = saved.identity.differences(detector.identity_)
+        if differences and not other_network:
+            raise ValueError(
+                f"model: expected the network that {str(path)!r} was fitted on, got another one: "
+                f"{'; '.join(differences)} differ. Fit again, or pass other_network=True if the "
+                "activations are known to be the same"
+            )
+        return detector
 
     # ---- the network ----
-
-    def _classifier(self) -> Classifier | None:
-        model: Any = self.model
-        if model is None or isinstance(model, LinearHead):
-            return None
-        if not isinstance(model, (nn.Module, Classifier)):
-            expected = "a torch.nn.Module, a pyxai.Classifier, a LinearHead or None"
-            raise argument_error("model", expected, model)
-        return as_classifier(model)
-
-    def _source(self, shape: tuple[int, ...] | None) -> Source:
-        head = self.model if isinstance(self.model, LinearHead) else None
-        layer: Any = self.layer
-        if layer is not None and not isinstance(layer, str):
-            raise argument_error("layer", "the name of a layer or None", layer)
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size, or_none=True)
-        return Source(self._classifier(), self.layer, head, shape)
 
     def _chunks(
         self, source: Source, images: Known, failures: list[ImageError] | None, progress: str
@@ -364,12 +361,15 @@ class NoveltyDetector(OutlierDetector):
             progress=progress if self.progress else "",
         )
 
+    def _new_source(self) -> Source:
+        return source_of(self.model, self.layer, self.input_shape_)
+
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError("NoveltyDetector: expected a fitted detector; call fit first")
-        classifier = self._classifier()
+        classifier = classifier_of(self.model)
         token = weights_token(classifier)
         if classifier is None or token == self._token:
             return
@@ -379,7 +379,7 @@ class NoveltyDetector(OutlierDetector):
                 "NoveltyDetector: expected the weights that it was fitted on, got others; the "
                 "network has changed, so fit again"
             )
-        self._fitted_source, self._token = self._source(self.input_shape_), token
+        self._fitted_source, self._token = self._new_source(), token
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -389,5 +389,5 @@ class NoveltyDetector(OutlierDetector):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.__sklearn_is_fitted__():
-            self._fitted_source = self._source(self.input_shape_)
+            self._fitted_source = self._new_source()
             self._token = ()  # checked at the next call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from pyxai._errors import argument_error
 from pyxai._files import refuse_other_file
 from pyxai._sealed import load_tensors, map_tensors, save_tensors
 from pyxai.novelty.estimator_files import UntrustedTypesError, estimator_bytes, estimator_from
-from pyxai.novelty.identity import Identity, identity_of, weights_token
+from pyxai.novelty.identity import Identity
 from pyxai.novelty.scores import SCORES, OutlierEstimator, Score
 
 _MARK, _FORMAT = "pyxai", "pyxai novelty 2"
 _OLDER = ("pyxai novelty 1",)  # without digests
 _ESTIMATOR = "estimator"
+_PARAMETERS = ("layer", "false_alarm_rate", "holdout", "batch_size", "seed")
 
 
 def save_detector(detector: Any, path: Path) -> None:
@@ -44,10 +45,7 @@ def save_detector(detector: Any, path: Path) -> None:
         "known": detector.n_known_,
         "threshold_on": detector.n_threshold_,
         "identity": asdict(detector.identity_),
-        "detector": {
-            name: getattr(detector, name)
-            for name in ("layer", "false_alarm_rate", "holdout", "batch_size", "seed")
-        },
+        "detector": {name: getattr(detector, name) for name in _PARAMETERS},
     }
     save_tensors(path, tensors, {_MARK: json.dumps(record)})
 
@@ -68,10 +66,38 @@ def check_is_free(path: Path, argument: str = "path") -> None:
     )
 
 
-def load_detector(
-    cls: Any, path: Path, model: Any, other_network: bool, trusted: Sequence[str]
-) -> Any:
-    """Reads a detector; see `NoveltyDetector.load`."""
+@dataclass(frozen=True, kw_only=True)
+class SavedDetector:
+    """What a file says of a fitted detector.
+
+    Attributes:
+        parameters: those that a detector is made with, by name.
+        score: the fitted one.
+        threshold: images that score below it are novel.
+        width: numbers of an image.
+        input_shape: `[C, H, W]` of the first image.
+        known: images that the score was fitted on.
+        threshold_on: images that the threshold was chosen on.
+        identity: the network and what was read of it.
+    """
+
+    parameters: dict[str, Any]
+    score: Score
+    threshold: float
+    width: int
+    input_shape: tuple[int, ...] | None
+    known: int
+    threshold_on: int
+    identity: Identity
+
+
+def read_detector(path: Path, trusted: Sequence[str]) -> SavedDetector:
+    """Reads what `save_detector` wrote; see `NoveltyDetector.load`.
+
+    Raises:
+        ValueError: it is no such file, or an older one.
+        UntrustedTypesError: an estimator is made of types that are not trusted.
+    """
     if not path.is_file():
         raise ValueError(f"path: expected a file saved by NoveltyDetector.save, got {str(path)!r}")
     try:
@@ -79,15 +105,17 @@ def load_detector(
         record = json.loads(metadata[_MARK])
         if record["format"] != _FORMAT:
             raise ValueError(f"format {record['format']!r}")
-        identity = _identity(record["identity"])
-        detector = cls(model, **record["detector"])
-        detector.threshold_ = float(record["threshold"])
-        detector.n_features_in_ = int(record["features"])
         shape = record["input_shape"]
-        detector.input_shape_ = None if shape is None else tuple(map(int, shape))
-        detector.n_known_ = int(record["known"])
-        detector.n_threshold_ = int(record["threshold_on"])
-        score = _score(record, tensors, trusted)
+        return SavedDetector(
+            parameters={name: record["detector"][name] for name in _PARAMETERS},
+            score=_score(record, tensors, trusted),
+            threshold=float(record["threshold"]),
+            width=int(record["features"]),
+            input_shape=None if shape is None else tuple(map(int, shape)),
+            known=int(record["known"]),
+            threshold_on=int(record["threshold_on"]),
+            identity=_identity(record["identity"]),
+        )
     except UntrustedTypesError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -97,20 +125,6 @@ def load_detector(
             f"path: expected a file saved by NoveltyDetector.save, got {str(path)!r} "
             f"({type(error).__name__}: {reason})"
         ) from error
-    detector.method = score.fresh()
-    detector.method_, detector.failures_ = score, []
-    detector._fitted_source = detector._source(detector.input_shape_)
-    detector.layer_ = detector._fitted_source.layer_name()
-    detector.identity_ = identity_of(model, detector.layer_)
-    detector._token = weights_token(detector._classifier())
-    differences = identity.differences(detector.identity_)
-    if differences and not other_network:
-        raise ValueError(
-            f"model: expected the network that {str(path)!r} was fitted on, got another one: "
-            f"{'; '.join(differences)} differ. Fit again, or pass other_network=True if the "
-            "activations are known to be the same"
-        )
-    return detector
 
 
 def _identity(record: dict[str, Any]) -> Identity:

@@ -143,6 +143,14 @@ class GalleryCrop:
         assert self._photo is not None
         return cut(open_photo(self._photo), self.name, self.box)
 
+    def jpeg(self, quality: int) -> bytes:
+        """The picture as a JPEG file; one that was saved before is not compressed a second time."""
+        if self._stored is not None:
+            return self._stored.read()
+        file = io.BytesIO()
+        self.picture().save(file, "JPEG", quality=quality)
+        return file.getvalue()
+
 
 def cut(photo: Image.Image, name: str, box: tuple[int, int, int, int]) -> Image.Image:
     """A box of a photo.

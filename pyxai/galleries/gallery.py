@@ -368,14 +368,22 @@ class ClassGallery:
         save_gallery(folder, self.settings, contents, report, page)
         return folder / "index.html"
 
-    def _describe(self) -> str:
-        """The settings in a line."""
+    def made_by(self) -> dict[str, Any]:
+        """How the gallery was made: "model", "evidence", "crop", "layer" and "clusters"."""
         contents, settings = self._fitted(), self.settings
         mode = f" ({settings.mode})" if settings.evidence == "sliding_window" else ""
-        return (
-            f"{settings.evidence}{mode}, crop {settings.crop}, layer {contents.layer}, "
-            f"{contents.clustering}"
-        )
+        return {
+            "model": contents.model,
+            "evidence": f"{settings.evidence}{mode}",
+            "crop": settings.crop,
+            "layer": contents.layer,
+            "clusters": contents.clustering,
+        }
+
+    def _describe(self) -> str:
+        """The settings in a line."""
+        by = self.made_by()
+        return f"{by['evidence']}, crop {by['crop']}, layer {by['layer']}, {by['clusters']}"
 
     def _fitted(self) -> Contents:
         if self._contents is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -148,12 +147,7 @@ def _class_record(found: ClassCrops, pictures: list[str]) -> dict[str, Any]:
 
 def _write_picture(output: OutputFolder, crop: GalleryCrop, folder: str, rank: int) -> str:
     """Writes the picture of a crop; its digest."""
-    if crop._stored is not None:
-        data = crop._stored.read()  # saved before: not compressed a second time
-    else:
-        file = io.BytesIO()
-        crop.picture().save(file, "JPEG", quality=_QUALITY)
-        data = file.getvalue()
+    data = crop.jpeg(_QUALITY)
     picture = digest([data])
     output.write_bytes(crop_file(folder, rank, picture), data)
     return picture

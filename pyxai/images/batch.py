@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyxai._errors import describe
 from pyxai.images.errors import ImageError, ImageErrors
-from pyxai.images.preprocessing import Preprocessing
+from pyxai.images.preprocessing import Preprocessing, normalized
 from pyxai.images.recipes import PreprocessingLike, as_preprocessing
 from pyxai.images.sources import PhotoSources, iterate_photos
 
@@ -114,4 +114,4 @@ def _batch_of_photos(images: PhotoSources, preprocessing: Preprocessing) -> torc
                 "expected photos of one size (height × width) after preprocessing, got "
                 f"{' and '.join(sizes)}; set resize and crop, or pass the photos one at a time",
             )
-    return preprocessing._normalize(np.stack(pixels))
+    return normalized(np.stack(pixels), preprocessing.mean, preprocessing.std)

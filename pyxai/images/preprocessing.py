@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeAlias, cast
 
@@ -103,7 +103,7 @@ class Preprocessing:
         Raises:
             ImageError: The photo cannot be opened, or would exceed `max_pixels` once resized.
         """
-        return self._normalize(np.asarray(self.view(photo)))
+        return normalized(np.asarray(self.view(photo)), self.mean, self.std)
 
     def view(self, photo: PhotoSource) -> Image.Image:
         """The geometry only: the picture that the network sees, before normalisation.
@@ -124,18 +124,6 @@ class Preprocessing:
         if box != (0, 0, *size):
             picture = picture.crop(box)  # what lies outside the picture comes out black
         return picture
-
-    def _normalize(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """(x / 255 − mean) / std: uint8 `[..., h, w, 3]` to float32 `[..., 3, h, w]`.
-
-        In NumPy, as torch starts its threads for so small a tensor already: where several threads
-        read photos at once, these threads would only stand in each other's way.
-        """
-        values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
-        values /= np.float32(255)
-        values -= np.array(self.mean, np.float32)[:, None, None]
-        values /= np.array(self.std, np.float32)[:, None, None]
-        return torch.from_numpy(values)
 
     def region(self, photo: PhotoSource | tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of the original photo that the network sees, to lay a map over that photo.
@@ -259,3 +247,18 @@ def _lengths(argument: str, value: object) -> int | tuple[int, int] | None:
         expected = "expected an int or a pair (height, width) of ints greater than 0, or None"
         raise ValueError(f"{argument}: {expected}, got {value!r}")
     return (lengths[0], lengths[1]) if several else lengths[0]
+
+
+def normalized(
+    pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
+    """(x / 255 − mean) / std: uint8 `[..., h, w, 3]` to float32 `[..., 3, h, w]`.
+
+    In NumPy, as torch starts its threads for so small a tensor already: where several threads
+    read photos at once, these threads would only stand in each other's way.
+    """
+    values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+    values /= np.float32(255)
+    values -= np.array(mean, np.float32)[:, None, None]
+    values /= np.array(std, np.float32)[:, None, None]
+    return torch.from_numpy(values)

@@ -230,15 +230,10 @@ def sign_test(first: int, second: int) -> float:
 
 
 def _row(number: int, gallery: ClassGallery) -> dict[str, Any]:
-    report, settings, contents = gallery.report(), gallery.settings, gallery._fitted()
-    mode = f" ({settings.mode})" if settings.evidence == "sliding_window" else ""
+    report = gallery.report()
     return {
         "gallery": _letter(number),
-        "model": contents.model,
-        "evidence": f"{settings.evidence}{mode}",
-        "crop": settings.crop,
-        "layer": contents.layer,
-        "clusters": contents.clustering,
+        **gallery.made_by(),
         "crops": sum(row["crops"] for row in report["classes"].values()),
         "purity": report["purity"],
         "silhouette": report["silhouette"],

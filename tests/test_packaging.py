@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import floors
 import pytest
@@ -292,6 +293,113 @@ def test_module_run_with_arguments_is_the_command(tmp_path):
     assert "Traceback" not in result.stderr
     result = python("-m", "pyxai", "explain", "--help", cwd=tmp_path)
     assert (result.returncode, "python -m pyxai explain" in result.stdout) == (0, True)
+
+
+# ---- calls ----
+
+
+def trees():
+    """Each module of the package, and what it says."""
+    for name in modules():
+        yield name, ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+
+
+def called(node):
+    """The last name of what is called, and all of it: ("cam", "pyxai.cam")."""
+    function = node.func
+    return getattr(function, "attr", getattr(function, "id", "")), ast.unparse(function)
+
+
+MOST_IN_A_ROW = 6
+# Kernels, their checks and their plain twins take tensors in the order of the operator's schema.
+BY_SCHEMA = "ops/"
+
+
+def test_calls_name_what_they_pass():
+    """Of many values in a row nobody sees which is which, and two are exchanged without a word."""
+    own = {
+        node.name
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
+    wrong = []
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or name.startswith(BY_SCHEMA):
+                continue
+            short, full = called(node)
+            given = sum(not isinstance(each, ast.Starred) for each in node.args)
+            if short in own and not full.startswith("torch.") and given > MOST_IN_A_ROW:
+                wrong.append(f"{name}:{node.lineno}: {full} is given {given} values in a row")
+    assert wrong == []
+
+
+def test_no_public_function_has_too_many_parameters():
+    """Where more can be said, it is a settings object: `MaskSettings`, `SiteSettings`."""
+    counts = {
+        name: len(inspect.signature(function).parameters.keys() - {"self", "cls"})
+        for name, function in public_functions()
+        if function.__code__.co_filename != "<string>"  # that of a dataclass
+    }
+    assert {name: count for name, count in counts.items() if count > 16} == {
+        "pyxai.fine_tune": 18,  # a first training says what it is about in one call
+    }
+
+
+def is_own(attribute):
+    return getattr(attribute.value, "id", "") in ("self", "cls")
+
+
+def private_members(tree):
+    """The private attributes of the classes of a module."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                targets = getattr(part, "targets", [getattr(part, "target", None)])
+                found |= {each.id for each in targets if isinstance(each, ast.Name)}
+                found.add(getattr(part, "name", ""))
+        elif isinstance(node, ast.Attribute) and is_own(node) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return {name for name in found if re.match("_[^_]", name)}
+
+
+def private_uses(tree):
+    """(line, name) of the private attributes of other objects that a module reads or writes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.Call) and called(node)[1] in ("getattr", "setattr", "hasattr"):
+            yield node.lineno, getattr(node.args[1], "value", "")
+
+
+def test_private_attributes_are_used_in_their_module_alone():
+    members = {name: private_members(tree) for name, tree in trees()}
+    others = {*dir(torch.nn.Module()), *dir(torch.Tensor), *dir(NamedTuple("Some", []))}
+    ours = set().union(*members.values()) - others
+    wrong = [
+        f"{name}:{line}: {attribute}"
+        for name, tree in trees()
+        for line, attribute in private_uses(tree)
+        if attribute in ours - members[name]
+    ]
+    assert wrong == []
+
+
+def test_private_modules_are_used_in_their_room_alone():
+    wrong = []
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyxai."):
+                home = node.module.removeprefix("pyxai.")
+                private = [part for part in (home, *home.split(".")[1:]) if part[0] == "_"]
+                names = [alias.name for alias in node.names if re.match("_[^_]", alias.name)]
+                inside = name.startswith(f"{home.split('.')[0]}/")
+                if not inside and (names or (private and "." in home)):
+                    wrong.append(f"{name}: {ast.unparse(node)}")
+    # What `pyxai info` prints is in no public function.
+    assert wrong == ["cli/info.py: from pyxai.ops import _native, cuda_status"]
 
 
 # ---- instruction sets ----

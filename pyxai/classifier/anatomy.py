@@ -260,19 +260,19 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
     layouts = dict(survey.layouts)
     layouts.update((each.point.name, each.layout) for each in survey.outputs)
     return Anatomy(
-        size,
-        points,
-        survey.outputs,
-        survey.tokens,
-        reading,
-        classes,
-        guess,
-        layouts,
-        complete,
-        tuple(map(weakref.ref, _modules_of(network))),
-        why_not,
-        (size[1], size[2]),
-        (size[1], size[2]),
+        size=size,
+        points=points,
+        outputs=survey.outputs,
+        tokens=survey.tokens,
+        reading=reading,
+        classes=classes,
+        guess=guess,
+        layouts=layouts,
+        complete=complete,
+        _modules=tuple(map(weakref.ref, _modules_of(network))),
+        _why_not=why_not,
+        _least=(size[1], size[2]),
+        _most=(size[1], size[2]),
     )
 
 

@@ -52,7 +52,9 @@ def explain(
         "explain",
         photos,
         output,
-        lambda photo: explain_photo(classifier, photo, wanted, method, layer, top, colormap),
+        lambda photo: explain_photo(
+            classifier, photo, wanted, method=method, layer=layer, top=top, colormap=colormap
+        ),
         as_json=as_json,
         summary=lambda found: f"{_table(found)}\n{len(found)} overlays and JSON files in {output}/",
     )

@@ -100,7 +100,15 @@ def visualize_features(
             does not take pictures of that size.
     """
     classifier = as_classifier(model)
-    many = _check(variants, diversity, steps, learning_rate, decay, seed, batch_size)
+    many = _check(
+        variants,
+        diversity,
+        steps,
+        learning_rate=learning_rate,
+        decay=decay,
+        seed=seed,
+        batch_size=batch_size,
+    )
     with borrowed(classifier.network):
         looking = _looking(classifier, layer, size, robustness, network_size)
         units = find_units(classifier, looking.layer, channels, _position(neuron, looking.layer))
@@ -109,16 +117,16 @@ def visualize_features(
             return units.responses(features, rows)
 
         what = Optimization(
-            responses,
-            units.keys,
-            many,
-            negative,
-            diversity,
-            steps,
-            learning_rate,
-            decay,
-            seed,
-            batch_size,
+            responses=responses,
+            keys=units.keys,
+            variants=many,
+            negative=negative,
+            diversity=diversity,
+            steps=steps,
+            learning_rate=learning_rate,
+            decay=decay,
+            seed=seed,
+            batch_size=batch_size,
         )
         found = optimize(looking, what)
         return _finish(found, looking, units.names, variants, report)
@@ -167,7 +175,9 @@ def caricatures(
         pyxai.images.ImageError: photos that cannot be used.
     """
     classifier = as_classifier(model)
-    _check(None, 0.0, steps, learning_rate, decay, seed, batch_size)
+    _check(
+        None, 0.0, steps, learning_rate=learning_rate, decay=decay, seed=seed, batch_size=batch_size
+    )
     check_name(classifier.network, layer)
     with borrowed(classifier.network):
         looking = _looking(classifier, layer, size, robustness, network_size)
@@ -184,7 +194,16 @@ def caricatures(
 
         keys = ("photo",) * len(photos)
         what = Optimization(
-            responses, keys, 1, False, 0.0, steps, learning_rate, decay, seed, batch_size
+            responses=responses,
+            keys=keys,
+            variants=1,
+            negative=False,
+            diversity=0.0,
+            steps=steps,
+            learning_rate=learning_rate,
+            decay=decay,
+            seed=seed,
+            batch_size=batch_size,
         )
         found = optimize(looking, what)
         names = tuple(f"images[{place}]" for place in range(len(photos)))

@@ -274,4 +274,10 @@ def holdout(
         accuracies.append(float(((rows[test] @ weight + bias > 0) == classes[test]).mean()))
         reports.append(report)
     known_count, novel_count = map(len, parts)
-    return HoldOut(np.array(accuracies), tuple(reports), known_count, novel_count, share)
+    return HoldOut(
+        accuracies=np.array(accuracies),
+        reports=tuple(reports),
+        known=known_count,
+        novel=novel_count,
+        share=share,
+    )

@@ -133,7 +133,9 @@ class NoveltyDetector(OutlierDetector):
         sharing = "none" if validation is not None or rate is None else "all"
         if sharing == "all" and self.holdout:
             sharing = "apart"
-        width, fitted_on = self._add_known(score, source, known, labels, failures, held, sharing)
+        width, fitted_on = self._add_known(
+            score, source, known, labels=labels, failures=failures, held=held, sharing=sharing
+        )
         if score.needs_novel:
             self._add_novel(score, source, novel, failures, width)
         score.finish()

@@ -266,7 +266,8 @@ class Explainer:
             ["area", _percent(float(found.area()[0]))],
         ]
         hidden = 1 - found.mask[0]
-        return _map("undesirable", "target", "Undesirable pixels", target, hidden, facts, (0, 1))
+        title = "Undesirable pixels"
+        return _map("undesirable", "target", title, target, hidden, facts, scale=(0, 1))
 
 
 def _faster(classifier: Classifier) -> Classifier:

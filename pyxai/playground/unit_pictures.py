@@ -85,7 +85,15 @@ def write_units(
         units, crops = f"{address}/units", f"{address}/crops/"
         about = {**about, "photos": photos, "crops": drawing.crops}
         if not site.begin(f"{units}.js", crops, last=units, **about):
-            _write_crops(site, address, classifier, layer["name"], channels, sets, drawing)
+            _write_crops(
+                site,
+                address,
+                classifier,
+                layer=layer["name"],
+                channels=channels,
+                sets=sets,
+                drawing=drawing,
+            )
 
 
 def drawn_channels(count: int, most: int, seed: int) -> list[int]:

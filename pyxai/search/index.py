@@ -485,16 +485,16 @@ class ImageIndex:
         similarity = 100 * (1 - distances / scale).clamp(0, 1)
         label = None if query.id is None else view.photos[query.id].label
         return SearchResult(
-            query.name,
-            query.id,
-            label,
-            rows.numpy().copy(),
-            tuple(photo.path for photo in photos),
-            tuple(photo.label for photo in photos),
-            distances.numpy().copy(),
-            similarity.numpy(),
-            network.name,
-            network.layers[place[1]].name,
-            str(metric),
-            query.picture,
+            query=query.name,
+            query_id=query.id,
+            query_label=label,
+            ids=rows.numpy().copy(),
+            paths=tuple(photo.path for photo in photos),
+            labels=tuple(photo.label for photo in photos),
+            distances=distances.numpy().copy(),
+            similarity=similarity.numpy(),
+            network=network.name,
+            layer=network.layers[place[1]].name,
+            metric=str(metric),
+            _picture=query.picture,
         )

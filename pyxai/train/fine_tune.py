@@ -172,7 +172,14 @@ def _trained(
         # With the new head, the output with one column for each class has the logits.
         reading = Reading(classifier.output, len(names))
         features = frozen_features(
-            network, place, train, held_out, preprocessing, plan, progress, reading
+            network,
+            place,
+            train,
+            held_out=held_out,
+            preprocessing=preprocessing,
+            plan=plan,
+            progress=progress,
+            reading=reading,
         )
         run = Training(
             network,
@@ -291,20 +298,20 @@ def _result(run: Training, classifier: Classifier, names: tuple[str, ...], place
     assert judged is not None
     metrics = metrics_of(judged, labels)
     return FineTuned(
-        Classifier(
+        classifier=Classifier(
             run.network,
             class_names=names,
             preprocessing=preprocessing,
             output=classifier.output,
             name=classifier.name,
         ),
-        tuple(run.history),
-        run.plan.epochs if run.best is None else run.best.epoch,
-        metrics,
-        None if whole is None else metrics.accuracy,
-        None if crops is None else metrics_of(crops, labels).accuracy,
-        place,
-        run.features is not None,
-        (*run.train.too_small, *run.held_out.too_small),
-        (*run.train.unreadable, *run.held_out.unreadable),
+        history=tuple(run.history),
+        epoch=run.plan.epochs if run.best is None else run.best.epoch,
+        metrics=metrics,
+        accuracy=None if whole is None else metrics.accuracy,
+        crop_accuracy=None if crops is None else metrics_of(crops, labels).accuracy,
+        head=place,
+        features_kept=run.features is not None,
+        too_small=(*run.train.too_small, *run.held_out.too_small),
+        unreadable=(*run.train.unreadable, *run.held_out.unreadable),
     )

@@ -185,7 +185,13 @@ class Training:
         assert logits is not None
         judged = metrics_of(logits, self.held_out.labels)
         self.history.append(
-            Epoch(number, loss / seen, right / seen, judged.accuracy, judged.log_loss)
+            Epoch(
+                number=number,
+                loss=loss / seen,
+                train_accuracy=right / seen,
+                valid_accuracy=judged.accuracy,
+                valid_loss=judged.log_loss,
+            )
         )
         lowest = math.inf if self.best is None else self.best.loss
         if self.plan.early_stopping is not None and judged.log_loss < lowest:

@@ -196,7 +196,15 @@ def cam(
     if batch_size is not None:
         step = check_count("batch_size", batch_size, or_none=True)
     examined = Examined(classifier, inputs)
-    call = _Call(examined, target, methods, layer, style, step, out)
+    call = _Call(
+        examined=examined,
+        target=target,
+        methods=methods,
+        layer=layer,
+        style=style,
+        step=step,
+        out=out,
+    )
     try:
         collected = call.run()
     except ChangedError:

@@ -286,7 +286,7 @@ def gather(
     if len(groups) == 1:
         return groups[0][1]
     rows = range(len(examined.inputs))
-    return _evidence(examined, target, layers, {}, gradients, rows)
+    return _evidence(examined, target, layers=layers, heads={}, gradients=gradients, rows=rows)
 
 
 def gather_groups(
@@ -315,13 +315,17 @@ def gather_groups(
     """
     rows = range(len(examined.inputs)) if rows is None else rows
     heads = _heads(examined, target, layers)
-    evidence = _evidence(examined, target, layers, heads, gradients, rows)
+    evidence = _evidence(
+        examined, target, layers=layers, heads=heads, gradients=gradients, rows=rows
+    )
     everything = list(range(len(examined.inputs)))
     explained = _explained(evidence, heads)
     if everything and not bool(explained.any()):  # what was found may hold no more
         examined.anatomy.forget_heads(layers)
         heads = _heads(examined, target, layers)
-        evidence = _evidence(examined, target, layers, heads, gradients, rows)
+        evidence = _evidence(
+            examined, target, layers=layers, heads=heads, gradients=gradients, rows=rows
+        )
         explained = _explained(evidence, heads)
     if bool(explained.all()):
         return [(everything, evidence)]
@@ -333,7 +337,9 @@ def gather_groups(
             wanted = rows_of_target(target, some, len(examined.inputs))
             known = heads if holds else dict.fromkeys(layers)
             names = [rows[place] for place in some]
-            found = _evidence(part, wanted, layers, known, gradients, names)
+            found = _evidence(
+                part, wanted, layers=layers, heads=known, gradients=gradients, rows=names
+            )
             groups.append((some, found))
     return groups
 
@@ -362,6 +368,7 @@ def _explained(
 def _evidence(
     examined: Examined,
     target: Target,
+    *,
     layers: Sequence[str],
     heads: Mapping[str, LinearHead | None],
     gradients: bool,

@@ -196,15 +196,15 @@ def run_forward(
     logits = graph.detach()
     classes, single = torch.zeros((1, 1), dtype=torch.long, device=logits.device), True
     forward = Forward(
-        examined,
-        range(images) if rows is None else rows,
-        layouts,
-        recording.layers,
-        function,
-        logits,
-        classes,
-        single,
-        graph,
+        examined=examined,
+        rows=range(images) if rows is None else rows,
+        layouts=layouts,
+        raw=recording.layers,
+        target=function,
+        logits=logits,
+        classes=classes,
+        single=single,
+        graph=graph,
     )
     for name, raw in recording.layers.items():
         forward.check_finite(layouts[name].features(raw.detach()), f"features at layer {name!r}")

@@ -181,7 +181,9 @@ def _by_kernel(
             expected = f"at least {2 * count}, twice the {count} regions, or fewer regions"
             raise argument_error("samples", expected, samples)
         outputs = model.outputs.cpu()
-        values, errors = regression(game, images, count, samples // 2 * 2, seed, outputs, base)
+        values, errors = regression(
+            game, images, count, samples=samples // 2 * 2, seed=seed, outputs=outputs, base=base
+        )
     return _of_cells(model, game, values, errors, labels, base, fixed=True)
 
 
@@ -204,11 +206,11 @@ def _of_cells(
         model,
         spread,
         noise,
-        base.to(device),
-        values.sum(dim=2).to(device),
-        int(game.evaluations.max()),
-        labels.to(device) if fixed else None,
-        values.to(device) if fixed else None,
+        base=base.to(device),
+        sums=values.sum(dim=2).to(device),
+        evaluations=int(game.evaluations.max()),
+        regions=labels.to(device) if fixed else None,
+        region_values=values.to(device) if fixed else None,
     )
 
 

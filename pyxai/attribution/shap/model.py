@@ -105,4 +105,13 @@ def explained(
     classes, single = resolved.index.expand(len(images), -1), resolved.single
     values = examined.reading.probabilities(logits) if output == "probability" else logits
     outputs, predicted = values.gather(1, classes).double(), logits.argmax(dim=1)
-    return Explained(examined, predicted, classes, single, outputs, output, step, layout)
+    return Explained(
+        examined=examined,
+        predicted=predicted,
+        classes=classes,
+        single=single,
+        outputs=outputs,
+        output=output,
+        batch_size=step,
+        layout=layout,
+    )

@@ -55,7 +55,15 @@ class _Image:
             return
         told = weight * float((shown - hidden).abs().max())
         self._number += 1
-        part = _Part(-told, self._number, box, context, hidden, shown, weight)
+        part = _Part(
+            priority=-told,
+            number=self._number,
+            box=box,
+            context=context,
+            hidden=hidden,
+            shown=shown,
+            weight=weight,
+        )
         heapq.heappush(self._waiting, part)
 
     def pop(self, most: int) -> list[_Part]:

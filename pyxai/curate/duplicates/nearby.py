@@ -50,7 +50,9 @@ def near_hashes(
         starts = np.concatenate([[0], np.cumsum(counts)])
         wanted = _band(queries, band)
         for flip in flips:
-            yield from _compare(hashes, queries, wanted ^ flip, order, starts, counts, most)
+            yield from _compare(
+                hashes, queries, wanted ^ flip, order=order, starts=starts, counts=counts, most=most
+            )
 
 
 def _band(values: NDArray[np.uint64], band: int) -> NDArray[np.int64]:

@@ -154,12 +154,12 @@ class ShapSummary:
             f"{found.frame.percent()} % in the frame ({self.frame_area:.0%} of the area)"
         )
         return SummaryRow(
-            title,
-            found.mean,
-            ~((found.low > 0) | (found.high < 0)),
-            [self._preprocessing.view(open_photo(each.name)) for _, each in pairs],
-            [np.reshape(each.regions, self.grid) for _, each in pairs],
-            [f"{kind}: {printable(Path(each.name).name)}" for kind, each in pairs],
+            title=title,
+            mean=found.mean,
+            unsure=~((found.low > 0) | (found.high < 0)),
+            photos=[self._preprocessing.view(open_photo(each.name)) for _, each in pairs],
+            values=[np.reshape(each.regions, self.grid) for _, each in pairs],
+            captions=[f"{kind}: {printable(Path(each.name).name)}" for kind, each in pairs],
         )
 
     def _photo_rows(self) -> list[Sequence[Any]]:
@@ -208,18 +208,18 @@ def summarized(
         by_class.setdefault(photo.target, []).append(photo)
     frame, corners = frame_and_corners(grid)
     return ShapSummary(
-        tuple(
+        classes=tuple(
             class_summary(index, classifier.class_name(index), by_class[index], grid, confidence)
             for index in sorted(by_class)
         ),
-        settings,
-        grid,
-        float(frame.mean()),
-        float(corners.mean()),
-        confidence,
-        tuple(failures),
-        unnamed,
-        classifier.preprocessing,
+        settings=settings,
+        grid=grid,
+        frame_area=float(frame.mean()),
+        corner_area=float(corners.mean()),
+        confidence=confidence,
+        failures=tuple(failures),
+        unnamed=unnamed,
+        _preprocessing=classifier.preprocessing,
     )
 
 

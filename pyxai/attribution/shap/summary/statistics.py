@@ -116,20 +116,20 @@ def class_summary(
     )
     known = similarity[~np.isnan(similarity)]
     return ClassSummary(
-        index,
-        name,
-        tuple(photos),
-        mean,
-        low,
-        high,
-        np.abs(cells).mean(axis=0),
-        measure(positive.sum(axis=(1, 2))),
-        measure(cells.clip(max=0).sum(axis=(1, 2))),
-        frame,
-        corners,
-        float(known.mean()) if len(known) else math.nan,
-        similarity,
-        float(np.mean([photo.predicted == index for photo in photos])),
+        index=index,
+        name=name,
+        photos=tuple(photos),
+        mean=mean,
+        low=low,
+        high=high,
+        mean_absolute=np.abs(cells).mean(axis=0),
+        speaks_for=measure(positive.sum(axis=(1, 2))),
+        speaks_against=measure(cells.clip(max=0).sum(axis=(1, 2))),
+        frame=frame,
+        corners=corners,
+        agreement=float(known.mean()) if len(known) else math.nan,
+        similarity=similarity,
+        accuracy=float(np.mean([photo.predicted == index for photo in photos])),
     )
 
 

@@ -270,7 +270,7 @@ def look(classifier: Classifier, images: torch.Tensor, *, partial: bool = False)
         layouts=layouts,
         complete=complete,
         _modules=tuple(map(weakref.ref, _modules_of(network))),
-        _why_not=why_not,
+        why_not=why_not,
         _least=(size[1], size[2]),
         _most=(size[1], size[2]),
     )

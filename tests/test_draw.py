@@ -276,7 +276,6 @@ def test_regions_at_the_edges(region, box):
         (photo(), [torch.rand(7, 7)], "heatmap: .*a list; give one of its maps"),
         (photo(), None, "heatmap: expected a float tensor or array .*got None"),
     ],
-    ids=str,
 )
 def test_swapped_and_other_arguments(first, second, message):
     with pytest.raises(ValueError, match=message):

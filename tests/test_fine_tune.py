@@ -154,7 +154,6 @@ def changed(before, after):
         (["stem", "stage3.conv1"], {"fc", "stem", "stage3"}),
         ("all", {"fc", "stem", "stage1", "stage2", "stage3"}),
     ],
-    ids=str,
 )
 def test_only_what_is_unfrozen_changes(squares, unfreeze, expected):
     model = SmallNet()

@@ -484,7 +484,6 @@ def test_against_shap(images):
             r"background: expected one image for all or for each, \[3 or 1, 3, 12, 12\]",
         ),
     ],
-    ids=str,
 )
 def test_bad_arguments(images, options, message):
     options = {"background": "mean", **options}

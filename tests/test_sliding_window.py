@@ -416,7 +416,6 @@ def test_inside_inference_mode():
         ({"model": lambda x: x}, "model: expected to return logits"),
         ({"model": lambda x: x.new_zeros(1, 3)}, r"model: expected to return logits \[70, K\]"),
     ],
-    ids=str,
 )
 def test_refusals(arguments, message):
     arguments = {"model": SmallNet(), "photo": picture(), "window": 16, "stride": 4} | arguments

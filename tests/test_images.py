@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, ImageOps, features
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from pyxai._outputs import OutputFolder
 from pyxai.images import (
@@ -32,6 +32,8 @@ from pyxai.images import (
     reading,
     to_batch,
 )
+from pyxai.serve.guards import Refused
+from pyxai.serve.photos import photo_of
 
 SHARP = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -359,6 +361,22 @@ def test_heif_without_its_plugin_says_what_to_install(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     if "HEIF" not in Image.OPEN:
         refuse(tmp_path / "a.heic", "install pillow-heif")
+
+
+def test_a_library_that_replaces_the_opener_of_pillow(tmp_path, monkeypatch):
+    """As ultralytics does: what Pillow cannot read is given to a plugin that is not there."""
+    pillow = Image.open
+
+    def with_a_plugin(*arguments, **options):
+        try:
+            return pillow(*arguments, **options)
+        except UnidentifiedImageError:
+            raise ModuleNotFoundError("No module named 'pi_heif'") from None
+
+    monkeypatch.setattr(Image, "open", with_a_plugin)
+    test_files_that_are_no_photos(tmp_path)
+    with pytest.raises(Refused, match="not a photo in a known format"):
+        photo_of(b"<!DOCTYPE html><html></html>")
 
 
 def test_postscript_is_not_run(tmp_path):

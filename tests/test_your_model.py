@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "your_model.md"
 RECIPES = {
@@ -35,6 +36,7 @@ def test_recipe_runs(title, tmp_path, monkeypatch, one_thread):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Image, "open", Image.open)  # ultralytics replaces it for good
     torch.manual_seed(0)
     found: dict = {"__name__": title}
     exec(compile(code, title, "exec"), found)

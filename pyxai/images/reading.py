@@ -96,9 +96,17 @@ def open_photo(source: PhotoSource, *, name: str | None = None) -> Image.Image:
         raise ImageError(label, f"cannot be decoded: {_in_words(error)}") from error
 
 
-def readable_formats() -> list[str]:
-    """Those of `FORMATS` that can be read here."""
-    return [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
+def undecoded(file: IO[bytes]) -> Image.Image:
+    """The picture in a file of one of `FORMATS`, of which only the header is read.
+
+    Raises:
+        UnidentifiedImageError: It is in none of them.
+    """
+    formats = [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
+    try:
+        return Image.open(file, formats=formats)
+    except ImportError as error:  # ultralytics replaces `Image.open`: its own then wants a plugin
+        raise UnidentifiedImageError(str(error)) from error
 
 
 def upright_size(source: PhotoSource) -> tuple[int, int]:
@@ -190,7 +198,7 @@ def _from_file(file: Any, name: str) -> Image.Image:
     if isinstance(file, io.TextIOBase):
         raise ImageError(name, "expected a binary file object, got a text file; open it with 'rb'")
     try:
-        image = Image.open(file, formats=readable_formats())
+        image = undecoded(file)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, _in_words(error)) from error
     with image:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, UnidentifiedImageError
 
 from pyxai.images import ImageError, Preprocessing, open_photo
-from pyxai.images.reading import readable_formats
+from pyxai.images.reading import undecoded
 from pyxai.serve.guards import Refused
 
 MAX_PIXELS = 50_000_000
@@ -51,7 +51,7 @@ def photo_of(body: bytes, seen_by: Sequence[Preprocessing] = ()) -> Image.Image:
 
 def _decoded(body: bytes) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(body), formats=readable_formats()) as picture:
+        with undecoded(io.BytesIO(body)) as picture:
             width, height = picture.size
         if width * height > MAX_PIXELS:
             expected = f"a photo of at most {MAX_PIXELS:,} pixels"

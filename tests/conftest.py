@@ -12,6 +12,7 @@ import pytest
 import torch
 from networks import SmallNet
 from on_cuda import on_cuda
+from skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 from train_photos import COLOURS, photo
 
 from pyxai.cli import main

@@ -151,7 +151,7 @@ def test_ambiguous_tensor_has_channels_first():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: no device")
 def test_tensor_on_a_gpu():
     tensor = torch.from_numpy(noise())
     assert np.array_equal(pixels(open_photo(tensor.cuda())), noise())

@@ -258,7 +258,7 @@ def test_no_boxes(kernels):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: no device")
 def test_boxes_on_cuda_are_moved_into_the_photo():
     photo = make_photo(3, 20, 30, torch.uint8, device="cuda")
     boxes = torch.tensor([[-5, -5, 10, 10], [25, 15, 99, 99], [7, 7, 7, 7], [99, 99, 0, 0]])

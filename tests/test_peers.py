@@ -16,10 +16,9 @@ from torch.nn import functional
 import pyxai
 from pyxai.attribution.cam.methods import cam_method
 
-REASON = "the other libraries are compared where they are installed"
-grad_cam = pytest.importorskip("pytorch_grad_cam", reason=REASON)
-torchcam = pytest.importorskip("torchcam.methods", reason=REASON)
-captum = pytest.importorskip("captum.attr", reason=REASON)
+grad_cam = pytest.importorskip("pytorch_grad_cam")
+torchcam = pytest.importorskip("torchcam.methods")
+captum = pytest.importorskip("captum.attr")
 
 from pytorch_grad_cam.utils.model_targets import (  # noqa: E402
     ClassifierOutputTarget,

@@ -69,7 +69,7 @@ def test_model_is_explained_at_once(library, name, layer, positions, head):
     """What is found, where given, and all that the tool checks."""
     package = PACKAGES[library]
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+        pytest.skip(f"needs {package}")
     if library == "Hugging Face":
         name += "ForImageClassification"
     (case,) = [c for c in the_tool().cases(f"{library} {name}") if c.name == name]

@@ -20,6 +20,10 @@ from pyxai.ops import _native
 
 _CUDA = pytest.param("cuda", marks=on_cuda)
 
+# The first backward pass of a process starts a thread for each GPU, and where torch.export was used
+# before it, for one that is made up; after that, processes that are forked could take no gradients.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 @pytest.fixture(params=["cpu", _CUDA])
 def device(request):

@@ -186,6 +186,21 @@ def public_functions():
 ROOMS = sorted(PACKAGE.glob("*/__init__.py"))
 
 
+def test_no_function_is_long():
+    """Over 60 lines without its docstring it is usually two ideas."""
+    long = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            if lines > 60:
+                long[f"{path.relative_to(PACKAGE)}: {node.name}"] = lines
+    assert not long
+
+
 def test_one_word_for_one_thing():
     known = dict(public_functions())
     assert len(known) > 150

@@ -70,17 +70,12 @@ def audit(
         BusyError: another run works in the checkpoint.
         ImageError: a folder cannot be listed, or has no photo that can be read; a ValueError too.
     """
-    for name, value, least in (("unusual", unusual, 0), ("n_neighbors", n_neighbors, 1)):
+    for name, value, least in (("unusual", unusual, 0), ("folds", folds, 2), ("seed", seed, 0)):
         check_count(name, value, least=least)
-    check_count("folds", folds, least=2)
+    check_count("n_neighbors", n_neighbors)
     check_count("batch_size", batch_size or 1)
-    check_count("seed", seed, least=0)
     classifier = None if model is None else as_classifier(model)
-    if not isinstance(photos, (str, os.PathLike)):
-        raise argument_error("photos", "the path of a folder", photos)
-    root = Path(photos)
-    if not root.is_dir():
-        raise argument_error("photos", "a folder of photos", str(root))
+    root = _folder(photos)
     files = [str(path) for path in find_photos(root)]
     seen = look_at(
         files,
@@ -99,10 +94,7 @@ def audit(
     folders = FolderLabels(root)
     labels = [folders.label(path) for path in seen.paths]
     findings = _Findings(seen.paths, labels)
-    for path, reason in seen.unreadable:
-        findings.add("unreadable", path, folders.label(path), None, reason)
-    for path in _other_files(root):
-        findings.add("no_photo", path, None, None, f"its name ends in {Path(path).suffix!r}")
+    _check_files(findings, seen, folders, root)
     _check_pictures(findings, seen.measures)
     notes: list[str] = []
     measures = dict(seen.measures)
@@ -157,6 +149,23 @@ class _Findings:
         return {issue: tuple(found) for issue, found in self._found.items()}
 
 
+def _folder(photos: str | os.PathLike[str]) -> Path:
+    if not isinstance(photos, (str, os.PathLike)):
+        raise argument_error("photos", "the path of a folder", photos)
+    root = Path(photos)
+    if not root.is_dir():
+        raise argument_error("photos", "a folder of photos", str(root))
+    return root
+
+
+def _check_files(findings: _Findings, seen: Seen, folders: FolderLabels, root: Path) -> None:
+    """What is no photo, or none that can be read."""
+    for path, reason in seen.unreadable:
+        findings.add("unreadable", path, folders.label(path), None, reason)
+    for path in _other_files(root):
+        findings.add("no_photo", path, None, None, f"its name ends in {Path(path).suffix!r}")
+
+
 def _check_pictures(findings: _Findings, measures: dict[str, NDArray[np.float32]]) -> None:
     """What needs no network."""
     if any(label is not None for label in findings.labels):
@@ -203,23 +212,46 @@ def _check_features(
     )
     usable = described & ((codes >= 0) | (not names))
     (places,) = np.nonzero(usable)
+    measures["distance_ratio"] = _find_unusual(findings, rows, codes, places, unusual, n_neighbors)
+    measures["label_margin"] = _find_label_errors(
+        findings, rows, codes, places, names, notes, folds, seed
+    )
 
+
+def _find_unusual(
+    findings: _Findings,
+    rows: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    places: NDArray[np.int64],
+    most: int,
+    n_neighbors: int,
+) -> NDArray[np.float32]:
+    """Lists the photos that lie farthest from their class; how far each lies."""
     ratios = np.full(len(codes), np.nan, np.float32)
     ratios[places] = distance_ratios(rows[places], codes[places], n_neighbors=n_neighbors)
-    measures["distance_ratio"] = ratios
     best = [
-        _ranked(-ratios, (codes == code) & np.isfinite(ratios))[:unusual]
-        for code in (range(len(names)) if names else (-1,))
+        _ranked(-ratios, (codes == code) & np.isfinite(ratios))[:most]
+        for code in np.unique(codes[places])
     ]
-    listed = [group for group in best if len(group)]
-    for place in (
-        place for group in sorted(listed, key=lambda g: -ratios[g[0]]) for place in group
-    ):
+    listed = sorted((group for group in best if len(group)), key=lambda g: -ratios[g[0]])
+    for place in (place for group in listed for place in group):
         far = f"{ratios[place]:.2f} times as far from its neighbours as the median"
         findings.add_photo("unusual", place, float(ratios[place]), far)
+    return ratios
 
+
+def _find_label_errors(
+    findings: _Findings,
+    rows: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    places: NDArray[np.int64],
+    names: list[str],
+    notes: list[str],
+    folds: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Lists the photos that look like another class; by how much each looks like its own."""
     margins = np.full(len(codes), np.nan, np.float32)
-    measures["label_margin"] = margins
     counts = np.bincount(codes[places], minlength=len(names)) if names else np.zeros(0, np.int64)
     searched = [code for code in range(len(names)) if counts[code] >= folds]
     small = [names[code] for code in range(len(names)) if counts[code] < folds]
@@ -229,7 +261,7 @@ def _check_features(
     if len(searched) < 2:
         reason = f"it takes two classes of at least {folds} photos, found {len(searched)}"
         notes.append(f"label errors were not looked for: {reason}")
-        return
+        return margins
     places = places[np.isin(codes[places], searched)]
     own = np.searchsorted(searched, codes[places])
     probabilities = out_of_fold_probabilities(rows[places], own, folds=folds, seed=seed)
@@ -241,6 +273,7 @@ def _check_features(
         reason = f"{looks}, like its own class: {probabilities[row, own[row]]:.2f}"
         score = float(errors.margins[row])
         findings.add_photo("label_error", places[row], score, reason, name)
+    return margins
 
 
 def _ranked(order: NDArray[np.float32], listed: NDArray[np.bool_]) -> NDArray[np.int64]:

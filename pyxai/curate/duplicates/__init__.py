@@ -16,7 +16,7 @@ from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.curate.duplicates.grouping import Copy, Group, Match, group_photos
 from pyxai.curate.duplicates.hashes import hash_function
-from pyxai.curate.duplicates.matching import alike, by_features, by_hash, same_pixels
+from pyxai.curate.duplicates.matching import Matches, alike, by_features, by_hash, same_pixels
 from pyxai.curate.duplicates.moving import Moves, NotBackError, move_back
 from pyxai.curate.duplicates.names import below, distinct, place, root_of
 from pyxai.curate.duplicates.nearby import least_cosine
@@ -98,13 +98,7 @@ def find_duplicates(
     Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010).
     """
     chosen = _methods(methods, model)
-    most = check_count("max_bits", max_bits, least=0)
-    if most > 31:
-        raise argument_error("max_bits", "at most 31 of 64 bits", max_bits)
-    if min_cosine is not None and not (
-        isinstance(min_cosine, (int, float)) and 0 < min_cosine <= 1
-    ):
-        raise argument_error("min_cosine", "a number above 0 and at most 1, or None", min_cosine)
+    most = _limits(max_bits, min_cosine)
     kind = hash if "hash" in chosen else None
     function = None if kind is None else hash_function(kind)
     sources = (photos,) if isinstance(photos, (str, os.PathLike)) else tuple(photos)
@@ -128,15 +122,7 @@ def find_duplicates(
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
         reason = f"; {printable(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
         raise argument_error("photos", f"two or more photos that can be read{reason}", len(records))
-    same = alike(records, "pixels")
-    found = [same_pixels(records, same)]
-    if kind is not None:
-        found.append(by_hash(records, same, kind, most, orientations=orientations))
-    if classifier is not None:
-        rows = _unit(np.concatenate(features)[[places[0] for places in same]])
-        # In digits that do not depend on how photos fell into batches.
-        min_cosine = round(least_cosine(rows), 6) if min_cosine is None else min_cosine
-        found.append(by_features(same, rows, float(min_cosine)))
+    found, min_cosine = _matches(records, features, kind, most, orientations, min_cosine)
     settings = {
         "methods": [*chosen],
         "hash": kind,
@@ -145,7 +131,7 @@ def find_duplicates(
         "min_cosine": min_cosine,
         "layer": about.get("layer") if classifier is not None else None,
     }
-    groups = group_photos(records, chain.from_iterable(found), root, aliases, sources)
+    groups = group_photos(records, found, root, aliases, sources)
     return Duplicates(
         groups=groups,
         photos=len(records),
@@ -156,6 +142,39 @@ def find_duplicates(
         aliases=aliases,
         files=_states(records, groups, aliases, root),
     )
+
+
+def _limits(max_bits: int, min_cosine: float | None) -> int:
+    """How many bits may differ, once both limits are known to fit."""
+    most = check_count("max_bits", max_bits, least=0)
+    if most > 31:
+        raise argument_error("max_bits", "at most 31 of 64 bits", max_bits)
+    if min_cosine is not None and not (
+        isinstance(min_cosine, (int, float)) and 0 < min_cosine <= 1
+    ):
+        raise argument_error("min_cosine", "a number above 0 and at most 1, or None", min_cosine)
+    return most
+
+
+def _matches(
+    records: Sequence[Record],
+    features: Sequence[NDArray[np.float32]],
+    kind: str | None,
+    most: int,
+    orientations: bool,
+    min_cosine: float | None,
+) -> tuple[Matches, float | None]:
+    """Which photos match, by all methods, and the cosine that was asked for or is told."""
+    same = alike(records, "pixels")
+    found = [same_pixels(records, same)]
+    if kind is not None:
+        found.append(by_hash(records, same, kind, most, orientations=orientations))
+    if features:
+        rows = _unit(np.concatenate(features)[[places[0] for places in same]])
+        # In digits that do not depend on how photos fell into batches.
+        min_cosine = round(least_cosine(rows), 6) if min_cosine is None else min_cosine
+        found.append(by_features(same, rows, float(min_cosine)))
+    return chain.from_iterable(found), min_cosine
 
 
 def _methods(methods: Sequence[str] | None, model: object) -> tuple[str, ...]:

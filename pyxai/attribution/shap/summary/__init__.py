@@ -90,8 +90,7 @@ def shap_summary(
         raise argument_error("confidence", "a number between 0 and 1", confidence)
     folders = FolderLabels(photos)
     paths, unnamed = _chosen(photos, folders, classifier, target, per_folder, seed)
-    settings: dict[str, Any] = {"method": method, "samples": samples, "output": output}
-    settings |= {"seed": seed}
+    settings = {"method": method, "samples": samples, "output": output, "seed": seed}
     pictures: Any = background
     if not isinstance(background, str):
         pictures = classifier.to_input(background)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -17,6 +17,10 @@ from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
 _SHOWN = 20  # photos that could not be read
+MethodNames: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Some of exact,hash,features; by default the first two, with --model all."),
+]
 _FILES = ("duplicates.json", "duplicates.csv", "sheet.png")
 
 
@@ -29,12 +33,7 @@ def duplicates(
         typer.Option(help="demo, torchvision:NAME, timm:NAME, hf:NAME, or a file: for features."),
     ] = None,
     architecture: Architecture = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Some of exact,hash,features; by default the first two, with --model all."
-        ),
-    ] = None,
+    methods: MethodNames = None,
     hash_kind: Annotated[str, typer.Option("--hash", help="phash or dhash.")] = "phash",
     max_bits: Annotated[int, typer.Option(help="Hashes that differ in so many bits match.")] = 7,
     orientations: Annotated[
@@ -82,6 +81,18 @@ def duplicates(
     )
     files = _write(found, results)
     moved = Moves(()) if move_to is None else found.move_copies(move_to)
+    _report(found, files, output, moved, move_to, as_json)
+
+
+def _report(
+    found: Duplicates,
+    files: list[str],
+    output: Path,
+    moved: Moves,
+    move_to: Path | None,
+    as_json: bool,
+) -> None:
+    """Says what was found, written and moved, and what could not be read."""
     if as_json:
         left = [{"photo": name, "reason": reason} for name, reason in moved.left]
         typer.echo(json.dumps({**found.as_dict(), "moved": [*moved], "not_moved": left}, indent=2))

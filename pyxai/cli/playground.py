@@ -32,6 +32,24 @@ Architectures = Annotated[
     list[str] | None,
     typer.Option("--architecture", help="For files of weights, in their order: torchvision:NAME."),
 ]
+IndexFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the features; by default beside the site, NAME.index."),
+]
+Layers = Annotated[
+    list[str] | None, typer.Option(help="Several times; by default up to 8 of each network.")
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(help=f"{', '.join(METRICS)}; several times. By default the first four of these."),
+]
+LabelTable = Annotated[
+    Path | None,
+    typer.Option(help="CSV with the columns path and label, in place of folder names."),
+]
+Maps = Annotated[
+    list[str] | None, typer.Option("--map", help="pca, umap; by default what is installed.")
+]
 
 
 @playground.command()
@@ -42,27 +60,12 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the site.")] = Path(
         "pyxai-playground"
     ),
-    index: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the features; by default beside the site, NAME.index."),
-    ] = None,
+    index: IndexFolder = None,
     title: Annotated[str | None, typer.Option(help="Of the site.")] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Several times; by default up to 8 of each network.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"{', '.join(METRICS)}; several times. By default the first four of these."
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV with the columns path and label, in place of folder names."),
-    ] = None,
-    map_: Annotated[
-        list[str] | None, typer.Option("--map", help="pca, umap; by default what is installed.")
-    ] = None,
+    layer: Layers = None,
+    metric: Metrics = None,
+    labels: LabelTable = None,
+    map_: Maps = None,
     units: Annotated[int, typer.Option(help="Channels of a layer that get a picture.")] = 30,
     unit_size: Annotated[int, typer.Option(help="Side of these pictures in pixels.")] = 128,
     unit_steps: Annotated[int, typer.Option(help="Of their optimisation.")] = 128,

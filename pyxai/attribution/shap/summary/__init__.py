@@ -78,19 +78,14 @@ def shap_summary(
     classifier = as_classifier(model)
     rows, columns = _grid(grid)
     check_settings(method, samples, seed)
-    if target not in ("folder", "predicted"):
-        raise argument_error("target", "'folder' or 'predicted'", target)
-    if target == "folder" and classifier.class_names is None:
-        raise ValueError(
-            "target: expected 'predicted' for a classifier without class names, got 'folder'"
-        )
+    _check_target(target, classifier)
     if per_folder is not None:
         check_count("per_folder", per_folder, or_none=True)
     if not 0 < confidence < 1:
         raise argument_error("confidence", "a number between 0 and 1", confidence)
     folders = FolderLabels(photos)
     paths, unnamed = _chosen(photos, folders, classifier, target, per_folder, seed)
-    settings = {"method": method, "samples": samples, "output": output, "seed": seed}
+    settings: Any = {"method": method, "samples": samples, "output": output, "seed": seed}
     pictures: Any = background
     if not isinstance(background, str):
         pictures = classifier.to_input(background)
@@ -119,6 +114,15 @@ def shap_summary(
     told = {"model": classifier.name, "target": target, "grid": [rows, columns], **settings}
     told |= {"background": background if isinstance(background, str) else f"{len(pictures)} images"}
     return summarized(classifier, done, told, confidence, run.failures, unnamed)
+
+
+def _check_target(target: str, classifier: Classifier) -> None:
+    if target not in ("folder", "predicted"):
+        raise argument_error("target", "'folder' or 'predicted'", target)
+    if target == "folder" and classifier.class_names is None:
+        raise ValueError(
+            "target: expected 'predicted' for a classifier without class names, got 'folder'"
+        )
 
 
 def _grid(grid: Any) -> tuple[int, int]:

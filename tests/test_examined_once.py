@@ -147,17 +147,21 @@ CASES = {
     ),
     # The images, five steps, and the end.
     "undesirable pixels": Case(
-        lambda net, x, *_: pyxai.undesirable_pixels(net, x, **MASK),
+        lambda net, x, *_: pyxai.undesirable_pixels(net, x, settings=pyxai.MaskSettings(**MASK)),
         runs=7,
         probes=1 + FORMAT + GRADIENTS,
     ),
     "meaningful perturbation": Case(
-        lambda net, x, *_: pyxai.meaningful_perturbation(net, x, **MASK),
+        lambda net, x, *_: pyxai.meaningful_perturbation(
+            net, x, settings=pyxai.MeaningfulSettings(**MASK)
+        ),
         runs=7,
         probes=1 + FORMAT + GRADIENTS,
     ),
     "extremal perturbation of two areas": Case(
-        lambda net, x, *_: pyxai.extremal_perturbation(net, x, areas=[0.1, 0.2], **MASK),
+        lambda net, x, *_: pyxai.extremal_perturbation(
+            net, x, areas=[0.1, 0.2], settings=pyxai.ExtremalSettings(**MASK)
+        ),
         runs=14,
         probes=1 + FORMAT + GRADIENTS,
     ),
@@ -271,7 +275,9 @@ def test_a_gallery_examines_each_photo_once_a_pass(folder, counts):
 USES: dict[str, Callable[[CountedNet, torch.Tensor], torch.Tensor]] = {
     "cam": lambda net, x: pyxai.cam(net, x, normalize=None),
     "gradcam": lambda net, x: pyxai.cam(net, x, method="gradcam", normalize=None),
-    "masks": lambda net, x: pyxai.undesirable_pixels(net, x, **MASK).losses,
+    "masks": lambda net, x: (
+        pyxai.undesirable_pixels(net, x, settings=pyxai.MaskSettings(**MASK)).losses
+    ),
     "SHAP": lambda net, x: pyxai.shap_values(net, x, samples=8).values,
     "SHAP by regions": lambda net, x: (
         pyxai.shap_values(net, x, samples=8, method="partition").values

@@ -214,7 +214,7 @@ def _check_features(
     (places,) = np.nonzero(usable)
     measures["distance_ratio"] = _find_unusual(findings, rows, codes, places, unusual, n_neighbors)
     measures["label_margin"] = _find_label_errors(
-        findings, rows, codes, places, names, notes, folds, seed
+        findings, rows, codes, places, names=names, notes=notes, folds=folds, seed=seed
     )
 
 

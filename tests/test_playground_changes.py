@@ -286,8 +286,11 @@ def test_a_build_that_stops_while_it_exchanges_the_site(photos, tmp_path, monkey
     assert content(tmp_path / "site") == (old if at == "_show" else new)
     read_site(tmp_path / "site")
     monkeypatch.setattr(Explainer, "__call__", None)  # all is there
+    (tmp_path / "site" / "data" / "0123456789ab").mkdir()  # killed before it was removed itself
+    (tmp_path / "site" / "data" / "mine").mkdir()
     make(photos, tmp_path)
     assert content(tmp_path / "site") == new
+    (tmp_path / "site" / "data" / "mine").rmdir()
     assert len([*(tmp_path / "site" / "data").iterdir()]) == 1
 
 

@@ -6,7 +6,7 @@ import bisect
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyxai._files import sweep
@@ -18,6 +18,7 @@ PAGE = "index.html"
 RECORD = "build.json"
 _DATA = "data"
 _NEXT = ".next"  # in the folder of data: hidden, so that nobody takes it for a part of the site
+_NAME = re.compile(r"[0-9a-f]{12}")  # of an edition
 _POINTER = '<meta name="data" content='
 _FOLDER = re.compile(rf'{_POINTER}"({_DATA}(?:/[0-9a-f]+)?)"')
 _LINK = re.compile(r'\b(href|src)="(icon\.svg|style\.css|scripts/)')
@@ -89,6 +90,10 @@ class SiteHome:
         self._page.check(PAGE)
         data = root / _DATA
         data.mkdir(exist_ok=True)
+        for path in data.iterdir():  # a kill may have left the folder of an edition that went
+            if _NAME.fullmatch(path.name) and not path.is_symlink():
+                with suppress(OSError):  # not empty
+                    path.rmdir()
         self._next = data / _NEXT
         self._seen = _edition_of(root)
         self.others = [Edition(path) for path in sorted(data.iterdir()) if _is_edition(path)]

@@ -44,6 +44,7 @@ def kernel_sides(shape):
     matrix = workloads.interpolation_matrix(low, size)
     out = torch.empty(images, targets, size, size)
     out_bytes = torch.empty(images, targets, size, size, dtype=torch.uint8)
+    maps = torch.empty(images, targets, low, low)
     square = (size, size)
 
     def eager_bytes():
@@ -55,9 +56,9 @@ def kernel_sides(shape):
             features, weights, square, relu=True, dtype=torch.uint8, out=out_bytes
         ),
         "pyxai kernel": by_address(
-            *("cam_project_render", features, 0, False, weights, True),
-            *(torch.empty(images, targets, low, low), images, channels, targets, low, low),
-            *(size, size, True, True, out, False),
+            *("cam_project_render", features, 0, False, weights, True, maps),
+            *(images, channels, targets, low * low),
+            *(maps, images * targets, low, low, size, size, True, True, out, False),
         ),
         "eager interpolate": lambda: workloads.eager_interpolate(features, weights, size),
         "eager matrix": lambda: workloads.eager_matrix(features, weights, matrix),
@@ -87,10 +88,10 @@ def overlay_sides(images, low, size):
     photos = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8)
     colors = torch.randint(0, 256, (256, 4), dtype=torch.uint8)
     table, out = colors[:, :3].float(), torch.empty_like(photos)
-    sizes = (images, low, low, size, size)
+    rendering = (maps, images, low, low, size, size, False, True, out, True)
     return {
         "pyxai": lambda: cam_overlay(photos, maps, colors, out=out),
-        "pyxai kernel": by_address("cam_overlay", photos, colors, maps, *sizes, False, True, out),
+        "pyxai kernel": by_address("cam_overlay", *rendering, photos, colors),
         "eager": lambda: workloads.eager_overlay(photos, maps, table, 0.5),
     }
 

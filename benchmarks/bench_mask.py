@@ -21,13 +21,13 @@ import torch
 import workloads
 
 from pyxai.ops import (
-    _mask_native,
     mask_blend,
     mask_penalized_step_,
     mask_penalty,
     mask_step_,
     reference,
 )
+from pyxai.ops.learn import PENALTY
 
 # masks, side of the masks, side of the photo
 SHAPES = [(1, 7, 224), (32, 7, 224), (32, 14, 224), (16, 25, 800)]
@@ -94,7 +94,7 @@ def penalty_sides(shape, beta, root):
 def slopes_sides(shape, beta, root):
     """The same, but ours is the operator that autograd calls."""
     masks = torch.rand(*shape, shape[-1])
-    operator, numbers = _mask_native.penalty, (1.7, 3.0, beta, root, True)
+    operator, numbers = PENALTY.kernel, (1.7, 3.0, beta, root, True)
     return {
         "kernel": lambda: operator(masks, *numbers),
         "eager": penalty_sides(shape, beta, root)["eager"],

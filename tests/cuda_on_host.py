@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from pyxai.ops import _cam_native, _mask_native, _native, _windows_native
+from pyxai.ops import _native
 
 ROOT = Path(__file__).resolve().parent.parent
 UNITS = (
@@ -47,8 +47,10 @@ SANITIZERS = (
     "-fno-sanitize=vptr",
     "-fno-sanitize-recover=undefined",
 )
-WITHOUT_KERNEL = ("survey_boxes",)  # host code of the CPU module that CUDA uses too
+# Host code of the CPU module that CUDA uses too.
+WITHOUT_KERNEL = ("survey_boxes", "simd_levels", "simd_level", "set_simd_level")
 MAX_CHANNELS = 64  # kMaxChannels of csrc/windows/windows.h
+CHANNELS = 6  # where they are among the fields of CropArgs
 
 
 class CannotBuild(RuntimeError):
@@ -158,27 +160,24 @@ def load(path: Path):
 @contextlib.contextmanager
 def in_place_of_the_cpu(module):
     """Yields the `Kernels` of a module, which run what else the CPU's kernels would."""
-    users = (_cam_native, _mask_native, _windows_native)
-    before, kernels = [user._cpu for user in users], Kernels(module, _native.cpu)
+    before, kernels = _native.cpu, Kernels(module, _native.cpu)
     try:
-        for user in users:
-            user._cpu = kernels
+        _native.cpu = kernels
         yield kernels
     finally:
-        for user, cpu in zip(users, before, strict=True):
-            user._cpu = cpu
+        _native.cpu = before
 
 
 class Kernels:
     """Calls the kernels with what the CPU kernels are called with: they share their arguments.
 
-    The last three (scratch memory, its size, threads) are left out, `device` and `stream` added.
+    The last three (scratch memory, its size, threads) are left out. Scratch memory is as large as
+    a kernel asks for, and starts as NaN.
     """
 
     def __init__(self, cuda, cpu):
         self._cuda, self._cpu = cuda, cpu
         library = ctypes.CDLL(cuda.__spec__.origin)  # the one that is loaded already
-        self.parts = cuda.PENALTY_PARTS  # blocks of a large mask in the kernel of penalties
         self._count = ctypes.c_uint64.in_dll(library, "cuda_host_launches")
         self._most_blocks = ctypes.c_uint64.in_dll(library, "cuda_host_most_blocks")
 
@@ -197,54 +196,18 @@ class Kernels:
             self._most_blocks.value = before
 
     def __getattr__(self, name):
-        """What has no CUDA kernel; any other name is a kernel that was forgotten here."""
-        if name not in WITHOUT_KERNEL:
-            raise AttributeError(f"{name}: give it a method that runs the CUDA kernel")
-        return getattr(self._cpu, name)
+        if name in WITHOUT_KERNEL:
+            return getattr(self._cpu, name)
+        kernel = getattr(self._cuda, name)
 
-    def _run(self, kernel, *arguments) -> int:
-        kernel(*arguments, 0, 0)
-        return 0
+        def call(*arguments):
+            if name == "crop_windows" and arguments[CHANNELS] > MAX_CHANNELS:
+                return self._cpu.crop_windows(*arguments)  # on a device the reference does it
+            device, stream = 0, 0
+            needed = kernel(*arguments[:-3], 0, 0, device, stream)
+            if needed:
+                scratch = torch.full((needed // 4,), torch.nan)
+                kernel(*arguments[:-3], scratch.data_ptr(), needed, device, stream)
+            return 0
 
-    def cam_project(self, *arguments):
-        return self._run(self._cuda.cam_project, *arguments[:-3])
-
-    def cam_render(self, *arguments):
-        scaling = torch.full((arguments[1], 2), torch.nan)
-        return self._run(self._cuda.cam_render, *arguments[:-3], scaling.data_ptr())
-
-    def cam_overlay(self, *arguments):
-        scaling = torch.full((arguments[3], 2), torch.nan)
-        return self._run(self._cuda.cam_overlay, *arguments[:-3], scaling.data_ptr())
-
-    def cam_project_render(self, *arguments):
-        scaling = torch.full((arguments[6] * arguments[8], 2), torch.nan)
-        return self._run(self._cuda.cam_project_render, *arguments[:-3], scaling.data_ptr())
-
-    def mask_blend(self, *arguments):
-        return self._run(self._cuda.mask_blend, *arguments[:-3])
-
-    def mask_blend_slopes(self, *arguments):
-        return self._run(self._cuda.mask_blend_slopes, *arguments[:-3])
-
-    def mask_sum_shown(self, *arguments):
-        return self._run(self._cuda.mask_sum_shown, *arguments[:-3])
-
-    def mask_penalty(self, *arguments):
-        partials = torch.full((arguments[3], self._cuda.PENALTY_PARTS), torch.nan)
-        return self._run(self._cuda.mask_penalty, *arguments[:-3], partials.data_ptr())
-
-    def mask_step(self, *arguments):
-        return self._run(self._cuda.mask_step, *arguments[:-1])
-
-    def mask_penalized_step(self, *arguments):
-        partials = torch.full((arguments[6], self._cuda.PENALTY_PARTS), torch.nan)
-        return self._run(self._cuda.mask_penalized_step, *arguments[:-3], partials.data_ptr())
-
-    def crop_windows(self, *arguments):
-        if arguments[3][0] > MAX_CHANNELS:  # on a device the reference does it
-            return self._cpu.crop_windows(*arguments)
-        return self._run(self._cuda.crop_windows, *arguments[:-3])
-
-    def window_heatmap(self, *arguments):
-        return self._run(self._cuda.window_heatmap, *arguments[:-3])
+        return call

@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 from cuda_on_host import ROOT, SANITIZERS, call, compiler, digest
 
-from pyxai.ops import _cam_native, _mask_native, _native, _windows_native
+from pyxai.ops import _native
 
 UNITS = (
     "csrc/bind_cpu.cpp",
@@ -81,13 +81,9 @@ def build() -> Path:
 @contextlib.contextmanager
 def in_place_of_the_cpu(module: ModuleType) -> Iterator[None]:
     """Calls go to the kernels of this module."""
-    users = [(_native, "cpu")]
-    users += [(user, "_cpu") for user in (_cam_native, _mask_native, _windows_native)]
-    before = [getattr(user, name) for user, name in users]
+    before = _native.cpu
     try:
-        for user, name in users:
-            setattr(user, name, module)
+        _native.cpu = module
         yield
     finally:
-        for (user, name), cpu in zip(users, before, strict=True):
-            setattr(user, name, cpu)
+        _native.cpu = before

@@ -15,7 +15,6 @@ import torch
 from on_cuda import on_cuda
 
 from pyxai.ops import (
-    _native,
     cam_overlay,
     cam_project,
     cam_project_render,
@@ -31,13 +30,11 @@ pytestmark = pytest.mark.slow
 LARGE = 2**31 + 2**20
 SIDE = 1024
 COUNT = LARGE // SIDE**2 + 1  # of pictures
+PARTS = 16  # kPenaltyParts of csrc/mask/mask.h
 
 
 class OnDevice:
     device = torch.device("cuda")
-
-    def __init__(self):
-        self.parts = _native.cuda().PENALTY_PARTS
 
     def zeros(self, *shape, dtype=torch.float32):
         return torch.zeros(*shape, dtype=dtype, device="cuda")
@@ -56,7 +53,7 @@ class OnHost:
     device = torch.device("cpu")
 
     def __init__(self, kernels):
-        self.last_blocks, self.parts = kernels.last_blocks, kernels.parts
+        self.last_blocks = kernels.last_blocks
 
     def zeros(self, *shape, dtype=torch.float32):
         """Takes memory only for what is written to."""
@@ -162,18 +159,18 @@ def test_penalty_and_step(place, penalized):
     some = [each[-1:].clone() for each in (masks, slopes, first, second)]
     numbers = {"tv_weight": 1.0, "l1_weight": 1.0}
     if penalized:
-        with place.last_blocks(place.parts):
+        with place.last_blocks(PARTS):
             found = mask_penalized_step_(masks, slopes, first, second, 1, **numbers)
         expected = mask_penalized_step_(*some, 1, **numbers)
     else:
-        with place.last_blocks(place.parts):
+        with place.last_blocks(PARTS):
             found = mask_penalty(masks, **numbers)
             mask_step_(masks, slopes, first, second, 1)
         expected = mask_penalty(some[0], **numbers)
         mask_step_(*some, 1)
     assert torch.equal(found[-1:], expected)
     for each, stepped in zip((masks, first, second), (some[0], *some[2:]), strict=True):
-        rows = place.parts * 256 // SIDE  # of these blocks
+        rows = PARTS * 256 // SIDE  # of these blocks
         assert torch.equal(each[-1, -rows:], stepped[0, -rows:])
 
 

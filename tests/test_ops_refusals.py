@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pyxai import ops
-from pyxai.ops import _windows_checks
+from pyxai.ops import windows
+from pyxai.ops._operator import OPERATORS
 
 BOXES = [[0, 0, 4, 4], [2, 1, 6, 5]]
 
@@ -152,7 +153,7 @@ def test_operators_without_data_refuse(name, changes, argument):
         getattr(torch.ops.pyxai, name)(*given.values())
 
 
-@pytest.mark.parametrize("name", sorted({name for name, *_ in UNFIT}))
+@pytest.mark.parametrize("name", OPERATORS)
 def test_what_fits_is_taken(name):
     getattr(torch.ops.pyxai, name)(*fitting(name).values())
 
@@ -240,7 +241,7 @@ def test_boxes_that_change_after_they_were_looked_at(way, monkeypatch):
         room = ops if way == "public" else torch.ops.pyxai
         return room.window_heatmap(scores, boxes, [6, 7])
 
-    survey = _windows_checks.survey
+    survey = windows.survey
 
     def meddled(*arguments):
         found = survey(*arguments)
@@ -250,7 +251,7 @@ def test_boxes_that_change_after_they_were_looked_at(way, monkeypatch):
     for call in (crop, heatmap):
         expected = call()
         with monkeypatch.context() as patched:
-            patched.setattr(_windows_checks, "survey", meddled)
+            patched.setattr(windows, "survey", meddled)
             torch.testing.assert_close(call(), expected, rtol=0, atol=0, equal_nan=True)
         assert boxes.min() == 1 << 40
         boxes.copy_(torch.tensor(BOXES))

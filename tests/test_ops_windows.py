@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pyxai.ops import _native, _windows_native, crop_windows, reference, window_heatmap
+from pyxai.ops import _native, crop_windows, reference, window_heatmap
+from pyxai.ops.windows import HEATMAP
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -529,6 +530,6 @@ def test_bad_heatmap(scores, boxes, size, message):
 def test_scores_that_nobody_could_read(kernels):
     """As they come to the kernels of a CUDA device, where they are not read back."""
     scores = torch.tensor([[1, torch.nan], [torch.inf, 1], [1, 2]], device=kernels)
-    found = _windows_native.heatmap(scores, BOXES.to(kernels), (8, 9))
+    found = HEATMAP.kernel(scores, BOXES.to(kernels), (8, 9))
     assert found[:2].isnan().all()
     assert not found[2].isnan().all()

@@ -126,11 +126,12 @@ bool has_small_maps(const RenderArgs& args) {
 }
 
 template <Picture picture>
-void launch_rendering(const RenderArgs& args, RenderParams params, float* scaling, bool vectors,
+void launch_rendering(const RenderArgs& args, RenderParams params, void* workspace, bool vectors,
                       void* stream) {
     if (has_small_maps(args)) {
         launch_picture<picture, true>(params, vectors, stream);
     } else {
+        float* const scaling = static_cast<float*>(workspace);
         launch_scaling(args, scaling, stream);
         params.scaling = scaling;
         launch_picture<picture, false>(params, vectors, stream);
@@ -259,33 +260,44 @@ void project(const ProjectArgs& args, int device, void* stream) {
     }
 }
 
-void render(const RenderArgs& args, float* scaling, int device, void* stream) {
+std::int64_t render_workspace(const RenderArgs& args) {
+    return is_empty(args) || has_small_maps(args) ? 0 : args.count * 2 * sizeof(float);
+}
+
+std::int64_t project_render_workspace(const ProjectRenderArgs& args) {
+    return render_workspace(args.render);
+}
+
+std::int64_t overlay_workspace(const OverlayArgs& args) {
+    return render_workspace(args.render);
+}
+
+void render(const RenderArgs& args, void* workspace, int device, void* stream) {
     if (is_empty(args)) {
         return;
     }
     const RenderParams params = render_params(args);
     const DeviceGuard guard(device);
     if (args.out_uint8) {
-        launch_rendering<Picture::kByte>(args, params, scaling, writes_vectors(args), stream);
+        launch_rendering<Picture::kByte>(args, params, workspace, writes_vectors(args), stream);
     } else {
-        launch_rendering<Picture::kFloat>(args, params, scaling, writes_vectors(args), stream);
+        launch_rendering<Picture::kFloat>(args, params, workspace, writes_vectors(args), stream);
     }
 }
 
-void project_render(const ProjectArgs& project_args, const RenderArgs& render_args, float* scaling,
-                    int device, void* stream) {
-    if (project_args.targets == 1 && !is_empty(project_args) && !is_empty(render_args) &&
-        has_small_maps(render_args) && writes_vectors(render_args)) {
+void project_render(const ProjectRenderArgs& args, void* workspace, int device, void* stream) {
+    if (args.project.targets == 1 && !is_empty(args.project) && !is_empty(args.render) &&
+        has_small_maps(args.render) && writes_vectors(args.render)) {
         const DeviceGuard guard(device);
-        if (launch_together(project_args, render_args, device, stream)) {
+        if (launch_together(args.project, args.render, device, stream)) {
             return;
         }
     }
-    project(project_args, device, stream);
-    render(render_args, scaling, device, stream);
+    project(args.project, device, stream);
+    render(args.render, workspace, device, stream);
 }
 
-void overlay(const OverlayArgs& args, float* scaling, int device, void* stream) {
+void overlay(const OverlayArgs& args, void* workspace, int device, void* stream) {
     if (is_empty(args.render)) {
         return;
     }
@@ -293,7 +305,7 @@ void overlay(const OverlayArgs& args, float* scaling, int device, void* stream) 
     params.photos = args.photos;
     params.colors = args.colors;
     const DeviceGuard guard(device);
-    launch_rendering<Picture::kOverlay>(args.render, params, scaling,
+    launch_rendering<Picture::kOverlay>(args.render, params, workspace,
                                         writes_vectors(args.render) && is_aligned(args.photos, 4),
                                         stream);
 }

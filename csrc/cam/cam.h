@@ -28,6 +28,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../common/fields.h"
 
 namespace pyxai {
 
@@ -42,6 +43,9 @@ struct ProjectArgs {
     bool weights_per_image; // Nw == N
     float* maps;            // output [N, T, P]
     std::int64_t images, channels, targets, positions;
+
+    PYXAI_FIELDS(features, features_dtype, channels_last, weights, weights_per_image, maps, images,
+                 channels, targets, positions)
 };
 
 struct RenderArgs {
@@ -51,12 +55,23 @@ struct RenderArgs {
     bool relu, minmax;
     void* out; // float or std::uint8_t
     bool out_uint8;
+
+    PYXAI_FIELDS(maps, count, map_height, map_width, height, width, relu, minmax, out, out_uint8)
+};
+
+struct ProjectRenderArgs {
+    ProjectArgs project;
+    RenderArgs render; // of the maps that are projected
+
+    PYXAI_FIELDS(project, render)
 };
 
 struct OverlayArgs {
     RenderArgs render;          // out is the picture, out_uint8 is set
     const std::uint8_t* photos; // [N, H, W, 3]
     const std::uint8_t* colors; // [256, 4]: r, g, b, a
+
+    PYXAI_FIELDS(render, photos, colors)
 };
 
 namespace cpu {
@@ -64,28 +79,33 @@ namespace cpu {
 // Bytes of 64-byte aligned scratch memory that the calls below need for these sizes.
 std::int64_t project_workspace(const ProjectArgs& args, int num_threads);
 std::int64_t render_workspace(const RenderArgs& args, int num_threads);
+std::int64_t project_render_workspace(const ProjectRenderArgs& args, int num_threads);
+std::int64_t overlay_workspace(const OverlayArgs& args, int num_threads);
 
 void project(const ProjectArgs& args, void* workspace, int num_threads);
 void render(const RenderArgs& args, void* workspace, int num_threads);
 // project into args.maps, then render from it. With one target each map is rendered while it is
 // still in the cache of the thread that made it.
-void project_render(const ProjectArgs& project, const RenderArgs& render, void* workspace,
-                    int num_threads);
+void project_render(const ProjectRenderArgs& args, void* workspace, int num_threads);
 void overlay(const OverlayArgs& args, void* workspace, int num_threads);
 
 } // namespace cpu
 
 namespace cuda {
 
+// Bytes of scratch memory: [M, 2] float32 for the offset and factor of each map; maps of at most
+// kSmallMap cells need none.
+std::int64_t render_workspace(const RenderArgs& args);
+std::int64_t project_render_workspace(const ProjectRenderArgs& args);
+std::int64_t overlay_workspace(const OverlayArgs& args);
+
 // `stream` is a cudaStream_t, `device` the index of the device that the memory lies on. Launches
-// only: no allocation, no synchronisation. `scaling` [M, 2] float32 is scratch memory for the
-// offset and factor of each map; maps of at most kSmallMap cells need none.
+// only: no allocation, no synchronisation.
 void project(const ProjectArgs& args, int device, void* stream);
-void render(const RenderArgs& args, float* scaling, int device, void* stream);
+void render(const RenderArgs& args, void* workspace, int device, void* stream);
 // project into args.maps, then render from it: one launch where the maps are small and one each.
-void project_render(const ProjectArgs& project, const RenderArgs& render, float* scaling,
-                    int device, void* stream);
-void overlay(const OverlayArgs& args, float* scaling, int device, void* stream);
+void project_render(const ProjectRenderArgs& args, void* workspace, int device, void* stream);
+void overlay(const OverlayArgs& args, void* workspace, int device, void* stream);
 
 } // namespace cuda
 

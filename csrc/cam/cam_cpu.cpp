@@ -172,6 +172,15 @@ std::int64_t render_workspace(const RenderArgs& args, int num_threads) {
                 num_threads * resize_scratch(args.map_width, args.width));
 }
 
+std::int64_t project_render_workspace(const ProjectRenderArgs& args, int num_threads) {
+    return project_workspace(args.project, num_threads) +
+           render_workspace(args.render, num_threads);
+}
+
+std::int64_t overlay_workspace(const OverlayArgs& args, int num_threads) {
+    return render_workspace(args.render, num_threads);
+}
+
 void project(const ProjectArgs& args, void* workspace, int num_threads) {
     if (args.channels == 0) {
         std::fill_n(args.maps, args.images * args.targets * args.positions, 0.0f);
@@ -188,8 +197,9 @@ void render(const RenderArgs& args, void* workspace, int num_threads) {
     }
 }
 
-void project_render(const ProjectArgs& projection, const RenderArgs& rendering, void* workspace,
-                    int num_threads) {
+void project_render(const ProjectRenderArgs& args, void* workspace, int num_threads) {
+    const ProjectArgs& projection = args.project;
+    const RenderArgs& rendering = args.render;
     if (projection.targets != 1 || projection.images < num_threads || is_empty(rendering)) {
         project(projection, workspace, num_threads);
         render(rendering,

@@ -103,15 +103,21 @@ void step(const StepArgs& args, int num_threads) {
                  });
 }
 
-void penalized_step(const PenaltyArgs& penalty_args, const StepArgs& step_args, void* workspace,
-                    int num_threads) {
-    penalty(penalty_args, workspace, num_threads);
-    for (std::int64_t i = 0; i < step_args.count; ++i) {
-        penalty_args.slopes[i] += step_args.gradients[i];
+std::int64_t penalized_step_workspace(const PenalizedStepArgs& args, int num_threads) {
+    return 4 * padded(args.step.count) + penalty_workspace(args.penalty, num_threads);
+}
+
+void penalized_step(const PenalizedStepArgs& args, void* workspace, int num_threads) {
+    float* const slopes = static_cast<float*>(workspace);
+    PenaltyArgs penalty_args = args.penalty;
+    penalty_args.slopes = slopes;
+    penalty(penalty_args, slopes + padded(args.step.count), num_threads);
+    for (std::int64_t i = 0; i < args.step.count; ++i) {
+        slopes[i] += args.step.gradients[i];
     }
-    StepArgs args = step_args;
-    args.gradients = penalty_args.slopes;
-    step(args, num_threads);
+    StepArgs step_args = args.step;
+    step_args.gradients = slopes;
+    step(step_args, num_threads);
 }
 
 } // namespace pyxai::cpu

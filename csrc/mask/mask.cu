@@ -88,6 +88,10 @@ template <DType type> void launch_blend(const BlendArgs& args, BlendParams param
     launch("blend_kernel", kernel, grid, dim3(kWarp, kRowThreads), stream, params);
 }
 
+bool is_small(const PenaltyArgs& args) {
+    return args.height * args.width <= kSmallMask;
+}
+
 PenaltyParams penalty_params(const PenaltyArgs& args, float* partials) {
     const std::int64_t cells = args.height * args.width;
     PYXAI_CHECK(cells <= std::numeric_limits<int>::max(), "mask too large");
@@ -233,13 +237,19 @@ void sum_shown(const ShownSumArgs& args, int device, void* stream) {
     }
 }
 
-void penalty(const PenaltyArgs& args, float* partials, int device, void* stream) {
+// [M, kPenaltyParts] for the costs of parts.
+std::int64_t penalty_workspace(const PenaltyArgs& args) {
+    return is_small(args) ? 0 : args.count * kPenaltyParts * std::int64_t{sizeof(float)};
+}
+
+void penalty(const PenaltyArgs& args, void* workspace, int device, void* stream) {
     if (args.count == 0) {
         return;
     }
+    float* const partials = static_cast<float*>(workspace);
     const PenaltyParams params = penalty_params(args, partials);
     const DeviceGuard guard(device);
-    if (args.height * args.width <= kSmallMask) {
+    if (is_small(args)) {
         launch_small_masks<Learning::kPenalty>(params, StepArgs{}, stream);
         return;
     }
@@ -250,19 +260,26 @@ void penalty(const PenaltyArgs& args, float* partials, int device, void* stream)
            static_cast<const float*>(partials), args.costs, args.count);
 }
 
-void penalized_step(const PenaltyArgs& penalty_args, const StepArgs& step_args, float* partials,
-                    int device, void* stream) {
-    if (penalty_args.count == 0) {
+// The slopes behind what the penalty needs.
+std::int64_t penalized_step_workspace(const PenalizedStepArgs& args) {
+    const std::int64_t slopes = args.step.count * std::int64_t{sizeof(float)};
+    return is_small(args.penalty) ? 0 : penalty_workspace(args.penalty) + slopes;
+}
+
+void penalized_step(const PenalizedStepArgs& args, void* workspace, int device, void* stream) {
+    if (args.penalty.count == 0) {
         return;
     }
     const DeviceGuard guard(device);
-    if (penalty_args.height * penalty_args.width <= kSmallMask) {
-        launch_small_masks<Learning::kStep>(penalty_params(penalty_args, nullptr), step_args,
+    PenaltyArgs penalty_args = args.penalty;
+    if (is_small(penalty_args)) {
+        launch_small_masks<Learning::kStep>(penalty_params(penalty_args, nullptr), args.step,
                                             stream);
         return;
     }
-    penalty(penalty_args, partials, device, stream);
-    launch_step(step_args, penalty_args.slopes, stream);
+    penalty_args.slopes = static_cast<float*>(workspace) + penalty_args.count * kPenaltyParts;
+    penalty(penalty_args, workspace, device, stream);
+    launch_step(args.step, penalty_args.slopes, stream);
 }
 
 void step(const StepArgs& args, int device, void* stream) {

@@ -44,14 +44,14 @@
 //         in place; NaN stays NaN. The step is a number of the host or lies on the device, where
 //         it is only read.
 //
-// penalized_step:  the costs of the masks as they are, then a step with g + slopes in place of g;
-//         slopes is scratch memory
+// penalized_step:  the costs of the masks as they are, then a step with g + slopes in place of g
 // clang-format on
 #pragma once
 
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../common/fields.h"
 
 namespace pyxai {
 
@@ -60,6 +60,8 @@ namespace pyxai {
 struct BlendSource {
     const void* data; // null: no such tensor
     std::int64_t image_stride, channel_stride, row_stride, column_stride;
+
+    PYXAI_FIELDS(data, image_stride, channel_stride, row_stride, column_stride)
 };
 
 struct BlendArgs {
@@ -70,17 +72,24 @@ struct BlendArgs {
     bool channels_last; // of `out`
     std::int64_t count; // M
     std::int64_t channels, mask_height, mask_width, height, width;
+
+    PYXAI_FIELDS(images, backgrounds, dtype, masks, out, channels_last, count, channels,
+                 mask_height, mask_width, height, width)
 };
 
 struct BlendSlopesArgs {
     BlendArgs blend;       // what was blended; `out` is null, `channels_last` that of the gradients
     const void* gradients; // dQ, dense, of the dtype of X
     float* slopes;         // dM [M, h, w]
+
+    PYXAI_FIELDS(blend, gradients, slopes)
 };
 
 struct ShownSumArgs {
     BlendArgs blend;       // sizes, masks and `out` [C, H, W]; images and backgrounds are null
     const void* gradients; // dQ, dense
+
+    PYXAI_FIELDS(blend, gradients)
 };
 
 // What a difference between neighbours must exceed to count as one, under the root.
@@ -98,6 +107,9 @@ struct PenaltyArgs {
     std::int64_t count, height, width;
     float variation_weight, distance_weight, beta;
     bool root, mean;
+
+    PYXAI_FIELDS(masks, costs, slopes, count, height, width, variation_weight, distance_weight,
+                 beta, root, mean)
 };
 
 struct StepArgs {
@@ -108,6 +120,16 @@ struct StepArgs {
     const std::int64_t* step_address; // where the step lies, or null: it is `step`
     std::int64_t step;
     double learning_rate, beta1, beta2, eps;
+
+    PYXAI_FIELDS(masks, gradients, first, second, count, step_address, step, learning_rate, beta1,
+                 beta2, eps)
+};
+
+struct PenalizedStepArgs {
+    PenaltyArgs penalty; // of the same masks; `slopes` is null
+    StepArgs step;
+
+    PYXAI_FIELDS(penalty, step)
 };
 
 // Whether a row of the source is a row of the result: neighbours in one are neighbours in the
@@ -139,9 +161,9 @@ void penalty(const PenaltyArgs& args, void* workspace, int num_threads);
 
 void step(const StepArgs& args, int num_threads);
 
-// With the workspace of the penalty.
-void penalized_step(const PenaltyArgs& penalty, const StepArgs& step, void* workspace,
-                    int num_threads);
+std::int64_t penalized_step_workspace(const PenalizedStepArgs& args, int num_threads);
+
+void penalized_step(const PenalizedStepArgs& args, void* workspace, int num_threads);
 
 } // namespace cpu
 
@@ -155,12 +177,14 @@ void blend_slopes(const BlendSlopesArgs& args, int device, void* stream);
 
 void sum_shown(const ShownSumArgs& args, int device, void* stream);
 
-// `partials` has room for M * kPenaltyParts floats; masks of at most kSmallMask cells need none.
-void penalty(const PenaltyArgs& args, float* partials, int device, void* stream);
+// Bytes of scratch memory; masks of at most kSmallMask cells need none.
+std::int64_t penalty_workspace(const PenaltyArgs& args);
 
-// Masks of at most kSmallMask cells need neither slopes nor partials.
-void penalized_step(const PenaltyArgs& penalty, const StepArgs& step, float* partials, int device,
-                    void* stream);
+void penalty(const PenaltyArgs& args, void* workspace, int device, void* stream);
+
+std::int64_t penalized_step_workspace(const PenalizedStepArgs& args);
+
+void penalized_step(const PenalizedStepArgs& args, void* workspace, int device, void* stream);
 
 void step(const StepArgs& args, int device, void* stream);
 

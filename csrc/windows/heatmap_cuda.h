@@ -26,13 +26,10 @@ constexpr int kHeatmapBlocks = 8; // of a multiprocessor
 constexpr int kListed = 1024;
 
 struct HeatmapParams {
-    const float* scores; // [maps, count]
-    const WindowBox* boxes;
-    float* out; // [maps, height, width]
-    std::int64_t maps;
-    int count, height, width;
-    int rows;         // of a tile
-    int column_tiles; // of a map
+    HeatmapArgs args;
+    int count, height, width; // those of `args`
+    int rows;                 // of a tile
+    int column_tiles;         // of a map
 };
 
 struct HeatmapMemory {
@@ -55,7 +52,7 @@ struct BoxInTile {
     int x0, y0, x1, y1;
 
     __device__ BoxInTile(const HeatmapParams& params, const HeatmapTile& tile, int i) {
-        const WindowBox box = box_inside(params.boxes[i], params.height, params.width);
+        const WindowBox box = box_inside(params.args.boxes[i], params.height, params.width);
         x0 = max(static_cast<int>(box.x0) - tile.x, 0);
         y0 = max(static_cast<int>(box.y0) - tile.y, 0);
         x1 = min(static_cast<int>(box.x1) - tile.x, tile.columns);
@@ -167,9 +164,9 @@ __device__ inline void write_means(float* out, int count, const float (&means)[k
 template <bool vectors>
 __device__ inline void make_tile(const HeatmapParams& params, HeatmapMemory& memory,
                                  const HeatmapTile& tile, std::int64_t map) {
-    const float* scores = params.scores + map * params.count;
+    const float* scores = params.args.scores + map * params.count;
     const int first = threadIdx.x * kPixels;
-    float* out = params.out + (map * params.height + tile.y) * params.width + tile.x + first;
+    float* out = params.args.out + (map * params.height + tile.y) * params.width + tile.x + first;
     __syncthreads(); // others may still read what is there of the map before
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
@@ -234,7 +231,7 @@ __global__ void __launch_bounds__(kHeatmapThreads, kHeatmapBlocks)
     tile.y = static_cast<int>(blockIdx.x / params.column_tiles) * params.rows;
     tile.columns = min(params.width - tile.x, kHeatmapColumns);
     tile.rows = min(params.height - tile.y, params.rows);
-    for (std::int64_t map = blockIdx.z; map < params.maps; map += gridDim.z) {
+    for (std::int64_t map = blockIdx.z; map < params.args.maps; map += gridDim.z) {
         make_tile<vectors>(params, memory, tile, map);
     }
 }

@@ -114,10 +114,7 @@ void heatmap(const HeatmapArgs& args, int device, void* stream) {
     PYXAI_CHECK(args.count <= kLargest, "too many boxes");
     PYXAI_CHECK(args.height <= kLargest && args.width <= kLargest, "map too wide or high");
     HeatmapParams params{};
-    params.scores = args.scores;
-    params.boxes = args.boxes;
-    params.out = args.out;
-    params.maps = args.maps;
+    params.args = args;
     params.count = static_cast<int>(args.count);
     params.height = static_cast<int>(args.height);
     params.width = static_cast<int>(args.width);

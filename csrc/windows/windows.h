@@ -32,6 +32,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../common/fields.h"
 
 namespace pyxai {
 
@@ -45,6 +46,8 @@ struct WindowPhoto {
     bool bytes; // uint8; otherwise of this dtype
     DType dtype;
     std::int64_t channel_stride, row_stride, column_stride;
+
+    PYXAI_FIELDS(data, bytes, dtype, channel_stride, row_stride, column_stride)
 };
 
 struct CropArgs {
@@ -58,6 +61,9 @@ struct CropArgs {
     DType dtype; // of `out`
     bool channels_last;
     std::int64_t height, width;
+
+    PYXAI_FIELDS(photo, channels, photo_height, photo_width, boxes, count, scale, shift, out, dtype,
+                 channels_last, height, width)
 };
 
 struct HeatmapArgs {
@@ -67,6 +73,8 @@ struct HeatmapArgs {
     std::int64_t count;
     float* out;
     std::int64_t height, width;
+
+    PYXAI_FIELDS(scores, maps, boxes, count, out, height, width)
 };
 
 namespace cpu {

@@ -1,8 +1,8 @@
 """What the public operators share: which way a call goes, and checks of their arguments.
 
-The checks of an operator itself are in `_cam_checks`, `_mask_checks` and `_windows_checks`, a
-function for each. It takes the arguments of the operator's schema and returns them as the kernels
-take them. Every way in calls it: the public functions, and what `_library` registers.
+The checks of an operator itself are beside it, in a function that takes the arguments of its schema
+and returns them as the kernels take them. Every way in calls it: the public function, and what
+`_operator` registers.
 """
 
 from __future__ import annotations
@@ -15,31 +15,14 @@ from typing import Any
 import torch
 
 from pyxai._errors import argument_error, describe
-from pyxai.ops import reference
 from pyxai.ops._memory import check_apart
 
 # Those of an operator, as its kernel and its reference take them.
 Arguments = tuple[Any, ...]
 
-# kLongest of csrc/common/bind.h: the kernels' indices along an axis have 32 bits.
+# kLongest of csrc/common/check_args.h: the kernels' indices along an axis have 32 bits.
 LONGEST = 1 << 30
 _LARGEST = torch.finfo(torch.float32).max
-
-
-def operators() -> Any:
-    """The operators registered with torch, or the references where those would not do.
-
-    Torch can neither batch an operator from Python nor differentiate it in function transforms
-    (vmap, grad), and ONNX has no such operators.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return reference
-    # ONNX export either compiles or traces. Asking it first would cost more than all else here.
-    if (torch.compiler.is_compiling() or torch._C._is_tracing()) and (
-        torch.onnx.is_in_onnx_export()
-    ):
-        return reference
-    return torch.ops.pyxai
 
 
 def _is_watched() -> bool:
@@ -261,11 +244,11 @@ def check_numbers(argument: str, values: Sequence[float] | None, count: int) -> 
     if values is None:
         return []
     try:
-        numbers = [_as_float(each) for each in values]
+        numbers = [each if type(each) is float else _as_float(each) for each in values]
     except (TypeError, RuntimeError):  # nothing that could be gone through
         numbers = [math.nan]
     if not numbers:
         return []
-    if len(numbers) != count or not all(abs(each) <= _LARGEST for each in numbers):
+    if len(numbers) != count or [each for each in numbers if not abs(each) <= _LARGEST]:
         raise argument_error(argument, f"{count} finite numbers, one for each channel", values)
     return numbers

@@ -1,10 +1,42 @@
-"""Gradients by the plain functions, which can be differentiated again."""
+"""Gradients of the operators: what a graph keeps, and what is made of it.
+
+What an operator returns after its first result is there for its backward pass alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def save(ctx: Any, tensors: Sequence[int], inputs: tuple[Any, ...], output: Any) -> None:
+    """Keeps in a graph the arguments of an operator, and its results after the first.
+
+    Args:
+        ctx: of the graph.
+        tensors: which of the arguments are tensors, or None.
+        inputs: the arguments.
+        output: the results.
+    """
+    first, *kept = output if isinstance(output, tuple) else (output,)
+    ctx.mark_non_differentiable(*kept, *(() if first.is_floating_point() else (first,)))
+    ctx.set_materialize_grads(False)  # of those there would be zeros
+    ctx.save_for_backward(*[inputs[place] for place in tensors], *kept)
+    ctx.others = [*inputs]
+    for place in tensors:
+        ctx.others[place] = None
+
+
+def saved(ctx: Any, tensors: Sequence[int]) -> tuple[list[Any], tuple[torch.Tensor, ...]]:
+    """The arguments that `save` has kept, and the results."""
+    arguments, kept = [*ctx.others], ctx.saved_tensors
+    for place, tensor in zip(tensors, kept, strict=False):
+        arguments[place] = tensor
+    return arguments, kept[len(tensors) :]
 
 
 def are_differentiated() -> bool:
@@ -17,33 +49,35 @@ def are_differentiated() -> bool:
 
 
 def plain_gradients(
-    plain: Callable[..., torch.Tensor],
-    inputs: Sequence[torch.Tensor | None],
+    plain: Callable[..., Any],
+    arguments: Sequence[Any],
     wanted: Sequence[bool],
     gradient: torch.Tensor,
-) -> tuple[torch.Tensor | None, ...]:
-    """The gradients by some inputs of a plain function, with a graph of their own where asked for.
+) -> Gradients:
+    """The gradients by the arguments of a plain function, with a graph of their own if asked for.
 
     Args:
-        plain: of the inputs.
-        inputs: as they were saved for the backward pass.
+        plain: of the arguments.
+        arguments: as they were saved for the backward pass.
         wanted: for each, whether its gradient is needed; without it None is returned.
-        gradient: by the result.
+        gradient: by the first result.
     """
     again = are_differentiated()
+
+    def seen(argument: Any) -> Any:
+        if not isinstance(argument, torch.Tensor):
+            return argument
+        # One may have come from another: a view is where the graph of this function ends.
+        return argument.view_as(argument) if again else argument.detach()
+
     with torch.enable_grad():
-        # One input may have come from another: a view is where the graph of this function ends.
-        seen = [
-            each if each is None else each.view_as(each) if again else each.detach()
-            for each in inputs
-        ]
+        inputs = [seen(each) for each in arguments]
         sources = [
             each if again else each.requires_grad_()
-            for each, want in zip(seen, wanted, strict=True)
-            if each is not None and want
+            for each, want in zip(inputs, wanted, strict=True)
+            if want
         ]
-        found = iter(torch.autograd.grad(plain(*seen), sources, gradient, create_graph=again))
-    return tuple(
-        next(found) if want and each is not None else None
-        for each, want in zip(seen, wanted, strict=True)
-    )
+        result = plain(*inputs)
+        result = result[0] if isinstance(result, tuple) else result
+        gradients = iter(torch.autograd.grad(result, sources, gradient, create_graph=again))
+    return tuple(next(gradients) if want else None for want in wanted)

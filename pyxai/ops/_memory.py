@@ -48,6 +48,14 @@ def note_written(*tensors: torch.Tensor) -> None:
         torch.autograd.graph.increment_version(known)
 
 
+def address_of(name: str, tensor: torch.Tensor) -> int:
+    """Where a tensor lies; 0, which kernels take for none, only if it has no elements."""
+    address = tensor.data_ptr()
+    if not address and tensor.numel():
+        raise ValueError(f"{name}: expected a tensor with memory, got one whose storage was freed")
+    return address
+
+
 def _check_pairs(tensors: dict[str, torch.Tensor], written: int) -> None:
     for name, tensor in itertools.islice(tensors.items(), written):
         for other_name, other in tensors.items():

@@ -268,7 +268,7 @@ def crop_windows(
         values = values - torch.tensor(mean, dtype=working, device=photo.device)[:, None, None]
     if std:
         values = values / torch.tensor(std, dtype=working, device=photo.device)[:, None, None]
-    x0, y0, x1, y1 = _edges(boxes, *photo.shape[1:])
+    x0, y0, x1, y1 = _edges(boxes.to(photo.device), *photo.shape[1:])
     top, bottom, down = _taps(y0, y1 - y0, size[0], working)
     left, right, across = _taps(x0, x1 - x0, size[1], working)
     down, across = down[:, :, None], across[:, None, :]
@@ -291,7 +291,7 @@ def window_heatmap(
 ) -> torch.Tensor:
     """See `pyxai.ops.window_heatmap`."""
     height, width = size
-    x0, y0, x1, y1 = _edges(boxes, height, width)
+    x0, y0, x1, y1 = _edges(boxes.to(scores.device), height, width)
     corners = torch.cat([y * (width + 1) + x for y, x in ((y0, x0), (y1, x1), (y0, x1), (y1, x0))])
 
     def sums(values: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-// What the arguments from Python have in common; for the binding files and the bind_args.h.
+// What the checks of arguments have in common; for the *_check.h.
 #pragma once
 
 #include <algorithm>
@@ -7,10 +7,9 @@
 #include <string>
 
 #include "check.h"
+#include "dtype.h"
 
 namespace pyxai {
-
-using Address = std::uintptr_t;
 
 // Taps are 32-bit indices.
 constexpr std::int64_t kLongest = std::int64_t{1} << 30;
@@ -28,9 +27,14 @@ inline void check_sizes(const char* name, std::initializer_list<std::int64_t> si
     }
 }
 
+inline void check_dtype(const char* name, DType dtype) {
+    const int number = static_cast<int>(dtype);
+    PYXAI_CHECK(number >= 0 && number <= 2, std::string(name) + ": unknown dtype");
+}
+
 // Elements of so many bytes. Compilers rely on that, and CUDA stops without.
-inline void check_aligned(const char* name, Address address, std::int64_t bytes) {
-    if (address % static_cast<Address>(bytes) != 0) {
+inline void check_aligned(const char* name, const void* address, std::int64_t bytes) {
+    if (reinterpret_cast<std::uintptr_t>(address) % static_cast<std::uintptr_t>(bytes) != 0) {
         throw std::invalid_argument(std::string(name) + ": expected memory aligned to its " +
                                     std::to_string(bytes) +
                                     "-byte elements, got none; a copy (clone) has that");

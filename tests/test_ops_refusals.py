@@ -67,6 +67,7 @@ def fitting(name: str) -> dict[str, Any]:
             "scores": torch.rand(2),
             "boxes": torch.tensor(BOXES),
             "size": [6, 7],
+            "fill": 0.5,
         },
     }[name]()
 
@@ -112,6 +113,7 @@ UNFIT = [
     ("window_heatmap", {"scores": torch.rand(1)}, "scores"),
     ("window_heatmap", {"boxes": torch.tensor([[0, 0, 4, 4], [0, 0, 8, 4]])}, "boxes"),
     ("window_heatmap", {"size": [4, 7]}, "boxes"),
+    ("window_heatmap", {"fill": 1e39}, "fill"),
 ]
 
 
@@ -238,8 +240,9 @@ def test_boxes_that_change_after_they_were_looked_at(way, monkeypatch):
         return torch.ops.pyxai.crop_windows(photo, boxes, [4, 4], [], [], torch.float32, False)
 
     def heatmap():
-        room = ops if way == "public" else torch.ops.pyxai
-        return room.window_heatmap(scores, boxes, [6, 7])
+        if way == "public":
+            return ops.window_heatmap(scores, boxes, (6, 7))
+        return torch.ops.pyxai.window_heatmap(scores, boxes, [6, 7], torch.nan)
 
     survey = windows.survey
 

@@ -310,6 +310,17 @@ def test_exact_small_heatmap(kernels):
     assert torch.equal(found.nan_to_num().cpu(), expected.nan_to_num())
 
 
+@pytest.mark.parametrize("fill", [0.0, -2.5, 3.0e38])
+def test_heatmap_with_fill(kernels, fill):
+    scores, boxes = torch.randn(2, 3, device=kernels), random_boxes(3, 40, 600)
+    found = window_heatmap(scores, boxes, (40, 600), fill=fill)
+    expected = window_heatmap(scores, boxes, (40, 600))
+    assert expected.isnan().any()
+    assert torch.equal(found, torch.where(expected.isnan(), fill, expected))
+    double = window_heatmap(scores.double(), boxes, (40, 600), fill=fill)
+    torch.testing.assert_close(found.double(), double, rtol=1e-6, atol=1e-9)
+
+
 def test_heatmap_depends_on_neither_order_nor_threads(kernels, threads):
     scores, boxes = torch.randn(40, 500, device=kernels), random_boxes(500, 60, 70)
     results = []
@@ -356,7 +367,7 @@ def test_opcheck(device):
         torch.library.opcheck(torch.ops.pyxai.crop_windows, (photo, boxes, *options))
     for shape in ((3,), (2, 3)):
         scores = torch.randn(shape, device=device, requires_grad=True)
-        torch.library.opcheck(torch.ops.pyxai.window_heatmap, (scores, boxes, (9, 8)))
+        torch.library.opcheck(torch.ops.pyxai.window_heatmap, (scores, boxes, (9, 8), 0.0))
 
 
 def test_gradients_of_the_reference_formulas():
@@ -530,6 +541,6 @@ def test_bad_heatmap(scores, boxes, size, message):
 def test_scores_that_nobody_could_read(kernels):
     """As they come to the kernels of a CUDA device, where they are not read back."""
     scores = torch.tensor([[1, torch.nan], [torch.inf, 1], [1, 2]], device=kernels)
-    found = HEATMAP.kernel(scores, BOXES.to(kernels), (8, 9))
+    found = HEATMAP.kernel(scores, BOXES.to(kernels), (8, 9), 0.0)
     assert found[:2].isnan().all()
     assert not found[2].isnan().all()

@@ -87,7 +87,7 @@ void one_map(const HeatmapArgs& args, const RowEvents& rows, std::int64_t map,
         for (std::int64_t x = 0; x < args.width; ++x) {
             sum += sums[x];
             count += counts[x];
-            row[x] = heatmap_mean(sum, count, unit);
+            row[x] = count == 0 ? args.fill : heatmap_mean(sum, count, unit);
         }
     }
 }

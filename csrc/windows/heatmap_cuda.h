@@ -116,7 +116,8 @@ template <class T> __device__ inline T sum_before_lane(T value, T& all) {
 }
 
 // The means of the row at the thread's columns. All threads wait.
-__device__ inline void sum_row(HeatmapMemory& memory, double unit, float (&means)[kPixels]) {
+__device__ inline void sum_row(HeatmapMemory& memory, double unit, float fill,
+                               float (&means)[kPixels]) {
     const int first = threadIdx.x * kPixels, warp = threadIdx.x / kWarp;
     long long sums[kPixels];
     int counts[kPixels];
@@ -141,7 +142,8 @@ __device__ inline void sum_row(HeatmapMemory& memory, double unit, float (&means
     }
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-        means[i] = heatmap_mean(sum + sums[i], count + counts[i], unit);
+        const int covering = count + counts[i];
+        means[i] = covering == 0 ? fill : heatmap_mean(sum + sums[i], covering, unit);
     }
 }
 
@@ -215,7 +217,7 @@ __device__ inline void make_tile(const HeatmapParams& params, HeatmapMemory& mem
                 }
             }
             __syncthreads();
-            sum_row(memory, unit, means);
+            sum_row(memory, unit, params.args.fill, means);
         }
         write_means<vectors>(out, tile.columns - first, means);
     }

@@ -19,7 +19,7 @@
 //         first across, then down; not at all where the box has the size of Q, so that infinity
 //         stays what it is; elsewhere infinity times a weight of 0 is NaN. Rounded to the dtype of
 //         Q, to the nearest, of two as near to the even one.
-// heatmap: M = mean of the scores of the boxes that cover a pixel, NaN where there is none.
+// heatmap: M = mean of the scores of the boxes that cover a pixel, `fill` where there is none.
 //         Sums run in 64-bit integers: scores are multiplied by 2^shift, shift = 61 - bits(n) - e
 //         where the greatest magnitude of the map's scores is below 2^e, and rounded. So sums are
 //         the same in any order, and on any device. With a score that is not finite the whole map
@@ -73,8 +73,9 @@ struct HeatmapArgs {
     std::int64_t count;
     float* out;
     std::int64_t height, width;
+    float fill;
 
-    PYXAI_FIELDS(scores, maps, boxes, count, out, height, width)
+    PYXAI_FIELDS(scores, maps, boxes, count, out, height, width, fill)
 };
 
 namespace cpu {

@@ -243,6 +243,7 @@ def window_heatmap(
     out: int,
     height: int,
     width: int,
+    fill: float,
     workspace: int,
     workspace_bytes: int,
     num_threads: int,

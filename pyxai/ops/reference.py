@@ -287,7 +287,7 @@ def crop_windows(
 
 
 def window_heatmap(
-    scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+    scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int], fill: float = torch.nan
 ) -> torch.Tensor:
     """See `pyxai.ops.window_heatmap`."""
     height, width = size
@@ -303,5 +303,5 @@ def window_heatmap(
 
     flat = scores.reshape(scores.shape[:-1].numel(), scores.shape[-1]).to(torch.float64)
     count = sums(flat.new_ones(1, flat.shape[1])).round()
-    mean = torch.where(count > 0, sums(flat) / count.clamp(min=1), torch.nan)
+    mean = torch.where(count > 0, sums(flat) / count.clamp(min=1), fill)
     return mean.reshape(*scores.shape[:-1], height, width).to(_accumulation_dtype(scores.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from pyxai.ops._checks import (
     check_flags,
     check_length,
     check_memory_format,
+    check_number,
     check_numbers,
     check_out,
     check_same_device,
@@ -29,7 +31,7 @@ from pyxai.ops._memory import note_written
 from pyxai.ops._operator import Operator, register
 from pyxai.ops._workspace import run
 
-_SMALLEST = torch.finfo(torch.float32).tiny
+_FLOAT32 = torch.finfo(torch.float32)
 # kMaxChannels of csrc/windows/windows.h: what CUDA takes along with a launch.
 _MAX_CUDA_CHANNELS = 64
 
@@ -112,7 +114,7 @@ def _check_crop(
         raise argument_error("size", f"a width below 2^30 / {channels} channels", size)
     means = check_numbers("mean", mean, channels)
     stds = check_numbers("std", std, channels)
-    if stds and min(stds) < _SMALLEST:
+    if stds and min(stds) < _FLOAT32.tiny:
         raise argument_error("std", "numbers that float32 holds, above 0", stds)
     return (
         photo,
@@ -298,7 +300,7 @@ def crop_windows(
 # ---- heat map ----
 
 
-def _check_heatmap(scores: torch.Tensor, boxes: torch.Tensor, size: Any) -> Arguments:
+def _check_heatmap(scores: torch.Tensor, boxes: torch.Tensor, size: Any, fill: float) -> Arguments:
     """Raises ValueError unless the arguments fit each other.
 
     Returns:
@@ -315,11 +317,13 @@ def _check_heatmap(scores: torch.Tensor, boxes: torch.Tensor, size: Any) -> Argu
         raise argument_error("scores", f"one for each of {boxes.shape[0]} boxes", scores)
     if scores.is_cpu and has_memory(scores) and not torch.isfinite(scores).all():
         raise ValueError("scores: expected finite numbers, got NaN or infinity")
-    return scores, boxes, (height, width)
+    if not (isinstance(fill, float) and math.isnan(fill)):
+        fill = check_number("fill", fill, -_FLOAT32.max)
+    return scores, boxes, (height, width), fill
 
 
 def _empty_heatmap(
-    scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+    scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int], fill: float
 ) -> torch.Tensor:
     return scores.new_empty((*scores.shape[:-1], *size))
 
@@ -328,11 +332,12 @@ def _heatmap(
     scores: torch.Tensor,
     boxes: torch.Tensor,
     size: tuple[int, int],
+    fill: float,
     *,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     if out is None:
-        out = _empty_heatmap(scores, boxes, size)
+        out = _empty_heatmap(scores, boxes, size, fill)
     else:
         note_written(out)
     scores, boxes = scores.contiguous(), boxes.contiguous()
@@ -343,6 +348,7 @@ def _heatmap(
         boxes.shape[0],
         out.data_ptr(),
         *size,
+        fill,
     )
     run("window_heatmap", scores, fields)
     return out
@@ -350,7 +356,7 @@ def _heatmap(
 
 HEATMAP = register(
     Operator(
-        "window_heatmap(Tensor scores, Tensor boxes, SymInt[2] size) -> Tensor",
+        "window_heatmap(Tensor scores, Tensor boxes, SymInt[2] size, float fill) -> Tensor",
         check=_check_heatmap,
         kernel=_heatmap,
         reference=reference.window_heatmap,
@@ -365,6 +371,7 @@ def window_heatmap(
     boxes: torch.Tensor,
     size: tuple[int, int],
     *,
+    fill: float = math.nan,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Puts scores of windows back on the photo: each pixel gets the mean of those that cover it.
@@ -376,18 +383,18 @@ def window_heatmap(
             they are not read back: there a score that is not finite makes the whole map NaN.
         boxes: `[n, 4]` int64: x0, y0, x1, y1, as for `crop_windows`.
         size: (height, width) of the photo in pixels.
+        fill: where no window lies.
         out: a contiguous tensor to write into, of the result's shape, dtype and device.
 
     Returns:
-        `[H, W]` or `[k, H, W]` float32 (float64 of float64); NaN where no window lies. Scores are
-        added as integers, rounded to n * 2**-60 of the greatest or less: so the map depends
-        neither on the order of the windows nor on threads and device. Differentiable in `scores`,
-        once.
+        `[H, W]` or `[k, H, W]` float32 (float64 of float64). Scores are added as integers, rounded
+        to n * 2**-60 of the greatest or less: so the map depends neither on the order of the
+        windows nor on threads and device. Differentiable in `scores`.
 
     Raises:
-        ValueError: a shape, dtype, device, box or score does not fit; the message names it.
+        ValueError: a shape, dtype, device, box, score or fill does not fit; the message names it.
     """
-    arguments = _check_heatmap(scores, boxes, size)
+    arguments = _check_heatmap(scores, boxes, size, fill)
     direct = is_direct(*arguments[:2], out)
     if out is not None:
         shape = (*scores.shape[:-1], *arguments[2])

@@ -210,7 +210,8 @@ def crop(given: Arguments, result: torch.Tensor) -> list[Judged]:
 def heatmap(given: Arguments, result: torch.Tensor) -> list[Judged]:
     """Of `window_heatmap`."""
     scores = given["scores"].double()
-    maps = reference.window_heatmap(scores, given["boxes"], tuple(given["size"]))
+    fill = torch.tensor(float(given["fill"]), dtype=given["scores"].dtype).item()
+    maps = reference.window_heatmap(scores, given["boxes"], tuple(given["size"]), fill)
     most = scores.abs().amax(-1) if scores.shape[-1] else scores.new_zeros(scores.shape[:-1])
     allowed = (2e-6 * most + 1e-44)[..., None, None]
     return [(result, maps, allowed.expand(maps.shape))]

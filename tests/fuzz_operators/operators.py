@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -275,6 +276,7 @@ def _heatmap(source: Source) -> Arguments:
         "scores": source.normal(*leading, count, dtype=dtype),
         "boxes": boxes_in(source, count, height, width),
         "size": (height, width),
+        "fill": source.one_of((math.nan, 0.0, -1.5)),
     }
 
 

@@ -29,16 +29,13 @@ def calls(networks, layer, channels, steps):
     """Ways to make the pictures of these channels; each returns its last responses."""
 
     def batch(network):
-        report = {}
-        pyxai.visualize_features(network, layer, channels, steps=steps, report=report)
-        return report["responses"][-1]
+        return pyxai.visualize_features(network, layer, channels, steps=steps).responses[-1]
 
     def singly(network):
         found = []
         for channel in channels[:SINGLY]:
-            report = {}
-            pyxai.visualize_features(network, layer, channel, steps=steps, report=report)
-            found.append(report["responses"][-1])
+            made = pyxai.visualize_features(network, layer, channel, steps=steps)
+            found.append(made.responses[-1])
         return torch.cat(found)
 
     ways = {"one by one": lambda: singly(networks["plain"])}

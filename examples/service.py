@@ -48,9 +48,8 @@ class Explainer:
 
     def __call__(self, body: bytes) -> tuple[bytes, dict[str, str]]:
         photo = photo_of(body, [self.classifier.preprocessing])
-        report: dict[str, Any] = {}
-        maps, logits = pyxai.cam(
-            self.fast, photo, size=None, relu=True, return_logits=True, report=report
+        maps, logits, report = pyxai.cam(
+            self.fast, photo, size=None, relu=True, return_logits=True, return_report=True
         )
         region = self.classifier.preprocessing.region(photo.size)
         picture = io.BytesIO()

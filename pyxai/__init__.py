@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyxai.engines.torch import accelerate as accelerate
     from pyxai.feature_visualization import visualize_features as visualize_features
     from pyxai.galleries import ClassGallery as ClassGallery
+    from pyxai.images import PhotoFailure as PhotoFailure
     from pyxai.images import Preprocessing as Preprocessing
     from pyxai.novelty import NoveltyDetector as NoveltyDetector
     from pyxai.novelty import active_share as active_share
@@ -49,6 +50,7 @@ _HOMES = {
     "MaskSettings": "attribution.masks.settings",
     "MeaningfulSettings": "attribution.masks.settings",
     "NoveltyDetector": "novelty",
+    "PhotoFailure": "images",
     "Preprocessing": "images",
     "accelerate": "engines.torch",
     "active_share": "novelty",
@@ -79,6 +81,7 @@ __all__ = [
     "MaskSettings",
     "MeaningfulSettings",
     "NoveltyDetector",
+    "PhotoFailure",
     "Preprocessing",
     "__version__",
     "accelerate",

@@ -31,7 +31,7 @@ class Measure:
             return f"{100 * self.value:.1f}"
         return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
-    def as_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """For JSON: value, low and high, None where there is no interval."""
         pairs = {"value": self.value, "low": self.low, "high": self.high}
         return {name: None if math.isnan(each) else each for name, each in pairs.items()}

@@ -19,6 +19,7 @@ FLOORS = [
     ["_outputs"],
     ["ops", "images", "neighbors"],
     ["classifier", "draw", "runs"],
+    ["_results"],
     ["engines"],
     ["zoo"],
     ["attribution"],

@@ -90,7 +90,7 @@ def gallery(subject: Prepared) -> Result:
         "again": [(crop.name, crop.box, bool(crop.representative)) for crop in again],
         "scores": numbers([crop.score for crop in crops]),
         "features": numbers(kept.features(0)),
-        "sheet": numbers(found.sheet(0)),
+        "sheet": numbers(found.figure(0)),
     }
 
 
@@ -238,21 +238,19 @@ def masks(subject: Prepared) -> Result:
 
 @call("feature visualization")
 def visualized(subject: Prepared) -> Result:
-    layer, report = first_layer(subject), {}
+    layer = first_layer(subject)
     options = {"size": 24, "steps": 3}
-    with_variants = pyxai.visualize_features(
-        subject.model, layer, [0, 1], variants=2, report=report, **options
-    )
+    with_variants = pyxai.visualize_features(subject.model, layer, [0, 1], variants=2, **options)
     logits = pyxai.visualize_features(subject.model, None, [1], network_size=SIDE, **options)
     whole = pyxai.visualize_features(subject.model, layer, **options)
     drawn = feature_visualization.caricatures(subject.model, subject.images[:1], layer, **options)
-    (picture,) = draw.to_pictures(whole, (0,) * 3, (1,) * 3)
+    (picture,) = draw.to_pictures(whole.pictures, (0,) * 3, (1,) * 3)
     return {
-        "variants": with_variants,
-        "responses": relative(report["responses"]),
-        "logits": logits,
-        "layer": whole,
-        "caricature": drawn,
+        "variants": with_variants.pictures,
+        "responses": relative(with_variants.responses),
+        "logits": logits.pictures,
+        "layer": whole.pictures,
+        "caricature": drawn.pictures,
         "sheet": numbers(draw.feature_sheet([picture])),
     }
 

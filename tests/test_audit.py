@@ -213,7 +213,7 @@ def test_what_is_wrong_is_listed(folder):
     place = found.paths.index(str(folder / "loose.png"))
     assert np.isnan(found.measures["distance_ratio"][place])
     assert found.classes == {"blue": 9, "green": 9, "red": 9}
-    summary = found.summary()
+    summary = str(found)
     for text in ("label_error", "blue/broken.jpg", "33.3%", "28 photos in"):
         assert text in summary
 
@@ -442,7 +442,7 @@ def test_files(folder, tmp_path):
     assert len(photos) == 25
     assert float(photos[0]["width"]) == 96
     record = json.loads((page.parent / "audit.json").read_text())
-    assert record == json.loads(json.dumps(found.report()))
+    assert record == json.loads(json.dumps(found.to_dict()))
     assert record["findings"]["label_error"][0]["suggested"] == "green"
     sheets = {path.stem for path in (page.parent / "sheets").iterdir()}
     shown = {issue for issue, listed in found.findings.items() if listed} - {"unreadable"}
@@ -459,7 +459,7 @@ def test_names_that_are_no_text(folder, tmp_path):
     (folder / strange / os.fsdecode(b"\xfe.jpg")).write_bytes(b"no picture")
     found = pyxai.audit(color_classifier(), folder)
     assert strange in found.classes
-    found.summary().encode()
+    str(found).encode()
     page = found.save(tmp_path / "out")
     page.read_text(encoding="utf-8")
     record = json.loads((page.parent / "audit.json").read_text())
@@ -534,9 +534,9 @@ def test_a_stopped_audit_goes_on(folder, tmp_path, monkeypatch):
     opened[:] = [None] * 11
     found = pyxai.audit(color_classifier(), folder, checkpoint=run, progress=False)
     assert len(opened) == 11 + 24 - 8  # two parts were whole
-    assert found.report() == whole.report()
+    assert found.to_dict() == whole.to_dict()
     opened.clear()
-    assert pyxai.audit(color_classifier(), folder, checkpoint=run).report() == whole.report()
+    assert pyxai.audit(color_classifier(), folder, checkpoint=run).to_dict() == whole.to_dict()
     assert opened == []
     with pytest.raises(ValueError, match=r"where these differ: layer$"):
         pyxai.audit(color_classifier(), folder, layer="body", checkpoint=run)
@@ -548,7 +548,7 @@ def test_a_checkpoint_without_a_network(folder, tmp_path):
     whole = pyxai.audit(None, folder, progress=False)
     for _ in range(2):
         found = pyxai.audit(None, folder, checkpoint=tmp_path / "run", progress=False)
-        assert found.report() == whole.report()
+        assert found.to_dict() == whole.to_dict()
 
 
 def test_photos_that_the_network_cannot_take(folder, tmp_path):
@@ -559,5 +559,5 @@ def test_photos_that_the_network_cannot_take(folder, tmp_path):
     whole = pyxai.audit(resizing, folder, progress=False)
     for _ in range(2):
         found = pyxai.audit(resizing, folder, checkpoint=tmp_path / "run", progress=False)
-        assert found.report() == whole.report()
+        assert found.to_dict() == whole.to_dict()
     assert len(whole.paths) == 25

@@ -69,8 +69,8 @@ def test_cam_explains_the_logits(device, small_net):
     assert maps.shape == (4, 7, 7, 5)
     assert torch.allclose(logits, model(images).detach(), atol=1e-5)
     assert torch.allclose(maps.mean((2, 3)) + model.fc.bias.detach(), logits, atol=1e-5)
-    report = {}
-    pyxai.cam(model, images, [[1, 2]], method=["cam", "gradcam", "hirescam"], report=report)
+    names = ["cam", "gradcam", "hirescam"]
+    _, report = pyxai.cam(model, images, [[1, 2]], method=names, return_report=True)
     for name in ("cam", "hirescam"):
         assert report[name]["stage3"]["gap"].shape == (4, 2)
         assert report[name]["stage3"]["gap"].max() < 1e-5

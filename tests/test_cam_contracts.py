@@ -174,7 +174,7 @@ def test_many_calls_keep_no_tensors():
     def call(times):
         for n in range(times):
             name = names[n % len(names)]
-            explain(model, images, n % 7, name, report={})
+            explain(model, images, n % 7, name, return_report=True)
 
     call(2 * len(names))
     gc.collect()

@@ -269,9 +269,8 @@ def test_the_score_family_holds_few_masked_images(monkeypatch):
 
 
 def screened(model, images, channels, target=3):
-    report = {}
     method = cam_method("scorecam", channels=channels)
-    maps = explain(model, images, target, method, report=report)
+    maps, report = explain(model, images, target, method, return_report=True)
     return maps, report[f"scorecam(channels={channels})"]["stage3"]["screening_error"]
 
 
@@ -327,9 +326,8 @@ def test_screening_states_its_error(channels):
 
 def test_the_error_is_in_the_report_only_where_there_was_a_screening():
     model, images = random_net("linear"), torch.randn(3, 3, 32, 32)
-    report = {}
     methods = ["scorecam", *(cam_method(n, samples=1, channels=2) for n in ("sscam", "iscam"))]
-    pyxai.cam(model, images, [[1, 2]], method=methods, report=report, batch_size=2)
+    _, report = pyxai.cam(model, images, [[1, 2]], method=methods, return_report=True, batch_size=2)
     assert report["scorecam"]["stage3"] == {}
     for name in ("sscam", "iscam"):
         error = report[f"{name}(samples=1, channels=2)"]["stage3"]["screening_error"]

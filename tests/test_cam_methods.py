@@ -276,8 +276,7 @@ def fullgrad(model, images, target):
 @pytest.mark.parametrize("head", ["linear", "mlp", "norm", "smooth"])
 def test_fullgrad(head):
     model, images = random_net(head), torch.randn(2, 3, 40, 32)
-    report = {}
-    found = explain(model, images, [[0, 5]], "fullgrad", report=report)
+    found, report = explain(model, images, [[0, 5]], "fullgrad", return_report=True)
     gap = report["fullgrad"]["network"]["gap"]
     for k, target in enumerate((0, 5)):
         expected, gaps = fullgrad(model, images, target)

@@ -21,9 +21,10 @@ def _one_thread(threads):
 
 def test_exactness_of_linear_heads():
     model, images = random_net("linear"), torch.randn(3, 3, 40, 48)
-    names, report = ["cam", "gradcam", "hirescam", "xgradcam"], {}
-    arguments = {"size": None, "normalize": None, "relu": False, "report": report}
-    maps, logits = pyxai.cam(model, images, "all", method=names, return_logits=True, **arguments)
+    names = ["cam", "gradcam", "hirescam", "xgradcam"]
+    arguments = {"size": None, "normalize": None, "relu": False}
+    arguments |= {"return_logits": True, "return_report": True}
+    maps, logits, report = pyxai.cam(model, images, "all", method=names, **arguments)
     close(maps["gradcam"] * (5 * 6), maps["cam"])
     close(maps["hirescam"], maps["gradcam"])
     close(maps["xgradcam"], maps["gradcam"])
@@ -67,8 +68,7 @@ def test_several_targets_are_each_alone(head):
 def test_lists_of_methods_and_layers_are_each_alone():
     model, images = random_net("mlp"), torch.randn(2, 3, 32, 32)
     methods, layers = list(methods_for("mlp").values()), ["stage2", "stage3"]
-    report = {}
-    found = pyxai.cam(model, images, 1, method=methods, layer=layers, report=report)
+    found, report = pyxai.cam(model, images, 1, method=methods, layer=layers, return_report=True)
     assert list(found) == list(map(str, methods))
     assert "sscam(samples=2)" in found
     for method in methods:
@@ -225,8 +225,8 @@ def test_memory_that_does_not_fit(out, normalize):
 
 
 def test_reports_of_methods_that_are_the_same():
-    model, report = random_net("linear"), {}
-    pyxai.cam(model, torch.randn(2, 3, 32, 32), 3, method=["auto", "cam"], report=report)
+    model, images = random_net("linear"), torch.randn(2, 3, 32, 32)
+    _, report = pyxai.cam(model, images, 3, method=["auto", "cam"], return_report=True)
     assert report["cam"]["stage3"]["gap"].shape == (2, 1)
 
 

@@ -96,7 +96,7 @@ def test_explain_own_photos(run, tmp_path):
     assert {each["method"] for each in report["results"]} == {"gradcam"}
     assert report["results"][0]["evidence"]["gap"] is None
     assert len(report["results"][0]["top"]) == 2
-    assert [each["photo"] for each in report["failures"]] == ["two/broken.jpg"]
+    assert [each["path"] for each in report["failures"]] == ["two/broken.jpg"]
     assert "broken.jpg" in err
     assert (tmp_path / "out" / "photo-2.json").exists()
 
@@ -216,7 +216,7 @@ def test_windows_of_own_photos(run, tmp_path):
     assert (x1, y1, x1 - x0, y1 - y0) == (200, 150, 80, 64)
     assert len(result["top"]) <= 2
     assert -1 <= result["agreement"]["rank_correlation"] <= 1
-    assert report["failures"][0]["photo"] == "tiny.jpg"
+    assert report["failures"][0]["path"] == "tiny.jpg"
     assert "expected at least the window, 64 × 80, found 40 × 60" in err
 
 

@@ -302,8 +302,8 @@ def test_files_and_sheet(photos, tmp_path):
         rows = [*csv.DictReader(file)]
     assert [row["keep"] for row in rows] == ["1", "0", "0", "0"]
     assert [row["path"] for row in rows] == [*found.groups[0].paths]
-    assert found.sheet(cell=40).size[0] > 4 * 40
-    with pytest.raises(ValueError, match=r"path: expected a \.csv or \.json file"):
+    assert found.figure(cell=40).size[0] > 4 * 40
+    with pytest.raises(ValueError, match=r"path: expected a file of \.png or \.json or \.csv"):
         found.save(tmp_path / "found.txt")
 
 
@@ -313,7 +313,7 @@ def test_files_and_sheet(photos, tmp_path):
 def test_photos_that_cannot_be_read_are_listed(photos):
     (photos / "broken.jpg").write_bytes(b"no picture")
     found = quick(photos)
-    ((path, reason),) = found.unreadable
+    ((path, reason),) = found.failures
     assert Path(path).name == "broken.jpg"
     assert reason
     assert found.photos == 9

@@ -45,7 +45,7 @@ def test_there_and_back(photos, away, way):
     found = quick(photos, **EXACT)
     moved = found.move_copies(away)
     assert [*moved] == [str(away / Path(path).relative_to(photos)) for path in found.copies]
-    assert moved.left == ()
+    assert moved.failures == ()
     assert moved_names(away) == COPIES
     assert {**tree(photos), **{name: tree(away)[name] for name in COPIES}} == before
     assert quick(photos, **EXACT).groups == ()
@@ -106,7 +106,7 @@ def test_links_are_never_moved(photos, away, tmp_path):
     found = quick(photos, **EXACT)
     with pytest.warns(PhotoWarning, match=r"1 of 5 copies .* link\.png is a link"):
         moved = found.move_copies(away)
-    assert moved.left == ((str(photos / "0 link.png"), "is a link; links stay where they are"),)
+    assert moved.failures == ((str(photos / "0 link.png"), "is a link; links stay where they are"),)
     assert len(moved) == 4
     move_back(away)
     assert tree(photos) == before
@@ -119,7 +119,7 @@ def test_no_link_is_left_that_leads_nowhere(photos, away, make):
     found = quick(photos, **EXACT)
     with pytest.warns(PhotoWarning, match="has other names, which would stay: .*png"):
         moved = found.move_copies(away)
-    assert [Path(path).name for path, _ in moved.left] == ["0 copy.png"]
+    assert [Path(path).name for path, _ in moved.failures] == ["0 copy.png"]
     assert all(path.exists() for path in photos.rglob("*.png"))
     move_back(away)
     assert tree(photos) == before
@@ -187,7 +187,7 @@ def test_a_copy_that_is_not_what_it_was(photos, away, said):
     before = tree(photos)
     with pytest.warns(PhotoWarning, match=f"1 of 4 copies were not moved: .*0 copy.png {said}"):
         moved = found.move_copies(away)
-    assert [Path(path).name for path, _ in moved.left] == ["0 copy.png"]
+    assert [Path(path).name for path, _ in moved.failures] == ["0 copy.png"]
     assert moved_names(away) == ["0.png", "1.png", "b/1 copy.png"]
     move_back(away)
     assert tree(photos) == before
@@ -201,7 +201,7 @@ def test_a_photo_to_keep_that_is_not_what_it_was(photos, away, said):
     with pytest.warns(PhotoWarning, match=f"2 of 4 .*0 copy.png, which was to be kept, {said}"):
         moved = found.move_copies(away)
     assert moved_names(away) == ["1.png", "b/1 copy.png"]
-    assert [Path(path).name for path, _ in moved.left] == ["0.png", "0 copy.png"]
+    assert [Path(path).name for path, _ in moved.failures] == ["0.png", "0 copy.png"]
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
@@ -222,7 +222,7 @@ def test_a_photo_to_keep_that_goes_meanwhile(photos, away, way, monkeypatch, aft
         with pytest.warns(PhotoWarning, match="2 of 4 .*is no longer there"):
             moved = found.move_copies(away)
     assert [*moved] == [str(away / "1.png"), str(away / "b" / "1 copy.png")]
-    assert sorted(Path(path).name for path, _ in moved.left) == ["0 copy.png", "0.png"]
+    assert sorted(Path(path).name for path, _ in moved.failures) == ["0 copy.png", "0.png"]
     assert tree(photos)["0.png"] == before["0.png"]
     assert len(move_back(away)) == 2
     del before["0 copy.png"]
@@ -344,5 +344,5 @@ def test_beside_the_folders_that_were_searched(tmp_path):
 def test_without_copies_nothing_is_made(tmp_path, away):
     for seed in range(2):
         scene(seed).save(tmp_path / f"{seed}.png")
-    assert quick([tmp_path / "0.png", tmp_path / "1.png"]).move_copies(away) == ()
+    assert quick([tmp_path / "0.png", tmp_path / "1.png"]).move_copies(away).paths == ()
     assert not away.exists()

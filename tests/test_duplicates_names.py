@@ -56,7 +56,7 @@ def test_another_name_is_no_copy(folder, make):
     expected = {"0.png"} if make == "hard link" else expected
     assert names == {str(first): expected}
     assert "which are no copies" in str(found)
-    assert found.as_dict()["aliases"] == {key: [*value] for key, value in found.aliases.items()}
+    assert found.to_dict()["aliases"] == {key: [*value] for key, value in found.aliases.items()}
 
 
 def test_another_spelling_is_no_copy(folder, monkeypatch):
@@ -94,7 +94,7 @@ def test_links_that_lead_to_copies(folder):
     assert group.paths == (str(folder / "0.png"), str(folder / "2.png"))
     assert group.aliases == (str(folder / "3.png"),)
     assert found.photos == 3
-    ((bad, reason),) = found.unreadable
+    ((bad, reason),) = found.failures
     assert (Path(bad).name, reason) == ("nowhere.png", "no such file")
 
 
@@ -123,7 +123,7 @@ def test_a_file_in_two_parts_by_its_names_is_a_leak(tmp_path, make):
         ("1", "", "1"),
         ("1", "link", "1"),
     ]
-    assert found.sheet(cell=40).size[0] > 40
+    assert found.figure(cell=40).size[0] > 40
 
 
 # ---- several folders ----
@@ -188,7 +188,7 @@ def test_odd_names_survive(tmp_path):
     found = quick(root, store=store)
     (group,) = found.groups
     assert len(group.copies) == 5
-    assert quick(root, store=store).as_dict() == found.as_dict()
+    assert quick(root, store=store).to_dict() == found.to_dict()
     found.save(tmp_path / "a.json")
     written = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert [each["path"] for each in written["groups"][0]["copies"]] == [*found.copies]
@@ -196,13 +196,14 @@ def test_odd_names_survive(tmp_path):
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = [*csv.DictReader(file)]
     assert {row["path"] for row in rows} == {*group.paths, *group.aliases}
-    found.sheet(cell=40).save(tmp_path / "sheet.png")
+    found.figure(cell=40).save(tmp_path / "sheet.png")
     assert len(str(found).splitlines()) == 5
     with pytest.warns(PhotoWarning, match="1 of 5 copies were not moved: .* has other names"):
         moved = found.move_copies(tmp_path / "away")
-    assert len(moved) + len(moved.left) == 5
+    assert len(moved) + len(moved.failures) == 5
     assert all(Path(path).is_file() for path in moved)
-    assert {*package.move_back(tmp_path / "away")} == {*found.copies} - {p for p, _ in moved.left}
+    left = {path for path, _ in moved.failures}
+    assert {*package.move_back(tmp_path / "away")} == {*found.copies} - left
 
 
 # ---- reports ----
@@ -216,7 +217,7 @@ def test_nothing_but_a_report_is_replaced(folder, tmp_path):
         found.save(path)
         found.save(path)  # one of ours
         path.write_text("id,label\n1,cat\n")
-        with pytest.raises(ValueError, match="path: expected a new path, or that of a report on"):
+        with pytest.raises(ValueError, match="or that of a saved Duplicates"):
             found.save(path)
         assert path.read_text() == "id,label\n1,cat\n"
     write_json(tmp_path / "a.json", {"labels": [1]})
@@ -243,8 +244,8 @@ def test_a_photo_that_changes_while_it_is_read(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(working, "open_photo", changes)
         found = quick(folder, store=store)
-    assert found.unreadable == ((str(folder / "0.png"), "changed while it was read"),)
-    assert quick(folder, store=store).as_dict() == quick(folder).as_dict()
+    assert found.failures == ((str(folder / "0.png"), "changed while it was read"),)
+    assert quick(folder, store=store).to_dict() == quick(folder).to_dict()
 
 
 def test_a_missing_folder_is_named(tmp_path):

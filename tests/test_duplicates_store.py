@@ -75,9 +75,9 @@ def test_a_run_that_was_stopped_goes_on(photos, store, opened):
     opened.stop_at = None
     found = quick(photos, store=store)
     assert opened == ["0.png", "1.png", "2.png", "3.png", "3.png", "4.png"]  # 5 is a copy of 0
-    assert found.as_dict() == quick(photos).as_dict()
+    assert found.to_dict() == quick(photos).to_dict()
     del opened[:]
-    assert quick(photos, store=store).as_dict() == found.as_dict()
+    assert quick(photos, store=store).to_dict() == found.to_dict()
     assert opened == []
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_record_is_named(photos, store, name):
 
 
 def test_damaged_features_are_named(photos, store):
-    expected = quick(photos, describing(), store=store).as_dict()
+    expected = quick(photos, describing(), store=store).to_dict()
     (shard,) = store.glob("*.safetensors")
     data = shard.read_bytes()
     for place in range(0, len(data), 61):
@@ -153,7 +153,7 @@ def test_damaged_features_are_named(photos, store):
         with pytest.raises(ValueError, match=rf"{shard.name} is damaged"):
             quick(photos, describing(), store=store)
     shard.write_bytes(data)
-    assert quick(photos, describing(), store=store).as_dict() == expected
+    assert quick(photos, describing(), store=store).to_dict() == expected
 
 
 def test_a_store_of_another_network_or_hash_is_refused(photos, store):
@@ -179,7 +179,7 @@ def test_what_is_gone_leaves_the_store(photos, store):
     (photos / "3.png").unlink()
     (photos / "4.png").rename(photos / "renamed.png")
     found = quick(photos, describing(), store=store)
-    assert found.as_dict() == quick(photos, describing()).as_dict()
+    assert found.to_dict() == quick(photos, describing()).to_dict()
     left = b"".join(path.read_bytes() for path in store.iterdir())
     assert b"3.png" not in left
     assert b"4.png" not in left
@@ -242,7 +242,7 @@ def test_one_run_at_a_time(photos, store, opened):
 def test_settings_do_not_depend_on_the_store(photos, store, opened, options):
     """Nothing kept, half of it kept, all of it kept: the same is said."""
     model = describing()
-    expected = quick(photos, model, **options).as_dict()
+    expected = quick(photos, model, **options).to_dict()
     settings = expected["settings"]
     asked = "features" in settings["methods"]
     assert (settings["layer"] is not None) == asked
@@ -253,9 +253,9 @@ def test_settings_do_not_depend_on_the_store(photos, store, opened, options):
     opened.stop_at = None
     for batch_size in (2, None, 1):
         found = quick(photos, model, store=store, batch_size=batch_size, **options)
-        assert found.as_dict() == expected
+        assert found.to_dict() == expected
     count = len(opened)
-    assert quick(photos, model, store=store, **options).as_dict() == expected
+    assert quick(photos, model, store=store, **options).to_dict() == expected
     assert len(opened) == count
 
 

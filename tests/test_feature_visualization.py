@@ -30,14 +30,13 @@ def net():
 
 
 def made(net, layer, channels, **settings):
-    report = {}
-    pictures = pyxai.visualize_features(net, layer, channels, **SMALL | settings, report=report)
-    return pictures, report
+    found = pyxai.visualize_features(net, layer, channels, **SMALL | settings)
+    return found.pictures, found
 
 
 def mean_response(report):
     """First and last response of each picture."""
-    return report["responses"][0], report["responses"][-1]
+    return report.responses[0], report.responses[-1]
 
 
 # ---- what is optimised ----
@@ -51,8 +50,8 @@ def test_responses_of_channels_rise(net, layer):
     assert pictures.dtype == torch.float32
     assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
     assert bool((last > first).all())
-    assert report["units"] == ["channel 0", "channel 3", "channel 5"]
-    assert not report["dead"].any()
+    assert report.units == ("channel 0", "channel 3", "channel 5")
+    assert not report.dead.any()
 
 
 def test_responses_are_those_of_the_pictures(net):
@@ -62,9 +61,9 @@ def test_responses_are_those_of_the_pictures(net):
     inputs = (pictures - _MEAN) / _STD
     features = pyxai.Classifier(net).activations(inputs, "stage2.bn2")["stage2.bn2"]
     expected = features[[0, 1], [1, 4]].mean(dim=(1, 2))
-    torch.testing.assert_close(report["responses"][-1], expected, atol=1e-3, rtol=1e-3)
-    assert report["view"] == report["network_size"] == 20
-    assert report["positions"] == (5, 5)
+    torch.testing.assert_close(report.responses[-1], expected, atol=1e-3, rtol=1e-3)
+    assert report.view == report.network_size == 20
+    assert report.positions == (5, 5)
 
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -76,7 +75,7 @@ def test_classes_by_index_and_name(net):
     by_name, report = made(classifier, None, ["c", "f"])
     by_index, _ = made(classifier, None, [2, 5])
     assert torch.equal(by_name, by_index)
-    assert report["units"] == ["c", "f"]
+    assert report.units == ("c", "f")
     first, last = mean_response(report)
     assert bool((last > first).all())
 
@@ -87,7 +86,7 @@ def test_a_direction_along_an_axis_is_its_channel(net):
     _, along = made(net, "stage2.bn2", direction, robustness=0.0, steps=1)
     _, channel = made(net, "stage2.bn2", 3, robustness=0.0, steps=1)
     # Only the random numbers differ; those are of a hundredth.
-    torch.testing.assert_close(along["responses"], channel["responses"], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(along.responses, channel.responses, atol=0.05, rtol=0.05)
     mixed, report = made(net, "stage2.bn2", torch.randn(2, 16), robustness=0.0)
     assert mixed.shape == (2, 3, 20, 20)
     first, last = mean_response(report)
@@ -99,7 +98,7 @@ def test_a_neuron_is_one_position(net):
     pictures, report = made(
         net, "stem", [0], neuron=(2, 2), robustness=0.0, decay=0.0, steps=5, learning_rate=1.0
     )
-    assert report["positions"] == (20, 20)
+    assert report.positions == (20, 20)
     flat = (pictures - 0.5).abs().sum(1)[0]
     assert float(flat[:4, :4].mean()) > float(flat[10:, 10:].mean())
     first, last = mean_response(report)
@@ -126,7 +125,7 @@ def test_variants_have_an_axis_and_diversity_parts_them(net):
     alike, report = made(net, "stage3", [0, 1], variants=3, diversity=0.0, steps=25)
     apart, _ = made(net, "stage3", [0, 1], variants=3, diversity=5.0, steps=25)
     assert alike.shape == apart.shape == (2, 3, 3, 20, 20)
-    assert report["responses"].shape == (25, 2, 3)
+    assert report.responses.shape == (25, 2, 3)
     assert _likeness(net, apart) < _likeness(net, alike)
     single, _ = made(net, "stage3", [0, 1], steps=25)
     torch.testing.assert_close(alike[:, 0], single, atol=1e-3, rtol=1e-3)
@@ -142,13 +141,13 @@ def _likeness(net, pictures):
 
 def test_caricatures_come_near_their_photo(net):
     photos = torch.randn(2, 3, 40, 40)
-    report = {}
-    pictures = caricatures(net, photos, "stage2", **SMALL | {"steps": 40}, report=report)
+    report = caricatures(net, photos, "stage2", **SMALL | {"steps": 40})
+    pictures = report.pictures
     assert pictures.shape == (2, 3, 20, 20)
     first, last = mean_response(report)
     assert bool((last > first).all())
     other = caricatures(net, photos.flip(0), "stage2", **SMALL | {"steps": 40})
-    torch.testing.assert_close(other.flip(0), pictures, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(other.pictures.flip(0), pictures, atol=1e-3, rtol=1e-3)
 
 
 # ---- independence ----
@@ -180,7 +179,7 @@ def test_on_each_device(device):
     directions = torch.eye(16)[:2]
     assert made(net, "stage2.bn2", directions, variants=2)[0].shape == (2, 2, 3, 20, 20)
     drawn = caricatures(net, torch.randn(1, 3, 32, 32), "stage2", **SMALL)
-    assert drawn.device.type == device.type
+    assert drawn.pictures.device.type == device.type
 
 
 def test_pictures_have_random_numbers_of_their_own(net):
@@ -222,7 +221,7 @@ def test_networks_of_32_pixels(net):
     classifier = pyxai.Classifier(net, preprocessing=Preprocessing(resize=32, crop=32))
     pictures, report = made(classifier, None, [0, 1], size=32)
     assert pictures.shape[2:] == (32, 32)
-    assert report["network_size"] == report["view"] == 34
+    assert report.network_size == report.view == 34
 
 
 def test_a_network_of_one_size_sees_small_pictures_enlarged():
@@ -230,9 +229,9 @@ def test_a_network_of_one_size_sees_small_pictures_enlarged():
     classifier = pyxai.Classifier(model, preprocessing=Preprocessing(resize=32, crop=32))
     pictures, report = made(classifier, None, [0, 1], size=16)
     assert pictures.shape[2:] == (16, 16)
-    assert (report["network_size"], report["view"]) == (32, 18)
+    assert (report.network_size, report.view) == (32, 18)
     _, report = made(classifier, "conv", [0, 1], size=16)  # as far as here any size will do
-    assert report["network_size"] == 18
+    assert report.network_size == 18
     with pytest.raises(ValueError, match=r"^size: expected at most 32, .* got 64"):
         made(classifier, None, [0], size=64)
     with pytest.raises(ValueError, match=r"^network_size: expected a size .* does not run on 20"):
@@ -243,14 +242,14 @@ def test_a_network_of_one_size_sees_small_pictures_enlarged():
 
 def test_network_size_resamples(net):
     _, report = made(net, "stage2.bn2", [0], network_size=48)
-    assert report["positions"] == (12, 12)
+    assert report.positions == (12, 12)
 
 
 def test_vision_transformers():
     model = SmallViT().eval()
     pictures, report = made(model, "blocks.1", [0, 3], size=32, robustness=0.0)
     assert pictures.shape == (2, 3, 32, 32)
-    assert report["positions"] == (4, 4)
+    assert report.positions == (4, 4)
     first, last = mean_response(report)
     assert bool((last > first).all())
 
@@ -346,9 +345,9 @@ def half_dead(bias):
 
 def test_a_shut_unit_opens():
     _, report = made(half_dead(-1.0), "1", [0, 1], steps=40, learning_rate=0.2)
-    assert float(report["responses"][0, 0]) == 0
-    assert float(report["responses"][-1, 0]) > 0
-    assert not report["dead"].any()
+    assert float(report.responses[0, 0]) == 0
+    assert float(report.responses[-1, 0]) > 0
+    assert not report.dead.any()
 
 
 def test_a_unit_that_nothing_excites_is_reported():
@@ -356,7 +355,7 @@ def test_a_unit_that_nothing_excites_is_reported():
     nn.init.zeros_(model[0].weight.data[0])
     with pytest.warns(UserWarning, match=r"1 of 2 units of layer '1' responded to .*: channel 0"):
         pictures, report = made(model, "1", [0, 1])
-    assert report["dead"].tolist() == [True, False]
+    assert report.dead.tolist() == [True, False]
     assert bool(torch.isfinite(pictures).all())
 
 

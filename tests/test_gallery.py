@@ -60,9 +60,9 @@ def test_the_coloured_square_is_found(folder, evidence, head):
             x, y = 8 * (seed % 8), 8 * (seed % 7)
             assert crop.box == (x, y, x + CROP, y + CROP)
             assert crop.label == name
-        assert gallery.report()["classes"][name]["purity"] == 1.0
+        assert gallery.to_dict()["classes"][name]["purity"] == 1.0
     if gallery["grey"]:  # no photo lies in a folder of this name
-        assert gallery.report()["purity"] < 1
+        assert gallery.to_dict()["purity"] < 1
 
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
@@ -141,7 +141,7 @@ def test_near_duplicates_across_photos_are_left_out(tmp_path):
     assert sorted(crop.name for crop in gallery["red"]) != []
     assert len(gallery["red"]) == 2
     assert "images[3]" in [crop.name for crop in gallery["red"]]
-    assert gallery.report()["classes"]["red"]["near_duplicates"] == 2
+    assert gallery.to_dict()["classes"]["red"]["near_duplicates"] == 2
 
 
 def candidate(score, name="a", grey=None, box=(0, 0, 8, 8)):
@@ -230,14 +230,14 @@ def test_labels_by_folder(tmp_path):
     assert len(free["red"]) == 4
     labels = sorted(str(crop.label) for crop in free["red"])
     assert labels == ["None", "green", "red", "red"]
-    assert free.report()["classes"]["red"]["purity"] == pytest.approx(2 / 3)
+    assert free.to_dict()["classes"]["red"]["purity"] == pytest.approx(2 / 3)
     bound = new(per_photo=1, labels="folder").fit(folder)
     assert len(bound["red"]) == 2
-    assert bound.report()["classes"]["red"]["purity"] == 1.0
-    assert bound.report()["in_no_class_folder"] == 1
+    assert bound.to_dict()["classes"]["red"]["purity"] == 1.0
+    assert bound.to_dict()["in_no_class_folder"] == 1
     unknown = new(per_photo=1).fit([photo(1, "red")])
     assert unknown["red"][0].label is None
-    assert unknown.report()["purity"] is None
+    assert unknown.to_dict()["purity"] is None
 
 
 def test_generators_and_arrays_keep_their_pixels(folder):
@@ -256,9 +256,9 @@ def test_odd_photos_are_counted_and_listed(tmp_path):
     folder = folder_of_photos(tmp_path / "photos", count=2)
     (folder / "broken.jpg").write_bytes(b"nothing")
     Image.new("RGB", (CROP - 1, 400)).save(folder / "small.png")
-    report = new().fit(folder).report()
+    report = new().fit(folder).to_dict()
     assert (report["photos"], report["unreadable"], report["smaller_than_crop"]) == (8, 1, 1)
-    assert report["failures"][0]["photo"].endswith("broken.jpg")
+    assert report["failures"][0]["path"].endswith("broken.jpg")
     assert "format" in report["failures"][0]["reason"]
 
 
@@ -274,7 +274,7 @@ def test_a_photo_that_vanishes_meanwhile_is_left_out(folder, monkeypatch):
     monkeypatch.setattr(gallery, "_finish", losing)
     gallery.fit(folder)
     assert [len(gallery[name]) for name in COLORS] == [4, 5, 4]
-    reasons = [each["reason"] for each in gallery.report()["failures"]]
+    reasons = [each["reason"] for each in gallery.to_dict()["failures"]]
     assert ["no such file" in each for each in reasons].count(True) == 1
     assert ["the photo that was searched" in each for each in reasons].count(True) == 1
 
@@ -293,7 +293,7 @@ def test_clusters_and_representatives(folder):
             group = [crop for crop in crops if crop.cluster == cluster]
             assert [crop.representative for crop in group] == [True] + [False] * (len(group) - 1)
             assert group[0].score == max(crop.score for crop in group)
-    row = gallery.report()["classes"]["red"]
+    row = gallery.to_dict()["classes"]["red"]
     assert row["clusters"] == 3
     assert -1 <= row["silhouette"] <= 1
 
@@ -322,12 +322,12 @@ def test_layers_with_and_without_positions(folder):
 
 def test_fewer_crops_than_clusters(folder):
     gallery = new(clusters=9, per_class=3).fit(folder)
-    row = gallery.report()["classes"]["red"]
+    row = gallery.to_dict()["classes"]["red"]
     assert (row["crops"], row["clusters"], row["silhouette"]) == (3, 3, None)
     assert row["note"] == "3 crops for 9 clusters"
     single = new(clusters=9, per_class=1).fit(folder)
     assert single["red"][0].representative
-    assert single.report()["classes"]["red"]["note"] == "a single crop"
+    assert single.to_dict()["classes"]["red"]["note"] == "a single crop"
 
 
 def test_any_clusterer(folder):
@@ -336,17 +336,17 @@ def test_any_clusterer(folder):
     gallery = new(per_photo=1).fit(folder)
     means = gallery.recluster(clusterer=KMeans(2, n_init=1))
     assert facts(means) == facts(gallery.recluster(clusterer=KMeans(2, n_init=1)))  # seeded
-    assert means.report()["classes"]["red"]["clusters"] == 2
+    assert means.to_dict()["classes"]["red"]["clusters"] == 2
     ward = gallery.recluster(clusterer=AgglomerativeClustering(2))
     assert facts(ward) == facts(gallery)
     many = gallery.recluster(clusterer=AgglomerativeClustering(40))
-    assert many.report()["classes"]["red"]["note"] == "5 crops for 40 clusters"
+    assert many.to_dict()["classes"]["red"]["note"] == "5 crops for 40 clusters"
     nothing = gallery.recluster(clusterer=DBSCAN(eps=1e-6, min_samples=3))
     assert {crop.cluster for crop in nothing["red"]} == {-1}
     assert not any(crop.representative for crop in nothing["red"])
-    assert nothing.report()["classes"]["red"]["clusters"] == 0
-    assert nothing.sheet("red").size[0] > 0
-    all_crops = nothing.sheet("red", crops="all", titles=False, cell=40)
+    assert nothing.to_dict()["classes"]["red"]["clusters"] == 0
+    assert nothing.figure("red").size[0] > 0
+    all_crops = nothing.figure("red", crops="all", titles=False, cell=40)
     assert all_crops.size == (5 * 46 + 6, 46 + 6)
 
 
@@ -355,12 +355,12 @@ def test_recluster_leaves_the_first_gallery_alone(folder):
     before = facts(gallery)
     other = gallery.recluster(4)
     assert facts(gallery) == before
-    assert other.report()["classes"]["red"]["clusters"] == 4
+    assert other.to_dict()["classes"]["red"]["clusters"] == 4
     assert [crop.box for crop in other["red"]] == [crop.box for crop in gallery["red"]]
     one = gallery.recluster(distance_threshold=50.0)
-    assert one.report()["classes"]["red"]["clusters"] == 1
+    assert one.to_dict()["classes"]["red"]["clusters"] == 1
     apart_ = gallery.recluster(distance_threshold=1e-9)
-    assert apart_.report()["classes"]["red"]["clusters"] == len(gallery["red"])
+    assert apart_.to_dict()["classes"]["red"]["clusters"] == len(gallery["red"])
 
 
 # ---- looking at it ----
@@ -368,22 +368,22 @@ def test_recluster_leaves_the_first_gallery_alone(folder):
 
 def test_sheets(folder):
     gallery = new(clusters=4).fit(folder)
-    assert gallery.sheet("red", cell=50, titles=False).size == (2 * 56 + 6, 2 * 56 + 6)
-    assert gallery.sheet(0, cell=50).size == (2 * 56 + 6, 2 * 72 + 6)
-    rows = gallery.sheet("red", crops="all", cell=50)
+    assert gallery.figure("red", cell=50, titles=False).size == (2 * 56 + 6, 2 * 56 + 6)
+    assert gallery.figure(0, cell=50).size == (2 * 56 + 6, 2 * 72 + 6)
+    rows = gallery.figure("red", crops="all", cell=50)
     assert rows.size[1] == 4 * 72 + 6
     best = gallery["red"][0]
-    shown = gallery.recluster(1).sheet("red", titles=False, cell=CROP)
+    shown = gallery.recluster(1).figure("red", titles=False, cell=CROP)
     assert shown.crop((6, 6, 6 + CROP, 6 + CROP)).tobytes() == best.picture().tobytes()
     with pytest.raises(ValueError, match="crops: expected 'representatives' or 'all', got 'some'"):
-        gallery.sheet("red", crops="some")
+        gallery.figure("red", crops="some")
 
 
 def test_a_class_without_crops(folder):
     gallery = new().fit(folder / "red")
     assert gallery["blue"] == []
-    assert gallery.sheet("blue").size == gallery.sheet("blue", crops="all").size
-    row = gallery.report()["classes"]["blue"]
+    assert gallery.figure("blue").size == gallery.figure("blue", crops="all").size
+    row = gallery.to_dict()["classes"]["blue"]
     assert (row["crops"], row["clusters"], row["purity"]) == (0, 0, None)
     assert row["silhouette"] is None
     assert gallery.features("blue").shape == (0, 6)
@@ -401,7 +401,7 @@ def test_classes_by_name_and_index(folder):
     assert nameless.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert nameless["class 1"] == nameless[1] != []
     twins = new(color_classifier(names=("crane", "crane", "other", "none"))).fit(folder)
-    assert list(twins.report()["classes"]) == ["crane", "crane (1)", "other", "none"]
+    assert list(twins.to_dict()["classes"]) == ["crane", "crane (1)", "other", "none"]
 
 
 # ---- contracts and errors ----
@@ -501,7 +501,7 @@ def test_photos_that_cannot_make_a_gallery(tmp_path):
 def test_a_gallery_that_was_not_fitted():
     gallery = new()
     assert "not fitted" in repr(gallery)
-    for call in (lambda: gallery["red"], gallery.report, gallery.recluster, lambda: [*gallery]):
+    for call in (lambda: gallery["red"], gallery.to_dict, gallery.recluster, lambda: [*gallery]):
         with pytest.raises(ValueError, match=r"call fit\(photos\) first"):
             call()
 

@@ -32,7 +32,7 @@ def test_table(galleries, tmp_path):
     assert [row["gallery"] for row in found.rows] == ["A", "B", "C"]
     assert [row["evidence"] for row in found.rows] == ["cam", "sliding_window (exhaustive)", "cam"]
     for row, gallery in zip(found.rows, galleries, strict=True):
-        report = gallery.report()
+        report = gallery.to_dict()
         assert (row["purity"], row["silhouette"]) == (report["purity"], report["silhouette"])
         assert row["crops"] == sum(each["crops"] for each in report["classes"].values())
     lines = str(found).splitlines()
@@ -76,7 +76,7 @@ def test_pictures_are_those_of_the_key(galleries, tmp_path):
     for number, question in enumerate(questions):
         for side in SIDES:
             path = found.page.parent / "pictures" / f"{number:04d}-{side}.jpg"
-            expected = galleries[question[side]].sheet(question["class"], titles=False)
+            expected = galleries[question[side]].figure(question["class"], titles=False)
             with Image.open(path) as picture:
                 assert picture.size == expected.size
 

@@ -53,7 +53,7 @@ def test_round_trip(gallery, tmp_path):
     saved = gallery.save(tmp_path / "saved")
     loaded = ClassGallery.load(saved)
     assert facts(loaded) == facts(gallery)
-    assert loaded.report() == gallery.report()
+    assert loaded.to_dict() == gallery.to_dict()
     assert loaded.settings == gallery.settings
     assert loaded.class_names == NAMES
     assert loaded.classifier is None
@@ -106,7 +106,7 @@ def test_hostile_names(folder, tmp_path):
     assert len(list((place / "crops").iterdir())) == 4
     assert list(ClassGallery.load(place)) == list(HOSTILE)
     for name in HOSTILE:
-        gallery.sheet(name, cell=20)
+        gallery.figure(name, cell=20)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_run_whose_photos_changed_is_as_one_begun_anew(folder, tmp_path, chang
     left = b"".join(path.read_bytes() for path in (tmp_path / "run").iterdir())
     assert not any(name.encode() in left for name in gone)
     assert facts(found) == facts(new().fit(folder))
-    assert found.report() == new().fit(folder).report()
+    assert found.to_dict() == new().fit(folder).to_dict()
     assert facts(new().fit(folder, checkpoint=tmp_path / "run")) == facts(found)
 
 
@@ -285,7 +285,7 @@ def test_page(gallery, tmp_path):
     assert path == tmp_path / "out" / "index.html"
     assert "script" not in page.tags
     assert len(page.images) == sum(
-        len(gallery[name]) + gallery.report()["classes"][name]["clusters"] for name in gallery
+        len(gallery[name]) + gallery.to_dict()["classes"][name]["clusters"] for name in gallery
     )
     for source in page.images:
         assert (path.parent / unquote(source)).is_file()
@@ -357,7 +357,7 @@ def test_an_interrupted_run_gives_the_same(folder, tmp_path, monkeypatch, in_mem
     again = new(per_class=4).fit(sources, checkpoint=place)
     assert looks == [17, 17]  # every photo counted once
     assert facts(resumed) == facts(again) == facts(whole)
-    assert resumed.report() == again.report() == whole.report()
+    assert resumed.to_dict() == again.to_dict() == whole.to_dict()
     for name in COLORS:
         assert np.array_equal(resumed.features(name), whole.features(name))
         assert [c.picture().tobytes() for c in resumed[name]] == [
@@ -379,7 +379,7 @@ def test_photos_of_a_former_run_are_not_looked_at_again(folder, tmp_path, monkey
     monkeypatch.setattr(model.model, "forward", watching)
     gallery = new(model).fit(folder, checkpoint=tmp_path / "run")
     assert seen.count((1, 3, 96, 96)) <= 2  # the new photo, and a look at the model
-    assert gallery.report()["photos"] == 16
+    assert gallery.to_dict()["photos"] == 16
     assert any(crop.name.endswith("new.png") for crop in gallery["red"])
 
 

@@ -246,6 +246,7 @@ UNTRIED = {
     "split_folders": "lists folders",
     "BusyError": "an error",
     "DamagedError": "an error",
+    "PhotoFailure": "a name and a reason",
     "cuda_status": "says what CUDA can do",
     "is_model_input": "looks at a type",
 }

@@ -488,7 +488,7 @@ def test_errors_survive_pickling_and_name_the_photo():
     assert (error.name, error.reason, str(error)) == ("a.jpg", "is no photo", "a.jpg: is no photo")
     several = ImageErrors([("a.jpg", "is empty"), ("b\n.jpg", "is a folder")], total=9)
     for each in (several, pickle.loads(pickle.dumps(several))):
-        assert each.failures == [("a.jpg", "is empty"), ("b\n.jpg", "is a folder")]
+        assert each.failures == (("a.jpg", "is empty"), ("b\n.jpg", "is a folder"))
         assert str(each).splitlines() == [
             "images: 2 of 9 photos cannot be used:",
             "  a.jpg: is empty",
@@ -496,7 +496,7 @@ def test_errors_survive_pickling_and_name_the_photo():
         ]
     single = pickle.loads(pickle.dumps(ImageErrors([("a.jpg", "is empty")], total=3)))
     assert str(single) == "a.jpg: is empty"
-    assert single.failures == [("a.jpg", "is empty")]
+    assert single.failures == (("a.jpg", "is empty"),)
 
 
 def test_names_that_no_terminal_shows_are_escaped():

@@ -61,8 +61,8 @@ def test_names_that_are_none(name):
 
 def test_results_have_the_usual_names():
     model, images = SmallNet().eval(), torch.randn(1, 3, 32, 32)
-    report: dict[str, object] = {}
-    maps = pyxai.cam(model, images, 1, method=["GradCAM", "grad-cam", "HiResCAM"], report=report)
+    names = ["GradCAM", "grad-cam", "HiResCAM"]
+    maps, report = pyxai.cam(model, images, 1, method=names, return_report=True)
     assert [*maps] == [*report] == ["gradcam", "hirescam"]
     assert torch.equal(maps["gradcam"], pyxai.cam(model, images, 1, method="gradcam"))
     named = pyxai.cam_method("Score-CAM", channels=3)

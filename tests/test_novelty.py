@@ -501,13 +501,19 @@ def test_photos_that_cannot_be_read_are_left_out_of_the_fit(folder):
     (folder / "red" / "broken.png").write_bytes(b"not a photo")
     detector = NoveltyDetector(classifier_of(SmallNet()), **FEW).fit(folder)
     assert detector.n_known_ == 12
-    assert [error.name for error in detector.failures_] == [str(folder / "red" / "broken.png")]
+    assert [failure.path for failure in detector.failures_] == [str(folder / "red" / "broken.png")]
     with pytest.raises(ImageError, match=r"broken\.png"):  # here rows would no longer be photos
         detector.score_samples(folder)
-    failures = []
-    chunks = [*detector.activations(folder, failures=failures)]
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        [*detector.activations(folder)]
+    chunks = [*detector.activations(folder, skip_failures=True)]
     assert sum(map(len, chunks)) == 12
-    assert len(failures) == 1
+    assert [each.path for chunk in chunks for each in chunk.failures] == [
+        str(folder / "red" / "broken.png")
+    ]
+    assert detector.evaluate(folder, folder, bootstrap=0).failures == detector.failures_ * 2
+    with pytest.raises(ImageError, match=r"broken\.png"):  # none is left
+        [*detector.activations([folder / "red" / "broken.png"], skip_failures=True)]
     with pytest.raises(ImageError, match=r"broken\.png"):
         NoveltyDetector(classifier_of(SmallNet()), **FEW).fit(folder, labels=[0] * 12)
 

@@ -57,7 +57,7 @@ def test_all_methods_from_one_forward_pass(clf, sets):
     text = str(found)
     assert text.splitlines()[0].split()[:2] == ["method", "AUROC"]
     assert len(text.splitlines()) == 1 + len(METHODS)
-    json.dumps(found.as_dict())
+    json.dumps(found.to_dict())
 
 
 def test_what_cannot_be_had_is_skipped(clf, sets):
@@ -98,7 +98,7 @@ def test_holdout():
     assert len(found.reports) == 6
     assert f"accuracy {found.mean:.4f}" in str(found)
     assert "6 splits that hold 30% of 80 known and 40 novel images out" in str(found)
-    json.dumps(found.as_dict())
+    json.dumps(found.to_dict())
     for options, words in (
         ({"splits": 0}, "splits"),
         ({"share": 1.0}, "share"),
@@ -118,11 +118,11 @@ def test_active_share_by_hand():
     found = active_share(None, {"one": rows[:1], "both": rows})
     assert found.shares["one"].tolist() == [0.5]
     assert found.shares["both"].tolist() == [0.5, 0.75]
-    facts = found.as_dict()["both"]
+    facts = found.to_dict()["groups"]["both"]
     assert (facts["images"], facts["smallest"], facts["largest"]) == (2, 0.5, 0.75)
     assert facts["median"] == facts["mean"] == 0.625
     assert "62.5%" in str(found)
-    assert found.histogram().size[0] == 664
+    assert found.figure().size[0] == 664
 
 
 def test_active_share_of_layers(clf, sets):
@@ -223,7 +223,7 @@ def test_fit_score_evaluate(run, tmp_path):
     assert all(
         (row["known"] == "1") == (float(row["score"]) >= record["threshold"]) for row in rows
     )
-    assert [each["photo"] for each in record["failures"]] == ["known/sea/broken.png"]
+    assert [each["path"] for each in record["failures"]] == ["known/sea/broken.png"]
     with Image.open(tmp_path / "out" / "sheet.png") as picture:
         assert picture.size == (4 * 166 + 6, 2 * 182 + 6)
     (tmp_path / "known" / "sea" / "broken.png").unlink()

@@ -21,7 +21,7 @@ def test_a_worked_example():
     assert found.fpr95_novel.value == pytest.approx(1 / 3)
     assert (found.known, found.novel) == (3, 2)
     assert np.isnan(found.auroc.low)
-    assert found.as_dict()["auroc"] == {"value": found.auroc.value, "low": None, "high": None}
+    assert found.to_dict()["auroc"] == {"value": found.auroc.value, "low": None, "high": None}
     assert "novel accepted when 95 % of known are accepted  0.5000" in str(found)
 
 
@@ -67,7 +67,8 @@ def test_intervals_repeat_and_behave():
     random = np.random.default_rng(2)
     known, novel = random.normal(1, 1, 300), random.normal(0, 1, 200)
     one, again = (evaluate_scores(known, novel, seed=5) for _ in range(2))
-    assert one == again != evaluate_scores(known, novel, seed=6)
+    other = evaluate_scores(known, novel, seed=6)
+    assert one.to_dict() == again.to_dict() != other.to_dict()
     narrow = evaluate_scores(known, novel, confidence=0.5)
     for name in ("auroc", "aupr_known", "aupr_novel", "fpr95_known", "fpr95_novel"):
         wide, less = getattr(one, name), getattr(narrow, name)

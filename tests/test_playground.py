@@ -63,12 +63,12 @@ def site(folder, tmp_path_factory):
     made = build(classifiers(), folder, root, settings=QUICK, progress=False)
     torch.set_num_threads(threads)
     assert made.page == root / "index.html"
-    assert (made.photos, [*made.failures], made.removed) == (
+    assert (made.photos, [each.path for each in made.failures], made.removed) == (
         9,
         [str(folder / "red" / "broken.jpg")],
         (),
     )
-    assert repr(made) == f"Site({str(made.page)!r}: 9 photos, 1 not readable, 0 removed)"
+    assert repr(made) == f"Site(9 photos, 1 not readable, 0 removed: {made.page})"
     return root
 
 

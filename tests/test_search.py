@@ -169,7 +169,8 @@ def test_photos_that_cannot_be_used(classifier, tmp_path):
     (folder / "red" / "0.jpg").write_bytes(b"")
     index = ImageIndex.build(classifier, folder, directory=tmp_path / "index", progress=False)
     assert len(index) == 6
-    assert sorted(index.failures) == [str(folder / "red" / n) for n in ("0.jpg", "broken.png")]
+    bad = [str(folder / "red" / name) for name in ("0.jpg", "broken.png")]
+    assert sorted(path for path, _ in index.failures) == bad
     assert ImageIndex.load(tmp_path / "index").failures == index.failures
 
 
@@ -182,7 +183,7 @@ def test_features_that_are_not_finite(photos):
     odd = Classifier(Broken().eval(), preprocessing=PLAIN)
     index = ImageIndex.build(odd, photos, layers="relu", progress=False)
     assert 0 < len(index) < 12
-    assert all("not finite" in reason for reason in index.failures.values())
+    assert all("not finite" in reason for _, reason in index.failures)
     assert len(index) + len(index.failures) == 12
 
 
@@ -202,7 +203,7 @@ def test_photos_in_memory(classifier):
     index = ImageIndex.build(classifier, pictures, progress=False)
     found = index.search(0, 1)
     assert found.paths == ("images[2]",)
-    assert found.sheet().width > 100  # empty places for what no file has
+    assert found.figure().width > 100  # empty places for what no file has
 
 
 # ---- keeping ----
@@ -213,7 +214,7 @@ def test_save_and_load(index, classifier, tmp_path):
     index.save(tmp_path / "index")
     for found in (index, ImageIndex.load(tmp_path / "index")):
         after = found.search(0, 5)
-        assert after.as_dict() == before.as_dict()
+        assert after.to_dict() == before.to_dict()
     assert ImageIndex.load(tmp_path / "index", classifier).search(index.photos[0].path, 1).ids == [
         0
     ]
@@ -388,13 +389,13 @@ def test_default_layer_and_model(index):
 
 def test_result(index, tmp_path):
     found = index.search(0, 5)
-    record = json.loads(json.dumps(found.as_dict()))
+    record = json.loads(json.dumps(found.to_dict()))
     assert [row["id"] for row in record["results"]] == found.ids.tolist()
-    page = found.sheet(columns=3, cell=50)
+    page = found.figure(columns=3, cell=50)
     assert page.size == (4 * 56 + 6, 2 * (56 + 16) + 6)
     assert "5 photos by small stage3, cosine" in repr(found)
     with pytest.raises(ValueError, match="columns: expected"):
-        found.sheet(columns=0)
+        found.figure(columns=0)
 
 
 def test_threads(index):
@@ -411,7 +412,7 @@ def test_threads(index):
 def test_a_single_photo(classifier, photos):
     index = ImageIndex.build(classifier, photos / "red" / "0.png", progress=False)
     assert len(index.search(0)) == 0
-    assert index.search(0).sheet().width > 0
+    assert index.search(0).figure().width > 0
     assert len(index.search(index.photos[0].path, metric="euclidean")) == 1
     assert index.project().points.tolist() == [[0, 0]]
 

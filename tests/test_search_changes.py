@@ -136,7 +136,7 @@ def test_remove_without_the_network_and_of_what_could_not_be_read(photos, tmp_pa
     (photos / "broken.png").write_bytes(b"no picture")
     build(photos, tmp_path / "index")
     index = ImageIndex.load(tmp_path / "index").remove(photos / "broken.png")
-    assert (len(index), index.failures) == (12, {})
+    assert (len(index), index.failures) == (12, ())
     assert b"broken" not in bytes_of(tmp_path / "index")
 
 
@@ -152,9 +152,11 @@ def test_remove_in_memory(photos):
 
 def test_failures_of_photos_that_are_gone_are_forgotten(photos, tmp_path):
     (photos / "broken.png").write_bytes(b"no picture")
-    assert list(build(photos, tmp_path / "index").failures) == [str(photos / "broken.png")]
+    assert [each.path for each in build(photos, tmp_path / "index").failures] == [
+        str(photos / "broken.png")
+    ]
     (photos / "broken.png").unlink()
-    assert build(photos, tmp_path / "index").failures == {}
+    assert build(photos, tmp_path / "index").failures == ()
     assert b"broken" not in bytes_of(tmp_path / "index")
 
 
@@ -243,7 +245,8 @@ def test_a_photo_that_broke_is_no_longer_in_the_index(photos, tmp_path):
     index = build(photos, tmp_path / "index")
     (photos / "red" / "0.png").write_bytes(b"broken")
     again = build(photos, tmp_path / "index")
-    assert again.removed == (str(photos / "red" / "0.png"),) == tuple(again.failures)
+    ((path, _),) = again.failures
+    assert again.removed == (str(photos / "red" / "0.png"),) == (path,)
     assert same(again, photos)
     (photos / "red" / "1.png").write_bytes(b"broken")
     index = ImageIndex.load(tmp_path / "index", color_classifier())
@@ -290,7 +293,7 @@ def test_a_file_that_changes_while_it_is_read(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(working, "open_photo", changing)
     index = build(photos, tmp_path / "index")
-    assert index.failures == {str(photos / "red" / "0.png"): "changed while it was read"}
+    assert index.failures == ((str(photos / "red" / "0.png"), "changed while it was read"),)
 
 
 def test_files_of_just_now_are_not_believed(photos, tmp_path, monkeypatch):
@@ -372,8 +375,9 @@ def test_a_photo_that_cannot_be_looked_at_stays(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(going, "stamp_of", failing)
     index = build(photos, tmp_path / "index")
     assert len(index) == 12
-    assert list(index.failures) == [bad]
-    assert "Input/output error" in index.failures[bad]
+    ((path, reason),) = index.failures
+    assert path == bad
+    assert "Input/output error" in reason
 
 
 # ---- names, other files, other processes ----
@@ -511,7 +515,7 @@ def test_copies_of_what_the_network_cannot_use(tmp_path):
         Classifier(Broken().eval(), preprocessing=PLAIN), folder, layers="relu", progress=False
     )
     assert [photo.path[-5] for photo in index.photos] == ["c", "d"]
-    assert [name[-5] for name in index.failures] == ["a", "b"]
+    assert [each.path[-5] for each in index.failures] == ["a", "b"]
     assert torch.equal(index.features()[0], index.features()[1])
 
 
@@ -531,7 +535,7 @@ net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32,
 for resize in (64, 160):
     model = pyxai.Classifier(net, preprocessing=pyxai.Preprocessing(resize=resize))
     index = pyxai.ImageIndex.build(model, sys.argv[1], progress=False)
-    print(len(index), *index.failures)
+    print(len(index), *(each.path for each in index.failures))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     peaks = []

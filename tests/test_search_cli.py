@@ -95,7 +95,7 @@ def test_photos_that_cannot_be_read(run, photos, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     code, out, err = run("build", photos, "broken.png", "--layer", "stem", "--json")
     assert code == 0
-    assert json.loads(out)["failures"][0]["photo"] == "broken.png"
+    assert json.loads(out)["failures"][0]["path"] == "broken.png"
     assert "pyxai: not read: broken.png" in err
 
 

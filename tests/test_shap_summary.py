@@ -109,7 +109,7 @@ def test_statistics_by_hand():
     assert [each.name for each in found.typical(1)] == [
         found.photos[found.similarity.argmax()].name
     ]
-    assert found.report()["relative_gap"] == pytest.approx({"median": 0, "most": 0.2})
+    assert found.to_dict()["relative_gap"] == pytest.approx({"median": 0, "most": 0.2})
 
 
 def test_one_photo_has_no_interval():
@@ -121,7 +121,7 @@ def test_one_photo_has_no_interval():
     assert math.isnan(found.agreement)
     assert math.isnan(found.frame.value)
     assert found.typical(3) == []
-    json.dumps(found.report(), allow_nan=False)
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_frame_and_corners():
@@ -160,7 +160,7 @@ def test_photos_that_cannot_be_used_are_counted(classifier, folder):
     assert len(found["left"].photos) == 3
     assert found.unnamed == 1
     assert [name for name, _ in found.failures] == [str(folder / "left" / "torn.png")]
-    assert found.report()["failures"][0]["reason"]
+    assert found.to_dict()["failures"][0]["reason"]
     with pytest.raises(ImageError):
         quick(classifier, folder / "left" / "torn.png")
     with pytest.raises(ValueError, match="photos: expected photos in folders named after classes"):
@@ -185,8 +185,8 @@ def test_a_stopped_run_goes_on(classifier, folder, tmp_path, monkeypatch):
         quick(classifier, folder, checkpoint=run)
     found = quick(classifier, folder, checkpoint=run)
     assert count == 6 + 3  # five photos were done
-    assert found.report() == whole.report()
-    assert quick(classifier, folder, checkpoint=run).report() == whole.report()
+    assert found.to_dict() == whole.to_dict()
+    assert quick(classifier, folder, checkpoint=run).to_dict() == whole.to_dict()
     assert count == 9
     with pytest.raises(ValueError, match="where these differ: samples"):
         quick(classifier, folder, checkpoint=run, samples=50)
@@ -215,7 +215,7 @@ def test_a_run_follows_its_photos(classifier, folder, tmp_path, monkeypatch):
     gone.unlink()
     monkeypatch.setattr(pyxai.attribution.shap.summary.photos, "values_of", counting)
     found = quick(classifier, folder, checkpoint=run)
-    assert found.report() == quick(classifier, folder).report()
+    assert found.to_dict() == quick(classifier, folder).to_dict()
     assert len(explained) == 1 + len(found["left"].photos) + len(found["right"].photos)
     assert not any(str(gone).encode() in path.read_bytes() for path in run.iterdir())
     assert str(gone) not in {each.name for each in found["left"].photos}

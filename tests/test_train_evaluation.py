@@ -147,12 +147,12 @@ def test_equal_classes_weigh_the_same(squares):
 
 def test_report_and_summary(squares):
     found = quick(SmallNet(), squares, epochs=2)
-    report = json.loads(json.dumps(found.report()))
+    report = json.loads(json.dumps(found.to_dict()))
     assert report["class_names"] == ["blue", "green", "red"]
     assert report["confusion"] == found.confusion.tolist()
     assert [each["number"] for each in report["history"]] == [1, 2]
     assert [each["photos"] for each in report["classes"]] == [4, 4, 4]
-    text = found.summary()
+    text = str(found)
     for expected in ("precision", "taken for", "judged on          whole photos", "log loss"):
         assert expected in text
     assert f"accuracy           {found.accuracy:.4f}" in text

@@ -384,7 +384,8 @@ def test_command(tmp_path):
     assert len(written["mask"]) == 28
     assert 0 <= written["before"] <= 1
     with Image.open(out / "photo.figure.png") as figure:
-        assert figure.size == (3 * 328 + 8, 16 + 320 + 16 + 8 + 8)
+        page = (3 * 328 + 8, 16 + 320 + 16 + 8 + 8)  # and around it margins, a title, the scale
+        assert figure.size == (page[0] + 16, page[1] + 24 + 34 + 16)
     costly = CliRunner().invoke(
         app, [str(photo), *arguments, "--l1-weight", "1e6", "--steps", "20"]
     )

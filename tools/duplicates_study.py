@@ -91,7 +91,7 @@ def main():
         found = find_duplicates(arguments.others, classifier_of(text), store=arguments.store)
         print(f"{name}, other photos (cosine {found.settings['min_cosine']:.3f}): {found}")
         if found.groups:
-            found.sheet(most=20).save(f"duplicates-{name}.png")
+            found.figure(most=20).save(f"duplicates-{name}.png")
 
 
 if __name__ == "__main__":

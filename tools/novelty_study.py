@@ -181,7 +181,7 @@ def main() -> None:
     )
     print(f"\nfitted on {len(fit_on)}, judged on {len(known)} known and {len(novel)} novel photos")
     print(table)
-    found["methods"] = table.as_dict()
+    found["methods"] = table.to_dict()
 
     if arguments.peers:
         print("\nAUROC, pyxai and pytorch-ood:")
@@ -206,7 +206,7 @@ def main() -> None:
             seed=arguments.seed,
         )
         print(f"{name}: {result}")
-        found["holdout"][name] = result.as_dict()
+        found["holdout"][name] = result.to_dict()
 
     if arguments.active_layer:
         sources = (arguments.fit_on, arguments.known, arguments.novel)
@@ -226,9 +226,9 @@ def main() -> None:
     shares = active_share(classifier, groups, arguments.active_layer)
     print(f"\nshare of active neurons of {shares.layer}")
     print(shares)
-    found["active_share"] = shares.as_dict()
+    found["active_share"] = shares.to_dict()
     if arguments.histogram:
-        shares.histogram().save(arguments.histogram)
+        shares.figure().save(arguments.histogram)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

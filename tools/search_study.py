@@ -62,7 +62,7 @@ def main() -> None:
             photo = number * len(index) // 6 + 1
             for layer in (layers[0].name, layers[-1].name):
                 found = index.search(photo, 20, layer=layer)
-                found.sheet().save(arguments.sheets / f"{photo}-{layer}.png")
+                found.figure().save(arguments.sheets / f"{photo}-{layer}.png")
 
 
 if __name__ == "__main__":

@@ -195,8 +195,8 @@ def state_of(model: nn.Module) -> list[Any]:
 
 def check(model: nn.Module, images: Tensor) -> tuple[str, str]:
     """Explains images by the defaults; the method that was used, and "ok" or what is wrong."""
-    before, report = state_of(model), dict[str, Any]()
-    maps = pyxai.cam(model, images, report=report)
+    before = state_of(model)
+    maps, report = pyxai.cam(model, images, return_report=True)
     method = next(iter(report))
     wrong, remark = [], ""
     if maps.shape != (len(images), *images.shape[-2:]):

@@ -94,7 +94,7 @@ def _fine_tuned(folder: Path) -> Any:
 
 def _read_checkpoint(folder: Path) -> Any:
     found = _fine_tuned(folder)  # nothing is left to do: all of it is read
-    return found.report(), _state(found.classifier.network)
+    return found.to_dict(), _state(found.classifier.network)
 
 
 def _make_gallery(folder: Path) -> None:

@@ -92,7 +92,7 @@ def _gallery_result(work: Path) -> Any:
     }
     pictures = [crop.picture().tobytes().hex() for name in gallery for crop in gallery[name]]
     features = [gallery.features(name).tolist() for name in gallery]
-    return crops, features, _digest(pictures), gallery.report()
+    return crops, features, _digest(pictures), gallery.to_dict()
 
 
 def _shap(folder: Path, work: Path) -> None:
@@ -160,7 +160,7 @@ def _index_result(work: Path) -> Any:
     index = pyxai.ImageIndex.load(work / "index")
     rows = [(each.path, each.width, each.height, each.label) for each in index.photos]
     answer = index.search(list(range(len(index))), n_neighbors=3, metric="cosine")
-    return rows, [each.as_dict()["results"] for each in answer]
+    return rows, [each.to_dict()["results"] for each in answer]
 
 
 def _files(work: Path) -> Any:

@@ -278,7 +278,7 @@ class Torture:
         def search(folder: Path | None = store) -> dict[str, Any]:
             return find_duplicates(
                 root, network, store=folder, batch_size=1, progress=False
-            ).as_dict()
+            ).to_dict()
 
         self._kill(number, "search", search, len(NAMES))
         once, twice, without = search(), search(), search(None)

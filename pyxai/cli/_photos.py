@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from pyxai._files import write_json
 from pyxai._outputs import OutputFolder
+from pyxai._results import plain
 from pyxai.classifier import Classifier
-from pyxai.images import ImageError, find_photos, iterate_photos
+from pyxai.images import ImageError, PhotoFailure, find_photos, iterate_photos
 from pyxai.images.errors import printable
 
 _SHOWN = 20  # photos of a kind that are named
@@ -50,7 +51,7 @@ def process(
     folder = OutputFolder(output, "--output", by=f"pyxai {command}")
     folder.check()  # before the work, not after it
     results: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
+    failures: list[PhotoFailure] = []
     names: set[str] = set()
     # tqdm is silent when the terminal is not one.
     for name, photo in tqdm(list_photos(photos, folder), desc=command, unit="photo", disable=None):
@@ -59,7 +60,7 @@ def process(
                 raise photo
             result, pictures = work(photo)
         except ImageError as error:
-            failures.append({"photo": name, "reason": error.reason})
+            failures.append(PhotoFailure(name, error.reason))
             continue
         suffixes = {kind: f".{kind}.png" for kind in pictures} | {"json": ".json"}
         of = whole_name(name)
@@ -73,15 +74,13 @@ def process(
             write_json(path, result, indent=2)
         results.append(result)
     if as_json:
-        typer.echo(json.dumps({"results": results, "failures": failures}, indent=2))
+        typer.echo(json.dumps({"results": results, "failures": plain(failures)}, indent=2))
     else:
         typer.echo(summary(results))
-    for failure in failures:
-        typer.echo(
-            f"pyxai: not explained: {printable(failure['photo'])}: {failure['reason']}", err=True
-        )
+    for name, reason in failures:
+        typer.echo(f"pyxai: not explained: {printable(name)}: {reason}", err=True)
     if not results:  # nothing could be done; with a name that is none it was asked for wrongly
-        raise typer.Exit(1 if any(Path(each["photo"]).is_file() for each in failures) else 2)
+        raise typer.Exit(1 if any(Path(each.path).is_file() for each in failures) else 2)
 
 
 def list_photos(
@@ -118,9 +117,9 @@ def _listed(source: Path) -> list[Path]:
         return [source]
 
 
-def report_left_out(failures: Mapping[str, str], removed: Sequence[str]) -> None:
+def report_left_out(failures: Sequence[PhotoFailure], removed: Sequence[str]) -> None:
     """Names, on stderr, the first photos that could not be used, and that are no longer there."""
-    lines = [f"not read: {printable(name)}: {failures[name]}" for name in failures]
+    lines = [f"not read: {printable(name)}: {reason}" for name, reason in failures]
     for text, kind in ((lines, "not readable"), ([*map(_removed, removed)], "removed")):
         for line in text[:_SHOWN]:
             typer.echo(f"pyxai: {line}", err=True)

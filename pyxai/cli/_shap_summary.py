@@ -38,7 +38,7 @@ def summarize(
     found = shap_summary(classifier, photos, **options)
     picture = found.save(output, palette=palette)
     if as_json:
-        typer.echo(json.dumps(found.report(), indent=2))
+        typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         typer.echo(str(found))
         typer.echo(f"{picture}, summary.json, photos.csv and regions.csv in {output}/")

@@ -52,7 +52,7 @@ def audit(
     )
     page = found.save(output)
     if as_json:
-        typer.echo(json.dumps(found.report(), indent=2))
+        typer.echo(json.dumps(found.to_dict(), indent=2))
         return
-    typer.echo(found.summary())
+    typer.echo(str(found))
     typer.echo(f"{page}, sheets/, findings.csv, photos.csv and audit.json in {output}/")

@@ -10,6 +10,7 @@ import typer
 
 from pyxai._errors import argument_error
 from pyxai._outputs import OutputFolder
+from pyxai._results import plain
 from pyxai.cli._options import Architecture, AsJson, Device, Output
 from pyxai.curate.duplicates import Duplicates, Moves, find_duplicates, move_back
 from pyxai.curate.duplicates.moving import refuse_inside
@@ -80,7 +81,7 @@ def duplicates(
         store=store,
     )
     files = _write(found, results)
-    moved = Moves(()) if move_to is None else found.move_copies(move_to)
+    moved = Moves() if move_to is None else found.move_copies(move_to)
     _report(found, files, output, moved, move_to, as_json)
 
 
@@ -94,14 +95,14 @@ def _report(
 ) -> None:
     """Says what was found, written and moved, and what could not be read."""
     if as_json:
-        left = [{"photo": name, "reason": reason} for name, reason in moved.left]
-        typer.echo(json.dumps({**found.as_dict(), "moved": [*moved], "not_moved": left}, indent=2))
+        told = {"moved": [*moved], "not_moved": plain(moved.failures)}
+        typer.echo(json.dumps({**found.to_dict(), **told}, indent=2))
     else:
         typer.echo(str(found))
         if moved:
             typer.echo(f"{len(moved)} copies moved to {printable(str(move_to))}")
         typer.echo(f"{', '.join(files)} in {printable(str(output))}/")
-    for name, reason in found.unreadable[:_SHOWN]:
+    for name, reason in found.failures[:_SHOWN]:
         typer.echo(f"pyxai: not read: {printable(name)}: {reason}", err=True)
 
 
@@ -113,10 +114,7 @@ def _write(found: Duplicates, results: OutputFolder) -> list[str]:
             results.remove(name)  # of an earlier search
             continue
         with results.writing(name) as path:
-            if name == "sheet.png":
-                found.sheet().save(path)
-            else:
-                found.save(path)
+            found.save(path)
     return names
 
 

@@ -72,8 +72,7 @@ def explain_photo(
     """One photo: what goes into its JSON file, and its overlay."""
     start = time.perf_counter()
     inputs = classifier.to_input(photo)
-    report: dict[str, Any] = {}
-    maps, logits = pyxai.cam(
+    maps, logits, report = pyxai.cam(
         classifier,
         inputs,
         target,
@@ -83,7 +82,7 @@ def explain_photo(
         normalize=None,
         relu=False,
         return_logits=True,
-        report=report,
+        return_report=True,
     )
     heatmap, logits = maps[0], logits[0].to(torch.float32)
     seconds = time.perf_counter() - start

@@ -16,6 +16,7 @@ from PIL import Image
 import pyxai
 from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
+from pyxai._results import plain
 from pyxai._text import text_table
 from pyxai.classifier import Classifier, Examined, typical_input
 from pyxai.cli._layers import check_layers
@@ -23,10 +24,11 @@ from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.cli._photos import class_of, free_name
 from pyxai.draw import feature_sheet, to_pictures
 from pyxai.feature_visualization import fourier
-from pyxai.feature_visualization.exciting_crops import ExcitingCrop, exciting_crops
+from pyxai.feature_visualization.exciting_crops import exciting_crops
 from pyxai.feature_visualization.feature_visualization import visualize_features
+from pyxai.feature_visualization.result import ExcitingCrop, FeaturePictures
 from pyxai.feature_visualization.units import look_at_layer
-from pyxai.images import ImageError
+from pyxai.images import PhotoFailure
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
@@ -74,41 +76,35 @@ def features(
     layer, chosen = _chosen(classifier, layer, channels, classes, seed)
     wishes: dict[str, Any] = {"size": size, "steps": steps, "seed": seed, "negative": negative}
     start = time.perf_counter()
-    made, report = _visualized(classifier, layer, chosen, variants=variants, **wishes)
+    made = _visualized(classifier, layer, chosen, variants=variants, **wishes)
     seconds = time.perf_counter() - start
-    failures: list[ImageError] = []
+    failures: tuple[PhotoFailure, ...] = ()
     found: list[tuple[ExcitingCrop, ...]] = [() for _ in chosen]
     if photos:
-        found = exciting_crops(
-            classifier,
-            photos,
-            layer,
-            chosen,
-            per_channel=crops,
-            negative=negative,
-            failures=failures,
+        excited = exciting_crops(
+            classifier, photos, layer, chosen, per_channel=crops, negative=negative
         )
-    units = _save(folder, made, report, found, chosen, layer)
+        found, failures = [*excited], excited.failures
+    units = _save(folder, made, found, chosen, layer)
     result = {
         "model": classifier.name,
         "layer": layer,
         **wishes,
-        "network_size": report["network_size"],
-        "view": report["view"],
+        "network_size": made.network_size,
+        "view": made.view,
         "units": units,
-        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+        "failures": plain(failures),
         "seconds": round(seconds, 3),
         "pyxai": pyxai.__version__,
     }
     _report(result, folder, as_json)
 
 
-def _visualized(*what: Any, **wishes: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Pictures with a report; units that responded to nothing are in the table, so no warning."""
-    report: dict[str, Any] = {}
+def _visualized(*what: Any, **wishes: Any) -> FeaturePictures:
+    """The pictures; units that responded to nothing are in the table, so no warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*responded to nothing")
-        return visualize_features(*what, report=report, **wishes), report
+        return visualize_features(*what, **wishes)
 
 
 def _report(result: dict[str, Any], folder: OutputFolder, as_json: bool) -> None:
@@ -123,7 +119,7 @@ def _report(result: dict[str, Any], folder: OutputFolder, as_json: bool) -> None
         typer.echo(_table(units))
         typer.echo(f"{len(units)} units of {layer}; sheet.png in {folder.path}/")
     for failure in result["failures"]:
-        name = printable(failure["photo"])
+        name = printable(failure["path"])
         typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
 
 
@@ -165,8 +161,7 @@ def _chosen(
 
 def _save(
     output: OutputFolder,
-    made: torch.Tensor,
-    report: dict[str, Any],
+    made: FeaturePictures,
     found: list[tuple[ExcitingCrop, ...]],
     chosen: list[int],
     layer: str | None,
@@ -174,9 +169,9 @@ def _save(
     """Writes pictures, crops and the sheet; the facts about each unit."""
     units, rows, pieces, taken = [], [], [], set[str]()
     kind = "class" if layer is None else "channel"
-    responses, dead = report["responses"].cpu(), report["dead"].cpu()
+    responses, dead = made.responses.cpu(), made.dead.cpu()
     for place, index in enumerate(chosen):
-        pictures = to_pictures(made[place].cpu(), (0, 0, 0), (1, 1, 1))
+        pictures = to_pictures(made.pictures[place].cpu(), (0, 0, 0), (1, 1, 1))
         stems = [free_name(f"{kind}-{index:05}", taken, output, [".png"]) for _ in pictures]
         files = [f"{stem}.png" for stem in stems]
         for file, picture in zip(files, pictures, strict=True):
@@ -196,7 +191,7 @@ def _save(
         units.append(
             {
                 "index": index,
-                "name": report["units"][place],
+                "name": made.units[place],
                 "files": files,
                 "first_response": [round(value, 5) for value in responses[0, place].tolist()],
                 "last_response": [round(value, 5) for value in responses[-1, place].tolist()],
@@ -204,9 +199,8 @@ def _save(
                 "crops": crops,
             }
         )
-    captions = [unit["name"] for unit in units]
     shown = pieces if any(pieces) else None
-    picture = feature_sheet(rows, shown, captions=captions)
+    picture = feature_sheet(rows, shown, captions=made.units)
     with output.writing("sheet.png") as path:
         picture.save(path)
     return units

@@ -66,8 +66,8 @@ def gallery(
     sheets = GalleryFolder(output, "--output")
     for index, name in enumerate(folder_names(found.class_names)):
         with sheets.writing(f"sheets/{name}.jpg") as path:
-            found.sheet(index).save(path, quality=92)
-    report = found.report()
+            found.figure(index).save(path, quality=92)
+    report = found.to_dict()
     if as_json:
         typer.echo(json.dumps({"crop": chosen, **report}, indent=2))
     else:
@@ -79,7 +79,7 @@ def gallery(
 def _report_left_out(report: dict[str, Any]) -> None:
     """Names the photos that could not be read, and counts those that gave nothing, on stderr."""
     for failure in report["failures"][:_SHOWN]:
-        name = printable(failure["photo"])
+        name = printable(failure["path"])
         typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
     for count, what in (
         (report["smaller_than_crop"], "smaller than the crop"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -15,11 +16,12 @@ import pyxai
 from pyxai._files import write_json, write_table
 from pyxai._locks import check_folder
 from pyxai._outputs import OutputFolder
+from pyxai._results import plain
 from pyxai._text import text_table
 from pyxai.cli._layers import check_layers
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output
 from pyxai.draw import histogram, sheet
-from pyxai.images import ImageError, ImageErrors, open_photo
+from pyxai.images import ImageError, PhotoFailure, open_photo
 from pyxai.images.errors import printable
 from pyxai.novelty import METHODS, NoveltyDetector
 from pyxai.novelty.storage import check_is_free
@@ -110,8 +112,7 @@ def score(
     folder = OutputFolder(output, "--output", by="pyxai novelty score")
     folder.check(*_FILES)
     detector = _load(head, model, architecture, device)
-    failures: list[ImageError] = []
-    names, scores = _scores(detector, photos, failures)
+    names, scores, failures = _scores(detector, photos)
     order = np.argsort(-scores, kind="stable")
     known = scores >= detector.threshold_
     results: list[dict[str, Any]] = [
@@ -124,7 +125,7 @@ def score(
         "layer": detector.layer_,
         "threshold": detector.threshold_,
         "results": results,
-        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+        "failures": plain(failures),
         "pyxai": pyxai.__version__,
     }
     with folder.writing("scores.csv") as path:
@@ -160,16 +161,16 @@ def evaluate(
 ) -> None:
     """Say how well a detector tells known photos from novel ones, with intervals."""
     detector = _load(head, model, architecture, device)
-    failures: list[ImageError] = []
-    _, of_known = _scores(detector, known, failures)
-    _, of_novel = _scores(detector, novel, failures)
+    _, of_known, failures = _scores(detector, known)
+    _, of_novel, more = _scores(detector, novel)
     found = pyxai.novelty.evaluate_scores(of_known, of_novel, bootstrap=bootstrap)
+    found = replace(found, failures=(*failures, *more))
     false_alarms = float((of_known < detector.threshold_).mean())
     missed = float((of_novel >= detector.threshold_).mean())
     if as_json:
         record = {
             "method": detector.method_.name,
-            **found.as_dict(),
+            **found.to_dict(),
             "known_below_threshold": false_alarms,
             "novel_above_threshold": missed,
         }
@@ -178,7 +179,7 @@ def evaluate(
         typer.echo(str(found))
         typer.echo(f"at the threshold: {false_alarms:.1%} of known rejected, ", nl=False)
         typer.echo(f"{missed:.1%} of novel accepted")
-    _report(failures)
+    _report(found.failures)
 
 
 def familiarity_sheet(
@@ -210,22 +211,21 @@ def _load(head: Path, model: str, architecture: str | None, device: str | None) 
 
 
 def _scores(
-    detector: NoveltyDetector, photos: list[Path], failures: list[ImageError]
-) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names and scores, batch by batch: activations are not kept.
+    detector: NoveltyDetector, photos: list[Path]
+) -> tuple[list[str], np.ndarray[Any, Any], list[PhotoFailure]]:
+    """Names, scores and failures, batch by batch: activations are not kept.
 
     Raises:
         pyxai.images.ImageErrors: no photo can be used.
     """
-    before = len(failures)
     names: list[str] = []
+    failures: list[PhotoFailure] = []
     scores: list[np.ndarray[Any, Any]] = []
-    for chunk in detector.activations(photos, failures=failures):
+    for chunk in detector.activations(photos, skip_failures=True):
         names.extend(chunk.names or ())
+        failures.extend(chunk.failures)
         scores.append(detector.score_samples(chunk))
-    if not names:
-        raise ImageErrors([(each.name, each.reason) for each in failures[before:]])
-    return names, np.concatenate(scores)
+    return names, np.concatenate(scores), failures
 
 
 def _table(
@@ -249,8 +249,8 @@ def _table(
     return text_table(rows)
 
 
-def _report(failures: list[ImageError]) -> None:
+def _report(failures: Sequence[PhotoFailure]) -> None:
     for failure in failures[:_SHOWN]:
-        typer.echo(f"pyxai: not read: {printable(failure.name)}: {failure.reason}", err=True)
+        typer.echo(f"pyxai: not read: {printable(failure.path)}: {failure.reason}", err=True)
     if len(failures) > _SHOWN:
         typer.echo(f"pyxai: and {len(failures) - _SHOWN} more", err=True)

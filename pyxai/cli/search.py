@@ -10,6 +10,7 @@ import typer
 
 from pyxai._locks import check_folder
 from pyxai._outputs import OutputFolder
+from pyxai._results import plain
 from pyxai._text import text_table
 from pyxai.classifier.features import Pooling
 from pyxai.cli._layers import check_layers
@@ -73,7 +74,7 @@ def build(
             {"name": network.name, "layers": [[each.name, each.width] for each in network.layers]}
             for network in index.networks
         ],
-        "failures": [{"photo": name, "reason": why} for name, why in index.failures.items()],
+        "failures": plain(index.failures),
         "removed": list(index.removed),
     }
     if as_json:
@@ -97,7 +98,7 @@ def remove(
 ) -> None:
     """Take photos out of an index and of its files, whether they exist or not."""
     index = ImageIndex.load(folder).remove(photos)
-    report_left_out({}, index.removed)
+    report_left_out((), index.removed)
     typer.echo(f"{len(index)} photos in {folder}/")
 
 
@@ -146,16 +147,16 @@ def query(
             of = whole_name(each.query)
             name = f"{free_name(each.query, names, place, ['.alike.png'], of=of)}.alike.png"
             with place.writing(name, of=of) as path:
-                each.sheet().save(path)
+                each.figure().save(path)
     if as_json:
-        typer.echo(json.dumps([each.as_dict() for each in found], indent=2))
+        typer.echo(json.dumps([each.to_dict() for each in found], indent=2))
         return
     for each in found:
         rows = [(each.metric, "similarity", "id", "class", "photo")]
-        for row in each.as_dict()["results"][:_LISTED]:
-            share, label = f"{row['similarity']:.1f} %", printable(row["label"] or "-")
-            distance = f"{row['distance']:.4g}"
-            rows.append((distance, share, str(row["id"]), label, printable(row["path"])))
+        for row in [*each][:_LISTED]:
+            share, label = f"{row.similarity:.1f} %", printable(row.label or "-")
+            distance = f"{row.distance:.4g}"
+            rows.append((distance, share, str(row.id), label, printable(row.path)))
         typer.echo(f"{printable(each.query)}, {each.network} {each.layer}:\n{text_table(rows)}")
         if len(each) > _LISTED:
             typer.echo(f"and {len(each) - _LISTED} more (--json lists all)")
@@ -182,5 +183,5 @@ def evaluate(
         queries=queries,
         bootstrap=bootstrap,
     )
-    text = json.dumps(report.as_dict(), indent=2) if as_json else report.table(classes=classes)
+    text = json.dumps(report.to_dict(), indent=2) if as_json else report.table(classes=classes)
     typer.echo(text)

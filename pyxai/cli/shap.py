@@ -17,7 +17,7 @@ from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos
 from pyxai.cli._photos import Result, class_of, process
 from pyxai.cli._shap_summary import summarize
-from pyxai.draw.shap import Palette, shap_figure
+from pyxai.draw.shap import Palette
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
@@ -117,9 +117,7 @@ def explain_photo(
                 "speaks_against": round(float(maps[index].clamp(max=0).sum()), 6),
             }
         )
-    titles = [f"{row['target']['name']} {row['output']:.2f}" for row in rows]
-    view = classifier.preprocessing.view(photo)
-    figure = shap_figure([view], [list(maps)], [titles], palette=palette, cell=320)
+    figure = found.figure(palette=palette, cell=320)
     return {
         "model": classifier.name,
         **{name: str(value) for name, value in settings.items()},

@@ -113,19 +113,18 @@ def _record_beside(output: Path) -> Path:
 
 def _report(found: FineTuned, output: Path, record: Path, as_json: bool) -> None:
     """Writes the figures, and says what came out and what was left out."""
-    report = found.report()
+    report = found.to_dict()
     write_json(record, report)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        typer.echo(found.summary())
+        typer.echo(str(found))
         typer.echo(f"\n{output} and {record}")
-    for failure in report["unreadable"][:_SHOWN]:
-        name = printable(failure["photo"])
-        typer.echo(f"pyxai: not read: {name}: {failure['reason']}", err=True)
+    for path, reason in found.failures[:_SHOWN]:
+        typer.echo(f"pyxai: not read: {printable(path)}: {reason}", err=True)
     for what, photos in (
         ("smaller than the crop", found.too_small),
-        ("not readable", found.unreadable),
+        ("not readable", found.failures),
     ):
         if photos:
             typer.echo(f"pyxai: photos {what}: {len(photos)}", err=True)

@@ -16,7 +16,6 @@ from pyxai.attribution.masks.settings import MaskSettings
 from pyxai.classifier import Classifier
 from pyxai.cli._options import Architecture, AsJson, Device, ModelName, Output, Photos, Target
 from pyxai.cli._photos import Result, class_of, process
-from pyxai.draw.masks import mask_figure, to_pictures
 from pyxai.images.errors import printable
 from pyxai.zoo import load_classifier
 
@@ -94,15 +93,8 @@ def learn_photo(
     index = int(found.classes[0])
     before, after = float(found.before[0]), float(found.after[0])
     preprocessing = classifier.preprocessing
-    (perturbed,) = to_pictures(found.perturbed(inputs), preprocessing.mean, preprocessing.std)
     name = classifier.class_name(index)
     area = float(found.area()[0])
-    figure = mask_figure(
-        [(preprocessing.view(photo), [(found.heatmap[0], perturbed)])],
-        [[f"{name} {before:.1%}", f"hidden: {area:.1%}", f"{name} {after:.1%}"]],
-        column_titles=["photo", "what is hidden", "what it sees then"],
-        cell=320,
-    )
     return {
         "model": classifier.name,
         "target": {"index": index, "name": name},
@@ -122,7 +114,7 @@ def learn_photo(
         "mask": [[round(value, 4) for value in row] for row in found.mask[0].tolist()],
         "seconds": round(seconds, 3),
         "pyxai": pyxai.__version__,
-    }, {"figure": figure}
+    }, {"figure": found.figure(cell=320)}
 
 
 def _table(results: list[dict[str, Any]]) -> str:

@@ -20,9 +20,8 @@ from pyxai.curate.audit_result import (
     AuditResult,
     Finding,
     caption,
-    finding_record,
 )
-from pyxai.draw.page import page, text
+from pyxai.draw.page import page, table, text
 from pyxai.images import ImageError, open_photo
 from pyxai.images.errors import printable
 
@@ -39,7 +38,7 @@ class Audit(AuditResult):
     See `AuditResult` for what it holds.
     """
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | os.PathLike[str]) -> Path:
         """Writes findings.csv, photos.csv, audit.json, sheets and one page, index.html.
 
         Args:
@@ -59,14 +58,13 @@ class Audit(AuditResult):
 
     def _write(self, folder: OutputFolder) -> Path:
         """All files; the path of the page."""
-        fields = ("issue", "rank", "path", "label", "score", "reason", "suggested")
         columns = ("path", "label", *self.measures)
         with folder.writing("findings.csv") as path:
-            write_table(path, fields, _finding_rows(self))
+            write_table(path, *self._table())
         with folder.writing("photos.csv") as path:
             write_table(path, columns, _photo_rows(self))
         with folder.writing("audit.json") as path:
-            write_json(path, self.report(), indent=2)
+            write_json(path, self.to_dict(), indent=2)
         for issue, listed in self.findings.items():
             if listed and issue not in WITHOUT_PICTURE:
                 with folder.writing(f"sheets/{issue}.jpg") as path:
@@ -78,7 +76,7 @@ class Audit(AuditResult):
         return folder.path / "index.html"
 
 
-def output_folder(directory: str | Path, argument: str = "directory") -> OutputFolder:
+def output_folder(directory: str | os.PathLike[str], argument: str = "directory") -> OutputFolder:
     """The folder for an audit.
 
     Raises:
@@ -88,12 +86,6 @@ def output_folder(directory: str | Path, argument: str = "directory") -> OutputF
     names = ("index.html", "findings.csv", "photos.csv", "audit.json", "sheets/0", "pictures/0")
     folder.check(*names)
     return folder
-
-
-def _finding_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
-    for issue, listed in found.findings.items():
-        for rank, each in enumerate(listed, 1):
-            yield issue, rank, *finding_record(each).values()
 
 
 def _photo_rows(found: AuditResult) -> Iterable[Sequence[Any]]:
@@ -132,12 +124,7 @@ def _class_table(found: AuditResult) -> str:
     if not found.classes:
         return ""
     head, *rows = found.class_table()
-    lines = "\n".join(
-        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f"<table>\n<tr>{''.join(f'<th>{text(cell)}</th>' for cell in head)}</tr>\n{lines}\n</table>"
-    )
+    return table(head, rows)
 
 
 def _section(found: AuditResult, issue: str, thumbnails: _Thumbnails) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error, check_count, closest
+from pyxai._results import Report, Rows
 from pyxai._text import text_table
+from pyxai.draw.card import card
 from pyxai.draw.sheet import sheet
-from pyxai.images import open_photo
-from pyxai.images.errors import ImageError, printable
+from pyxai.images import ImageError, PhotoFailure, open_photo
+from pyxai.images.errors import printable
 
 ISSUES = {
     "unreadable": "files that should be photos but cannot be read",
@@ -59,8 +61,8 @@ class Finding:
     suggested: str | None = None
 
 
-@dataclass(frozen=True)
-class AuditResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditResult(Report):
     """What an audit found, as numbers, text and pictures; `Audit` can also be written to disk.
 
     Attributes:
@@ -89,6 +91,22 @@ class AuditResult:
     layer: str | None
     notes: tuple[str, ...]
 
+    @property
+    def failures(self) -> tuple[PhotoFailure, ...]:
+        """The photos that could not be read."""
+        return tuple(PhotoFailure(each.path, each.reason) for each in self.findings["unreadable"])
+
+    def _facts(self) -> str:
+        counts = [f"{len(each)} {name}" for name, each in self.findings.items() if each]
+        told = ", ".join(counts) or "nothing found"
+        return f"{len(self.paths)} photos in {printable(self.folder)}: {told}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
     def __getitem__(self, issue: str) -> tuple[Finding, ...]:
         """What was found, the worst first.
 
@@ -101,8 +119,8 @@ class AuditResult:
             raise argument_error("issue", f"one of {[*self.findings]}", got)
         return self.findings[issue]
 
-    def summary(self) -> str:
-        """Two tables as text: how many of each issue with the worst photo, and the classes."""
+    def __str__(self) -> str:
+        """Two tables: how many of each issue with the worst photo, and the classes."""
         rows = [("issue", "photos", "the first one", "why")]
         for issue, found in self.findings.items():
             first = found[0] if found else None
@@ -186,7 +204,39 @@ class AuditResult:
                 captions.append([*(caption(each) for each in row), *[""] * empty])
         return sheet(pictures, captions=captions, cell=cell)
 
-    def report(self) -> dict[str, Any]:
+    def figure(self, *, columns: int = 8, cell: int = 120) -> Image.Image:
+        """The first photos of each list in a row; `sheet` shows more of one.
+
+        Args:
+            columns: photos of a list.
+            cell: side of a photo's place in pixels.
+        """
+        shown = {
+            issue: found[:columns]
+            for issue, found in self.findings.items()
+            if found and issue not in WITHOUT_PICTURE
+        }
+        if not shown:
+            photos = f"{len(self.paths)} photos in {printable(self.folder)}"
+            listed = sum(map(len, self.findings.values()))
+            return card([photos, f"{listed} findings, none that a picture can show"])
+        rows = [[_thumbnail(each.path, cell) for each in found] for found in shown.values()]
+        captions = [[caption(each) for each in found] for found in shown.values()]
+        titles = [f"{issue} ({len(self[issue])}): {ISSUES[issue]}" for issue in shown]
+        for row, words in zip(rows, captions, strict=True):  # a page as wide as its titles
+            row += [None] * (columns - len(row))
+            words += [""] * (columns - len(words))
+        return sheet(rows, row_titles=titles, captions=captions, cell=cell)
+
+    def _table(self) -> Rows:
+        rows = [
+            (issue, rank, *finding_record(each).values())
+            for issue, found in self.findings.items()
+            for rank, each in enumerate(found, 1)
+        ]
+        return ("issue", "rank", "path", "label", "score", "reason", "suggested"), rows
+
+    def to_dict(self) -> dict[str, Any]:
         """What `audit.json` and `pyxai audit --json` hold: all but the measures of each photo."""
         return {
             "folder": self.folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from PIL import Image, ImageFont
 
 
@@ -16,8 +18,25 @@ def fitted(picture: Image.Image, width: int, height: int | None = None) -> Image
     return cell
 
 
+# What the font that comes with Pillow does not have; letters with accents become plain ones.
+_SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "ß": "ss"})
+_HAS = "…·±°“”"  # beyond ASCII, of what names and captions are made
+
+
+def legible(text: str) -> str:
+    """A text in letters that the font of the pictures has, as far as there are such."""
+    if text.isascii():
+        return text
+    spelled = text.translate(_SPELLED)
+    parts = (each if each in _HAS else unicodedata.normalize("NFKD", each) for each in spelled)
+    return "".join(each for each in "".join(parts) if not unicodedata.combining(each))
+
+
 def cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a text as fits into so many pixels."""
-    while text and font.getlength(text) > width:
+    """A text, or as much of it as fits into so many pixels, with an ellipsis."""
+    text = legible(text)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
-    return text
+    return f"{text.rstrip()}…" if text else ""

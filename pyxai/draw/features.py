@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
-from pyxai.draw.cells import fitted
+from pyxai.draw.cells import cut, fitted
 
 _GAP = 8
 _LINE = 15
-_LETTER = 6.5  # pixels of the built-in font at this size, on average
 
 
 def feature_sheet(
@@ -22,6 +21,7 @@ def feature_sheet(
     captions: Sequence[str] = (),
     columns: int | None = None,
     cell: int = 160,
+    title: str = "",
 ) -> Image.Image:
     """Lays out units in rows: the caption, below it pictures, beside them crops in a square.
 
@@ -31,6 +31,7 @@ def feature_sheet(
         captions: of each unit; long ones are cut.
         columns: units in a row; by default as many as make about 1,200 pixels.
         cell: side of the pictures, and of the square of crops, in pixels.
+        title: above all.
 
     Returns:
         An RGB picture with a white ground.
@@ -52,13 +53,14 @@ def feature_sheet(
     columns = columns or max(1, 1200 // across)
     columns = min(columns, len(units))
     rows = math.ceil(len(units) / columns)
-    page = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), "white")
+    above = _LINE if title else 0
+    page = Image.new("RGB", (columns * across + _GAP, above + rows * down + _GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    letters = int((across - _GAP) / _LETTER)
+    pen.text((_GAP, 3), cut(title, page.width - 2 * _GAP, font), "#444444", font)
     for place, variants in enumerate(units):
-        x, y = _GAP + place % columns * across, _GAP + place // columns * down
+        x, y = _GAP + place % columns * across, above + _GAP + place // columns * down
         if captions:
-            pen.text((x, y - 1), captions[place][:letters], "black", font)
+            pen.text((x, y - 1), cut(captions[place], across - _GAP, font), "black", font)
         y += _LINE
         for picture in variants:
             page.paste(fitted(picture, cell), (x, y))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error, check_count
+from pyxai.draw.cells import cut
 
 # Told apart by people who see colours differently (Okabe and Ito), and by their order.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -63,11 +64,12 @@ def histogram(
     page = Image.new("RGB", (width + 2 * _MARGIN, top + step * len(values) + 2 * _LINE), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
     if title:
-        pen.text((_MARGIN, 6), title, "black", font)
+        pen.text((_MARGIN, 6), cut(title, width, font), "black", font)
     for row, (name, each) in enumerate(values.items()):
         base = top + row * step + _LINE + height
         color = _COLORS[row % len(_COLORS)]
-        pen.text((_MARGIN, base - height - _LINE), _caption(name, each, axis), color, font)
+        what = cut(_caption(name, each, axis), width, font)
+        pen.text((_MARGIN, base - height - _LINE), what, color, font)
         for place, share in enumerate(shares[name]):
             if share > 0:
                 left, right = round(axis.x(edges[place])), round(axis.x(edges[place + 1])) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from pyxai.images.errors import printable
@@ -26,6 +27,14 @@ h2 { border-top: 1px solid #8888; margin-top: 2rem; padding-top: 1rem; }
 def text(value: object) -> str:
     """Anything as HTML that shows as it is, in one line."""
     return escape(printable(str(value)))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table whose cells show as they are."""
+    head = "".join(f"<th>{text(each)}</th>" for each in columns)
+    lines = ("".join(f"<td>{text(each)}</td>" for each in row) for row in rows)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
 
 
 def page(title: str, body: str, *, style: str = "") -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error, describe
-from pyxai.draw.cells import fitted
+from pyxai.draw.cells import cut, fitted
 
 Palette: TypeAlias = Literal["red_blue", "orange_purple"]
 
@@ -66,6 +66,7 @@ def shap_figure(
     palette: Palette = "red_blue",
     percentile: float = 99.9,
     cell: int = 260,
+    unit: str = "",
 ) -> Image.Image:
     """Photos with a panel for each class, all on one scale, and the scale below.
 
@@ -78,6 +79,7 @@ def shap_figure(
         palette: see `shap_panel`.
         percentile: of all absolute values, which has the full colour.
         cell: side of the square cells in pixels.
+        unit: what the values are, below the scale.
 
     Raises:
         ValueError: there is no photo, or numbers of maps, titles and photos differ.
@@ -99,10 +101,10 @@ def shap_figure(
         panels = [photo, *(shap_panel(photo, each, limit, palette) for each in some)]
         for column, (panel, text) in enumerate(zip(panels, ("", *texts), strict=True)):
             x = _GAP + column * across
-            pen.text((x, y), text, "black", font)
+            pen.text((x, y), cut(text, cell, font), "black", font)
             page.paste(fitted(panel, cell), (x, y + _LINE))
     corner = (_GAP, len(photos) * down + _GAP)
-    shap_scale(page, corner, page.width - 2 * _GAP, limit, palette)
+    shap_scale(page, corner, page.width - 2 * _GAP, limit, palette, name=unit)
     return page
 
 

@@ -11,7 +11,6 @@ from pyxai.draw.cells import cut, fitted
 
 _GAP = 6
 _LINE = 16
-_LETTER = 7  # pixels of the built-in font at this size, on average
 
 
 def sheet(
@@ -26,7 +25,7 @@ def sheet(
 
     Args:
         rows: rows of pictures, each scaled to fit its cell; None leaves a cell empty.
-        column_titles: one above each column, or none.
+        column_titles: one above each column, or none; long ones are cut.
         row_titles: one above each row, or none; long ones are cut.
         captions: one below each picture, cut to its width, in rows as the pictures; or none.
         cell: side of the square cells, in pixels.
@@ -56,13 +55,13 @@ def sheet(
     page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(11)
-    letters = cell // _LETTER
     for column, title in enumerate(column_titles):
-        pen.text((_GAP + column * step, 2), title[: letters + 2], "black", font)
+        pen.text((_GAP + column * step, 2), cut(title, cell, font), "black", font)
     for index, row in enumerate(rows):
         y = top + index * height_of_row + _GAP
         if row_titles:
-            pen.text((_GAP, y), row_titles[index][: letters * columns], "black", font)
+            title = cut(row_titles[index], page.width - 2 * _GAP, font)
+            pen.text((_GAP, y), title, "black", font)
         for column, picture in enumerate(row):
             if captions:
                 caption = cut(captions[index][column], cell, font)

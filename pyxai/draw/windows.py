@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
 from pyxai.draw.colormaps import color_table
+from pyxai.draw.overlay import overlay
 from pyxai.images import PhotoSource, open_photo
 
 _GAP = 4
 _FRAME = 3
 _LINE = 13
+_SIDE = 640  # of the photo below a heat map, at most
 
 
 def window_sheet(
@@ -87,4 +90,38 @@ def window_sheet(
             window = picture.crop(corners[row][column])
             window = window.resize((width, height), Image.Resampling.LANCZOS)
             page.paste(window, (left + _FRAME, top + _LINE + _FRAME))
+    return page
+
+
+def window_map(
+    photo: Image.Image,
+    heatmap: torch.Tensor,
+    boxes: Sequence[Sequence[int]],
+    *,
+    colormap: str = "ember",
+) -> Image.Image:
+    """A heat map of probabilities over its photo, and numbered frames around windows.
+
+    Args:
+        photo: all of it, or a smaller copy.
+        heatmap: `[H, W]` in [0, 1], of the photo's size.
+        boxes: x0, y0, x1, y1 in pixels of the heat map.
+        colormap: see `pyxai.draw.color_table`.
+
+    Returns:
+        An RGB picture of at most 640 pixels a side.
+    """
+    height, width = heatmap.shape
+    scale = min(1.0, _SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    region = (0, 0, *size)
+    page = overlay(small, heatmap, region=region, minmax=False, colormap=colormap)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    for number, box in reversed([*enumerate(boxes, 1)]):  # the best lies on top
+        left, top, right, bottom = (round(each * scale) for each in box)
+        frame = (left, top, max(left, right - 1), max(top, bottom - 1))
+        pen.rectangle(frame, outline="white", width=3)
+        pen.rectangle(frame, outline="black")
+        pen.text((left + 6, top + 4), str(number), "white", font, stroke_width=2, stroke_fill=0)
     return page

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pyxai._errors import check_count
@@ -19,42 +18,10 @@ from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.points import check_layer
 from pyxai.draw import to_pictures
 from pyxai.feature_visualization.receptive_field import receptive_side
+from pyxai.feature_visualization.result import Box, ExcitingCrop, ExcitingCrops
 from pyxai.feature_visualization.units import Channels, Units, features_of, find_units
-from pyxai.galleries.contents import cut
-from pyxai.images import ImageError, Images, open_photo
+from pyxai.images import ImageError, ImageErrors, Images, PhotoFailure, open_photo
 from pyxai.runs.photos import is_in_memory
-
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class ExcitingCrop:
-    """A piece of a photo that a unit responds to.
-
-    Attributes:
-        name: the photo: its path, or its place in the argument, "images[3]".
-        box: (x0, y0, x1, y1), edges in pixels of the upright photo; of the network's input where
-            the photo has no file.
-        response: the unit's activation there.
-        position: (row, column) in the layer's output.
-    """
-
-    name: str
-    box: Box
-    response: float
-    position: tuple[int, int]
-    _pixels: bytes | None = field(default=None, repr=False, compare=False)
-
-    def picture(self) -> Image.Image:
-        """The crop as an RGB picture, read from the photo's file if it has one.
-
-        Raises:
-            pyxai.images.ImageError: the file is gone, or no longer what it was.
-        """
-        if self._pixels is not None:
-            x0, y0, x1, y1 = self.box
-            return Image.frombytes("RGB", (x1 - x0, y1 - y0), self._pixels)
-        return cut(open_photo(Path(self.name)), self.name, self.box)
 
 
 def exciting_crops(
@@ -67,8 +34,7 @@ def exciting_crops(
     crop: int | None = None,
     negative: bool = False,
     batch_size: int | None = None,
-    failures: list[ImageError] | None = None,
-) -> list[tuple[ExcitingCrop, ...]]:
+) -> ExcitingCrops:
     """Finds the crops of photos that excite units most.
 
     One crop a photo and unit, around the position with the highest activation. Photos are read one
@@ -86,15 +52,15 @@ def exciting_crops(
             without positions gives the whole input.
         negative: look for the lowest activations instead.
         batch_size: photos in a forward pass; None, as many as suit cache and memory.
-        failures: gets the error of each photo that cannot be used; None raises the first.
 
     Returns:
-        For each unit its crops, the strongest first; fewer if there are fewer photos.
+        For each unit its crops, the strongest first; fewer if there are fewer photos. Photos that
+        cannot be used are left out and listed in `failures`.
 
     Raises:
         ValueError: an argument does not fit; the layer or a channel does not exist; there are no
             images.
-        pyxai.images.ImageError: a photo cannot be used, and `failures` is None.
+        pyxai.images.ImageErrors: no photo can be used.
     """
     classifier = as_classifier(model)
     check_count("per_channel", per_channel)
@@ -104,9 +70,12 @@ def exciting_crops(
     if layer is not None:
         check_layer(classifier.network, layer)
     search = _Search(classifier, layer, channels, per_channel, crop, -1.0 if negative else 1.0)
+    failures: list[ImageError] = []
     for batch in iterate_batches(classifier, images, batch_size=batch_size, failures=failures):
         search.add(batch)
     if search.units is None:
+        if failures:
+            raise ImageErrors([(each.name, each.reason) for each in failures])
         raise ValueError("images: expected at least one that can be used, got none")
     return search.finish(failures)
 
@@ -218,8 +187,9 @@ class _Search:
         (picture,) = to_pictures(cropped, preprocessing.mean, preprocessing.std)
         return picture.tobytes()
 
-    def finish(self, failures: list[ImageError] | None) -> list[tuple[ExcitingCrop, ...]]:
-        """The crops, in pixels of their photos."""
+    def finish(self, failures: list[ImageError]) -> ExcitingCrops:
+        """The crops, in pixels of their photos; those whose photo has gone since are failures."""
+        assert self.units is not None
         sizes: dict[str, tuple[int, int] | None] = {}
         for candidate in sorted((c for heap in self.heaps for c in heap), key=lambda c: c.name):
             if candidate.pixels is None and candidate.name not in sizes:
@@ -235,7 +205,10 @@ class _Search:
                     response = self.sign * each.strength
                     kept.append(ExcitingCrop(each.name, box, response, each.position, each.pixels))
             results.append(tuple(kept))
-        return results
+        told = tuple(PhotoFailure(each.name, each.reason) for each in failures)
+        return ExcitingCrops(
+            crops=tuple(results), units=self.units.names, layer=self.layer, failures=told
+        )
 
     def _in_photo(self, candidate: _Candidate, photo: tuple[int, int] | None) -> Box | None:
         """The box in pixels of the photo, what lies beyond its edges left out."""
@@ -255,12 +228,10 @@ class _Search:
         return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
 
 
-def _size_of(name: str, failures: list[ImageError] | None) -> tuple[int, int] | None:
+def _size_of(name: str, failures: list[ImageError]) -> tuple[int, int] | None:
     """(width, height) of a photo's file, None if it has vanished since."""
     try:
         return open_photo(Path(name)).size
     except ImageError as error:
-        if failures is None:
-            raise
         failures.append(error)
         return None

@@ -24,6 +24,7 @@ from pyxai.feature_visualization.feature_optimization import (
     optimize,
 )
 from pyxai.feature_visualization.movements import make_movements
+from pyxai.feature_visualization.result import FeaturePictures
 from pyxai.feature_visualization.units import Channels, Layer, find_units, look_at_layer
 from pyxai.images import Images
 
@@ -48,8 +49,7 @@ def visualize_features(
     learning_rate: float = 0.05,
     decay: float = 1.0,
     batch_size: int | None = None,
-    report: dict[str, Any] | None = None,
-) -> torch.Tensor:
+) -> FeaturePictures:
     """Makes pictures that excite units of a network, by optimisation.
 
     Pictures are sums of waves with independent colours, moved, scaled and turned a little at
@@ -83,16 +83,11 @@ def visualize_features(
         learning_rate: of Adam.
         decay: power of the frequency that the waves are divided by; more gives smoother pictures.
         batch_size: pictures at once; None, as many as suit cache and memory.
-        report: a dictionary to be filled with "responses" `[steps, n]` or `[steps, n, variants]`,
-            the mean activation (or the like) of each picture in each step; "dead", the same shape
-            without steps: True where the unit had no gradient in any step; "units",
-            their names; "network_size"; "view", the side of what is in view, in pixels of the
-            picture; "positions", (rows, columns) of the layer.
 
     Returns:
-        `[n, 3, size, size]` float32 in [0, 1] on the model's device; with variants
-        `[n, variants, 3, size, size]`. A unit that nothing excites gives little but noise, and a
-        warning.
+        The pictures, `[n, 3, size, size]` float32 in [0, 1] on the model's device, with what the
+        units said of them in each step; with variants `[n, variants, 3, size, size]`. Units that
+        responded to nothing in any step are named by a warning.
 
     Raises:
         ValueError: an argument does not fit; the layer does not exist (with the closest names), has
@@ -129,7 +124,7 @@ def visualize_features(
             batch_size=batch_size,
         )
         found = optimize(looking, what)
-        return _finish(found, looking, units.names, variants, report)
+        return _finish(found, looking, units.names, variants)
 
 
 def caricatures(
@@ -145,8 +140,7 @@ def caricatures(
     learning_rate: float = 0.05,
     decay: float = 1.0,
     batch_size: int | None = None,
-    report: dict[str, Any] | None = None,
-) -> torch.Tensor:
+) -> FeaturePictures:
     """Makes pictures with the activations of photos, exaggerated: what a layer keeps of them.
 
     Raised is the product of the picture's and the photo's activations over all channels and
@@ -165,10 +159,10 @@ def caricatures(
         learning_rate: of Adam.
         decay: power of the frequency that the waves are divided by.
         batch_size: pictures at once.
-        report: a dictionary to be filled; "responses" above 1 are exaggerations.
 
     Returns:
-        `[N, 3, size, size]` float32 in [0, 1] on the model's device.
+        The pictures, `[N, 3, size, size]` float32 in [0, 1] on the model's device; responses above
+        1 are exaggerations.
 
     Raises:
         ValueError: as for `visualize_features`.
@@ -207,28 +201,15 @@ def caricatures(
         )
         found = optimize(looking, what)
         names = tuple(f"images[{place}]" for place in range(len(photos)))
-        return _finish(found, looking, names, None, report)
+        return _finish(found, looking, names, None)
 
 
 def _finish(
-    found: Optimized,
-    looking: Looking,
-    names: tuple[str, ...],
-    variants: int | None,
-    report: dict[str, Any] | None,
-) -> torch.Tensor:
-    """The pictures; fills the report and warns of units that nothing excited."""
+    found: Optimized, looking: Looking, names: tuple[str, ...], variants: int | None
+) -> FeaturePictures:
+    """The result; warns of units that nothing excited."""
     shape = (len(names),) if variants is None else (len(names), variants)
     dead = ~found.alive.reshape(shape)
-    if report is not None:
-        report.update(
-            responses=found.responses.reshape(-1, *shape),
-            dead=dead,
-            units=list(names),
-            network_size=looking.side,
-            view=looking.movements.view,
-            positions=looking.layer.size,
-        )
     nothing = dead.reshape(len(names), -1).any(dim=1).nonzero().flatten().tolist()
     if nothing:
         several = ", ".join(names[place] for place in nothing[:_NAMED])
@@ -237,8 +218,16 @@ def _finish(
             f"so that their pictures are noise: {several}{', ...' * (len(nothing) > _NAMED)}",
             stacklevel=3,
         )
-    pictures: torch.Tensor = found.pictures.reshape(*shape, *found.pictures.shape[1:])
-    return pictures
+    return FeaturePictures(
+        pictures=found.pictures.reshape(*shape, *found.pictures.shape[1:]),
+        responses=found.responses.reshape(-1, *shape),
+        dead=dead,
+        units=names,
+        layer=looking.layer.name,
+        network_size=looking.side,
+        view=looking.movements.view,
+        positions=looking.layer.size,
+    )
 
 
 def _looking(

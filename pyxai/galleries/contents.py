@@ -15,7 +15,7 @@ from PIL import Image
 from pyxai._errors import argument_error, check_count
 from pyxai._sealed import DamagedError, digest
 from pyxai.classifier.outputs import class_index
-from pyxai.images import ImageError, open_photo
+from pyxai.images import ImageError, PhotoFailure, open_photo
 
 _LISTED = 1000  # unreadable photos that are listed; beyond that they are counted only
 
@@ -173,20 +173,20 @@ class Tally:
         smaller: how many were skipped, as they are smaller than the crop.
         unnamed: how many were skipped with labels="folder", as their folder is no class.
         unreadable: how many could not be read.
-        failures: (name, reason) of the first 1,000 of these.
+        failures: the first 1,000 of these.
     """
 
     photos: int = 0
     smaller: int = 0
     unnamed: int = 0
     unreadable: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[PhotoFailure] = field(default_factory=list)
 
     def fail(self, name: str, reason: str) -> None:
         """Counts a photo that could not be read, and lists it."""
         self.unreadable += 1
         if len(self.failures) < _LISTED:
-            self.failures.append((name, reason))
+            self.failures.append(PhotoFailure(name, reason))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from pyxai._errors import argument_error
+from pyxai._results import Rows, Table, plain
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.draw import sheet
@@ -25,7 +26,7 @@ from pyxai.galleries.grouping import Grouping, silhouette
 from pyxai.galleries.page import gallery_page
 from pyxai.galleries.selection import Search, Selection
 from pyxai.galleries.storage import load_gallery, save_gallery
-from pyxai.images import FolderLabels, ImageError, PhotoSources
+from pyxai.images import FolderLabels, ImageError, PhotoFailure, PhotoSources
 from pyxai.images.errors import ImageErrors, printable
 from pyxai.runs import Executor, Kind, open_run
 
@@ -33,9 +34,10 @@ Directory: TypeAlias = "str | os.PathLike[str]"
 
 _RUN = Kind("a gallery's run", "gallery-run", "pyxai gallery run 2")
 _ACROSS = 10  # crops in a row of a sheet with all of them
+_CLASSES = 16  # in a figure of all classes
 
 
-class ClassGallery:
+class ClassGallery(Table):
     """The crops that a classifier is surest of, for each class, put into clusters.
 
     Windows slide over every photo. A window is a candidate for its top class. Of each class the
@@ -46,7 +48,7 @@ class ClassGallery:
     Memory does not grow with the number of photos. The result does not depend on their order.
 
         gallery = pyxai.ClassGallery(classifier, crop=160).fit("photos/")
-        gallery.sheet("street").save("street.png")
+        gallery.figure("street").save("street.png")
     """
 
     def __init__(
@@ -118,11 +120,11 @@ class ClassGallery:
         self._grouping = Grouping(clusters, distance_threshold, clusterer, seed)
         self._contents: Contents | None = None
 
-    def __repr__(self) -> str:
+    def _facts(self) -> str:
         if self._contents is None:
-            return f"ClassGallery(crop={self.settings.crop}, not fitted)"
+            return f"crop={self.settings.crop}, not fitted"
         crops = sum(len(each.crops) for each in self._contents.classes)
-        return f"ClassGallery({self._describe()}: {crops} crops)"
+        return f"{self._describe()}: {crops} crops"
 
     # ---- making one ----
 
@@ -256,18 +258,19 @@ class ClassGallery:
         features: NDArray[np.float32] = contents.classes[contents.index(target)].features.copy()
         return features
 
-    def sheet(
+    def figure(
         self,
-        target: int | str,
+        target: int | str | None = None,
         *,
         crops: Literal["representatives", "all"] = "representatives",
         titles: bool = True,
         cell: int = 160,
     ) -> Image.Image:
-        """The crops of a class as one picture.
+        """The crops of a class, or of all classes, as one picture.
 
         Args:
-            target: a class, by index or name.
+            target: a class, by index or name; None, a row of representatives for each class, 16
+                classes at most.
             crops: "representatives", one of each cluster, the largest cluster first, row by row;
                 "all", a row or more for each cluster.
             titles: whether rows say how many crops their clusters have.
@@ -277,6 +280,8 @@ class ClassGallery:
             ValueError: an argument does not fit.
         """
         contents = self._fitted()
+        if target is None:
+            return self._overview(cell)
         found = contents.classes[contents.index(target)]
         if crops not in ("representatives", "all"):
             raise argument_error("crops", "'representatives' or 'all'", crops)
@@ -288,12 +293,41 @@ class ClassGallery:
         lines = [line for line, _ in rows]
         return sheet(pictures, row_titles=lines if titles else (), cell=cell)
 
-    def report(self) -> dict[str, Any]:
+    def _overview(self, cell: int) -> Image.Image:
+        """The best representatives of each class, their probabilities below them."""
+        contents = self._fitted()
+        rows: list[list[Image.Image | None]] = []
+        captions, titles = [], []
+        for name, found in zip(contents.class_names, contents.classes[:_CLASSES], strict=False):
+            best = [group[0] for group in found.clusters[:_ACROSS]]
+            titles.append(f"{printable(name)}: {len(found.crops)} crops, one of each cluster")
+            rows.append([*(each.picture() for each in best), *[None] * (_ACROSS - len(best))])
+            captions.append(
+                [*(f"{each.score:.3f}" for each in best), *[""] * (_ACROSS - len(best))]
+            )
+        return sheet(rows, row_titles=titles, captions=captions, cell=cell)
+
+    def _table(self) -> Rows:
+        columns = ("class", "rank", "photo", "x0", "y0", "x1", "y1", "score", "label", "cluster")
+        contents = self._fitted()
+        rows = [
+            (name, rank, each.name, *each.box, each.score, each.label, each.cluster)
+            for name, found in zip(contents.class_names, contents.classes, strict=True)
+            for rank, each in enumerate(found.crops)
+        ]
+        return columns, rows
+
+    @property
+    def failures(self) -> tuple[PhotoFailure, ...]:
+        """The first 1,000 photos that could not be read."""
+        return tuple(self._fitted().tally.failures)
+
+    def to_dict(self) -> dict[str, Any]:
         """What was found, as a dictionary that JSON can hold.
 
         Returns:
             "photos", "smaller_than_crop", "in_no_class_folder", "unreadable" (how many) and
-            "failures" (the first 1,000 of these: photo and reason); "purity" over all crops and
+            "failures" (the first 1,000 of these: path and reason); "purity" over all crops and
             "silhouette", the mean over the classes that have one; and for each of "classes":
             "crops", "photos", "clusters", "purity", "silhouette", "near_duplicates" and "note". A
             second class of one name is called "name (index)".
@@ -319,7 +353,7 @@ class ClassGallery:
             "smaller_than_crop": tally.smaller,
             "in_no_class_folder": tally.unnamed,
             "unreadable": tally.unreadable,
-            "failures": [{"photo": name, "reason": reason} for name, reason in tally.failures],
+            "failures": plain(tally.failures),
             "purity": purity(zip(contents.class_names, contents.classes, strict=True)),
             "silhouette": sum(known) / len(known) if known else None,
             "classes": classes,
@@ -338,7 +372,7 @@ class ClassGallery:
             BusyError: another process saves a gallery there.
         """
         folder = Path(directory)
-        save_gallery(folder, self.settings, self._fitted(), self.report())
+        save_gallery(folder, self.settings, self._fitted(), self.to_dict())
         return folder
 
     @classmethod
@@ -360,7 +394,7 @@ class ClassGallery:
         Returns:
             The path of the page.
         """
-        folder, contents, report = Path(directory), self._fitted(), self.report()
+        folder, contents, report = Path(directory), self._fitted(), self.to_dict()
 
         def page(files: list[list[str]]) -> str:
             return gallery_page(contents, files, self._describe(), report)

@@ -25,6 +25,7 @@ from pyxai.galleries.contents import (
     StoredPicture,
     Tally,
 )
+from pyxai.images import PhotoFailure
 
 _FORMAT = "pyxai gallery 1"
 _QUALITY = 92
@@ -179,7 +180,7 @@ def load_gallery(directory: Path) -> tuple[Settings, Contents]:
         if row != len(features):
             raise ValueError(f"{row} crops, {len(features)} features")
         tally = Tally(**record["tally"])
-        tally.failures = [(str(name), str(reason)) for name, reason in tally.failures]
+        tally.failures = [PhotoFailure(str(name), str(reason)) for name, reason in tally.failures]
         texts = [str(record[name]) for name in ("model", "layer", "clustering")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -7,7 +7,7 @@ the photo and the reason.
 """
 
 from pyxai.images.batch import Images, is_model_input, to_batch
-from pyxai.images.errors import ImageError, ImageErrors, PhotoWarning
+from pyxai.images.errors import ImageError, ImageErrors, PhotoFailure, PhotoWarning
 from pyxai.images.labels import FolderLabels, split_folders
 from pyxai.images.preprocessing import Interpolation, Preprocessing
 from pyxai.images.reading import BACKGROUND, FORMATS, MAX_PIXELS, PhotoSource, open_photo
@@ -30,6 +30,7 @@ __all__ = [
     "ImageErrors",
     "Images",
     "Interpolation",
+    "PhotoFailure",
     "PhotoSource",
     "PhotoSources",
     "PhotoWarning",

@@ -41,12 +41,12 @@ class ImageErrors(ImageError):
     """Several photos that cannot be used; the message lists them, one a line.
 
     Attributes:
-        failures: one (name, reason) for each photo that failed, in the order of the photos.
+        failures: one for each photo that failed, in the order of the photos.
         total: how many photos there were, those that could be read included.
     """
 
     def __init__(self, failures: Sequence[tuple[str, str]], total: int | None = None) -> None:
-        self.failures = list(failures)
+        self.failures = tuple(PhotoFailure(*each) for each in failures)
         if not self.failures:
             raise ValueError("failures: expected at least one (name, reason), got none")
         self.total = len(self.failures) if total is None else total

@@ -23,13 +23,13 @@ from pyxai.classifier import (
 )
 from pyxai.classifier.batches import Batch, iterate_batches
 from pyxai.classifier.readout import Readout, find_readout, read_layer, read_penultimate
-from pyxai.images import ImageError, Images, is_model_input
+from pyxai.images import ImageError, Images, PhotoFailure, is_model_input
 
 _ROWS = 4096  # of ready activations in a chunk
 _EXPECTED = "photos, model input [N, C, H, W], activations [n, d] or chunks of these"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """What a layer says about some images.
 
@@ -37,11 +37,13 @@ class Activations:
         features: `[n, d]` floating tensor.
         logits: `[n, K]`, None where they are not known.
         names: of the images, where they are known: paths, or "images[i]".
+        failures: photos between these and the images before them that could not be used.
     """
 
     features: torch.Tensor
     logits: torch.Tensor | None = None
     names: tuple[str, ...] | None = None
+    failures: tuple[PhotoFailure, ...] = ()
 
     def __post_init__(self) -> None:
         for argument, value in (("features", self.features), ("logits", self.logits)):
@@ -75,6 +77,11 @@ class Activations:
 
 Known: TypeAlias = "Images | Activations | Iterable[Activations]"
 """Photos as `pyxai.images` takes them, model input, activations, or chunks of activations."""
+
+
+def failures_of(errors: Iterable[ImageError]) -> tuple[PhotoFailure, ...]:
+    """What could not be used, as results list it."""
+    return tuple(PhotoFailure(each.name, each.reason) for each in errors)
 
 
 def join(parts: Iterable[Activations]) -> Activations:

@@ -10,36 +10,87 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
 from pyxai.classifier import Classifier, LinearHead
-from pyxai.novelty.activations import Activations, Known, join, source_of
+from pyxai.draw.bars import Bar, bars
+from pyxai.draw.card import card
+from pyxai.draw.histogram import histogram
+from pyxai.images import ImageError, PhotoFailure
+from pyxai.novelty.activations import Activations, Known, failures_of, join, source_of
 from pyxai.novelty.labels import Labeller, Labels
-from pyxai.novelty.metrics import HEADINGS, NAMES, Evaluation, evaluate_scores
+from pyxai.novelty.metrics import HEADINGS, NAMES, Evaluation, evaluate_scores, measure_of
 from pyxai.novelty.scores import METHODS, Logistic, Score, Setting, name_of, score_for
 from pyxai.novelty.scores.logistic import fit_logistic
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Report):
     """Methods side by side.
 
     Attributes:
         results: the evaluation of each method, the highest AUROC first.
         skipped: why the other methods could not be had.
         scores: of each method, those of the known and of the novel images.
+        failures: photos that could not be used.
     """
 
     results: dict[str, Evaluation]
     skipped: dict[str, str]
     scores: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    failures: tuple[PhotoFailure, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        results = {name: each.as_dict() for name, each in self.results.items()}
-        return {"results": results, "skipped": self.skipped}
+    def _facts(self) -> str:
+        best = next(iter(self.results), None)
+        told = "" if best is None else f", {best} best: AUROC {self.results[best].auroc}"
+        return f"{len(self.results)} methods, {len(self.skipped)} skipped{told}"
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __getitem__(self, name: str) -> Evaluation:
+        return self.results[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluations by method, and why the others were skipped."""
+        results = {name: each.to_dict() for name, each in self.results.items()}
+        failures = plain(self.failures)
+        return {"results": results, "skipped": dict(self.skipped), "failures": failures}
+
+    def figure(self, measure: str = "auroc") -> Image.Image:
+        """One measure of all methods as bars with intervals.
+
+        Args:
+            measure: a field of `Evaluation`, such as "auroc" or "fpr95_known".
+
+        Raises:
+            ValueError: there is no such measure.
+        """
+        if measure not in NAMES:
+            raise argument_error("measure", f"one of {', '.join(NAMES)}", measure)
+        if not self.results:
+            return card(["no method could be evaluated", *_reasons(self.skipped)])
+        rows = [Bar(name, *measure_of(each, measure)) for name, each in self.results.items()]
+        one = next(iter(self.results.values()))
+        title = f"{NAMES[measure]}: {one.known} known and {one.novel} novel images"
+        return bars(rows, title=title, notes=_reasons(self.skipped))
+
+    def _table(self) -> Rows:
+        columns = ["method"]
+        for name in NAMES:
+            columns += [name, f"{name}_low", f"{name}_high"]
+        rows = [
+            (method, *(number for name in NAMES for number in measure_of(each, name)))
+            for method, each in self.results.items()
+        ]
+        return columns, rows
 
     def __str__(self) -> str:
         rows = [("method", *HEADINGS.values())]
@@ -48,6 +99,10 @@ class Comparison:
         lines = [text_table(rows)]
         lines += [f"{name}: not had: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
+
+
+def _reasons(skipped: dict[str, str]) -> list[str]:
+    return [f"{name} was skipped: {reason}" for name, reason in skipped.items()]
 
 
 def compare(
@@ -84,6 +139,10 @@ def compare(
         batch_size: images in a forward pass.
         progress: bars.
 
+    Returns:
+        The evaluations. Photos that cannot be used are left out and listed in `failures`; those of
+        `fit_on` are errors where there are labels.
+
     Raises:
         ValueError: images or labels that cannot be used. A method that cannot be had with this
             network or layer is listed in `skipped`.
@@ -92,8 +151,13 @@ def compare(
     source = source_of(model, layer)
     labeller = Labeller(labels, source.classifier, fit_on)
 
+    failures: list[ImageError] = []
+
     def read(images: Known, what: str) -> Iterator[Activations]:
-        return source.chunks(images, batch_size=batch_size, progress=what if progress else "")
+        # With labels a photo that is left out would shift those of the others.
+        passed_over = None if what == "fit_on" and labels is not None else failures
+        bar = what if progress else ""
+        return source.chunks(images, batch_size=batch_size, failures=passed_over, progress=bar)
 
     running = _by_name(methods)
     skipped = {
@@ -132,7 +196,7 @@ def compare(
         for name, both in scores.items()
     }
     results = dict(sorted(results.items(), key=lambda item: -item[1].auroc.value))
-    return Comparison(results, skipped, scores)
+    return Comparison(results, skipped, scores, failures_of(failures))
 
 
 def _by_name(methods: Sequence[Any]) -> dict[str, Score]:
@@ -165,8 +229,8 @@ def _try_all(
             del running[name]
 
 
-@dataclass(frozen=True)
-class HoldOut:
+@dataclass(frozen=True, eq=False, repr=False)
+class HoldOut(Report):
     """The accuracy of a logistic head on images that it was not fitted on, over many splits.
 
     Attributes:
@@ -175,6 +239,7 @@ class HoldOut:
         known: how many known images.
         novel: how many novel ones.
         share: held out of each.
+        failures: photos that could not be used.
     """
 
     accuracies: NDArray[np.float64]
@@ -182,6 +247,7 @@ class HoldOut:
     known: int
     novel: int
     share: float
+    failures: tuple[PhotoFailure, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -198,16 +264,34 @@ class HoldOut:
         low, high = np.percentile(self.accuracies, [2.5, 97.5])
         return float(low), float(high)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def _facts(self) -> str:
+        return f"accuracy {self.mean:.4f} over {len(self.accuracies)} splits"
+
+    def figure(self, bins: int = 20) -> Image.Image:
+        """How often which accuracy came out."""
+        title = f"accuracy on held-out images: mean {self.mean:.1%}"
+        return histogram({"splits": self.accuracies}, bins=bins, title=title, percent=True)
+
+    def _table(self) -> Rows:
+        rows = [
+            (split, accuracy, report.get("C"), report.get("tol"))
+            for split, (accuracy, report) in enumerate(
+                zip(self.accuracies.tolist(), self.reports, strict=True)
+            )
+        ]
+        return ("split", "accuracy", "C", "tol"), rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """The accuracies with their mean, and what was fitted in each split."""
         return {
             "mean": self.mean,
             "interval": list(self.interval),
             "accuracies": self.accuracies.tolist(),
-            "reports": list(self.reports),
+            "reports": plain(self.reports),
             "known": self.known,
             "novel": self.novel,
             "share": self.share,
+            "failures": plain(self.failures),
         }
 
     def __str__(self) -> str:
@@ -246,6 +330,9 @@ def holdout(
         batch_size: images in a forward pass.
         progress: bars.
 
+    Returns:
+        The accuracies. Photos that cannot be used are left out and listed in `failures`.
+
     Raises:
         ValueError: a bad argument, or fewer images than folds.
     """
@@ -257,9 +344,10 @@ def holdout(
     head = Logistic() if method is None else method
     source = source_of(model, layer)
     parts: list[Activations] = []
+    failures: list[ImageError] = []
     for what, images in (("known", known), ("novel", novel)):
         bar = what if progress else ""
-        found = join(source.chunks(images, batch_size=batch_size, progress=bar))
+        found = join(source.chunks(images, batch_size=batch_size, failures=failures, progress=bar))
         least = int(np.ceil(head.folds / (1 - share)))
         if len(found) < least:
             expected = f"at least {least} images for {head.folds} folds of what is not held out"
@@ -280,4 +368,5 @@ def holdout(
         known=known_count,
         novel=novel_count,
         share=share,
+        failures=failures_of(failures),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,15 @@ from torch import nn
 
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier, LinearHead
-from pyxai.images import ImageError
-from pyxai.novelty.activations import Activations, Known, Source, classifier_of, source_of
+from pyxai.images import ImageError, ImageErrors
+from pyxai.novelty.activations import (
+    Activations,
+    Known,
+    Source,
+    classifier_of,
+    failures_of,
+    source_of,
+)
 from pyxai.novelty.conventions import OutlierDetector
 from pyxai.novelty.identity import identity_of, weights_token
 from pyxai.novelty.labels import Labeller, Labels
@@ -42,7 +50,7 @@ class NoveltyDetector(OutlierDetector):
         n_features_in_: d.
         n_known_: known images that the score was fitted on.
         n_threshold_: known images that the threshold was chosen on.
-        failures_: the errors of photos that could not be used in `fit`.
+        failures_: photos that could not be used in `fit`.
         identity_: fingerprint of the weights, layer, preprocessing and class names.
     """
 
@@ -150,7 +158,7 @@ class NoveltyDetector(OutlierDetector):
         self.method_ = score
         self.threshold_ = 0.0 if rate is None else threshold_for(held.scores(score), rate)
         self.n_features_in_, self.n_known_, self.n_threshold_ = width, fitted_on, len(held)
-        self.failures_ = failures
+        self.failures_ = failures_of(failures)
         self._bind(source)
         return self
 
@@ -218,21 +226,31 @@ class NoveltyDetector(OutlierDetector):
 
     # ---- scoring ----
 
-    def activations(
-        self, images: Known, *, failures: list[ImageError] | None = None
-    ) -> Iterator[Activations]:
+    def activations(self, images: Known, *, skip_failures: bool = False) -> Iterator[Activations]:
         """What the detector reads of images, batch by batch; its other methods take these back.
 
         Args:
             images: as in `fit`.
-            failures: gets the errors of photos that cannot be used; None raises the first.
+            skip_failures: leave out photos that cannot be used; the `failures` of each batch name
+                those before it and in it, so that none is lost. Else the first is an error.
 
         Raises:
+            ImageError: a photo cannot be used; or, with `skip_failures`, none can.
             ValueError: the network is not the one that the detector was fitted on, or activations
                 are not finite or of another width.
         """
         self._check_fitted()
-        return self._read(images, failures)
+        return self._told(images) if skip_failures else self._read(images, None)
+
+    def _told(self, images: Known) -> Iterator[Activations]:
+        """The activations with the failures; the last batch comes once all photos were read."""
+        failures: list[ImageError] = []
+        told = 0
+        for chunk in self._read(images, failures):
+            yield replace(chunk, failures=failures_of(failures[told:]))
+            told = len(failures)
+        if len(failures) > told:
+            raise ImageErrors(failures_of(failures))
 
     def _read(self, images: Known, failures: list[ImageError] | None) -> Iterator[Activations]:
         for chunk in self._chunks(self._fitted_source, images, failures, "novelty"):
@@ -279,26 +297,32 @@ class NoveltyDetector(OutlierDetector):
             confidence: of the intervals.
 
         Returns:
-            AUROC, AUPR and FPR at 95 % TPR, with intervals.
+            AUROC, AUPR and FPR at 95 % TPR, with intervals. Photos that cannot be used are left
+            out and listed in `failures`.
 
         Raises:
             ValueError: see `activations` and `evaluate_scores`.
         """
-        return evaluate_scores(
-            self.score_samples(known),
-            self.score_samples(novel),
-            bootstrap=bootstrap,
-            confidence=confidence,
-            seed=self.seed,
+        self._check_fitted()
+        failures: list[ImageError] = []
+        sides = (
+            [self.method_(chunk).numpy() for chunk in self._read(images, failures)]
+            for images in (known, novel)
         )
+        scores = [np.concatenate(each) if each else np.empty(0) for each in sides]
+        found = evaluate_scores(*scores, bootstrap=bootstrap, confidence=confidence, seed=self.seed)
+        return replace(found, failures=failures_of(failures))
 
     # ---- files ----
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the fitted detector to one safetensors file, with JSON in its header.
 
         The network is not in it, but its fingerprint, layer, preprocessing and class names are.
         Estimators of scikit-learn go into the file by skops, which the extra `novelty` brings.
+
+        Returns:
+            The path.
 
         Raises:
             ValueError: the detector is not fitted, or the folder does not exist.
@@ -308,6 +332,7 @@ class NoveltyDetector(OutlierDetector):
 
         self._check_fitted()
         save_detector(self, Path(path))
+        return Path(path)
 
     @classmethod
     def load(
@@ -340,7 +365,7 @@ class NoveltyDetector(OutlierDetector):
         detector.method_, detector.threshold_ = saved.score, saved.threshold
         detector.n_features_in_ = saved.width
         detector.n_known_, detector.n_threshold_ = saved.known, saved.threshold_on
-        detector.failures_ = []
+        detector.failures_ = ()
         detector._bind(source_of(model, detector.layer, saved.input_shape))
         differences = saved.identity.differences(detector.identity_)
         if differences and not other_network:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pyxai._errors import argument_error, check_count
 from pyxai._measure import Measure
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
+from pyxai.draw.bars import Bar, bars
+from pyxai.images import PhotoFailure
 
 Array = np.ndarray[Any, Any]
 _AT_ONCE = 1 << 22  # numbers of a bootstrap chunk
@@ -33,8 +37,8 @@ HEADINGS = {
 """The same for the head of a table: known+ counts known as positive, novel+ novel."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Report):
     """How well a score tells known from novel images.
 
     Attributes:
@@ -49,6 +53,7 @@ class Evaluation:
         known: how many known images.
         novel: how many novel ones.
         confidence: of the intervals, 0 to 1.
+        failures: photos that could not be used.
     """
 
     auroc: Measure
@@ -59,18 +64,40 @@ class Evaluation:
     known: int
     novel: int
     confidence: float
+    failures: tuple[PhotoFailure, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: value, low and high of each measure by name, and the counts."""
+    def _facts(self) -> str:
+        return f"AUROC {self.auroc}, {self.known} known, {self.novel} novel images"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Value, low and high of each measure by name, the counts and the failures."""
         found: dict[str, Any] = {"known": self.known, "novel": self.novel}
         found["confidence"] = self.confidence
         for name in NAMES:
-            found[name] = getattr(self, name).as_dict()
-        return found
+            found[name] = getattr(self, name).to_dict()
+        return {**found, "failures": plain(self.failures)}
+
+    def figure(self) -> Image.Image:
+        """The measures as bars with their intervals."""
+        rows = [Bar(text, *measure_of(self, name)) for name, text in HEADINGS.items()]
+        counts = f"{self.known} known and {self.novel} novel images"
+        title = f"{counts}; intervals of {self.confidence:.0%}"
+        notes = ("known+ counts known images as positive, novel+ novel ones; FPR at 95 % TPR",)
+        return bars(rows, title=title, notes=notes)
+
+    def _table(self) -> Rows:
+        rows = [(text, *measure_of(self, name)) for name, text in HEADINGS.items()]
+        return ("measure", "value", "low", "high"), rows
 
     def __str__(self) -> str:
         rows = [(text, str(getattr(self, name))) for name, text in NAMES.items()]
         return text_table([*rows, ("known, novel images", f"{self.known}, {self.novel}")])
+
+
+def measure_of(found: Evaluation, name: str) -> tuple[float, float, float]:
+    """Value, low and high of a measure."""
+    measure: Measure = getattr(found, name)
+    return measure.value, measure.low, measure.high
 
 
 def evaluate_scores(
@@ -124,7 +151,16 @@ def evaluate_scores(
         name: Measure(float(whole[i]), float(ends[0, i]), float(ends[1, i]))
         for i, name in enumerate(NAMES)
     }
-    return Evaluation(**found, known=len(known), novel=len(novel), confidence=confidence)
+    return Evaluation(
+        auroc=found["auroc"],
+        aupr_known=found["aupr_known"],
+        aupr_novel=found["aupr_novel"],
+        fpr95_known=found["fpr95_known"],
+        fpr95_novel=found["fpr95_novel"],
+        known=len(known),
+        novel=len(novel),
+        confidence=confidence,
+    )
 
 
 def _resampled(places: Array, levels: int, count: int, random: np.random.Generator) -> Array:

@@ -9,9 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pyxai._errors import check_count, settings_or
+from pyxai._results import Report, Rows, plain
 from pyxai.classifier import Classifier
-from pyxai.images import ImageError, ImageErrors
+from pyxai.draw import sheet
+from pyxai.draw.card import card
+from pyxai.images import ImageError, ImageErrors, PhotoFailure, open_photo
+from pyxai.images.errors import printable
 from pyxai.playground.anatomies import write_anatomy
 from pyxai.playground.choices import PathLike, Paths, name_sets
 from pyxai.playground.editions import SiteHome, site_home
@@ -36,28 +42,58 @@ from pyxai.search.storage import erase_index
 
 _PAGES = Path(__file__).parent / "site"
 _SHOWN = ("*.css", "*.svg", "scripts/*.js")  # of these, what visitors need beside index.html
+_ACROSS = 10  # photos in a row of the figure
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
+@dataclass(frozen=True, eq=False, repr=False)
+class Site(Report):
     """A site that was built.
 
     Attributes:
         page: the path of its index.html.
         photos: how many it shows.
-        failures: why other photos could not be used, by their path.
+        failures: other photos, which could not be used.
         removed: photos that the index of its features (`index=`) had before and has not any more,
             and those that vanished meanwhile. Without an index, which knows them, only the latter.
     """
 
     page: Path
     photos: int
-    failures: dict[str, str]
+    failures: tuple[PhotoFailure, ...]
     removed: tuple[str, ...]
 
-    def __repr__(self) -> str:
+    def _facts(self) -> str:
         left = f"{len(self.failures)} not readable, {len(self.removed)} removed"
-        return f"Site({str(self.page)!r}: {self.photos} photos, {left})"
+        return f"{self.photos} photos, {left}: {printable(str(self.page))}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The page, how many photos it shows, and those that it does not."""
+        return {
+            "page": str(self.page),
+            "photos": self.photos,
+            "failures": plain(self.failures),
+            "removed": [*self.removed],
+        }
+
+    def figure(self, most: int = 40, *, cell: int = 96) -> Image.Image:
+        """The first photos that the site shows.
+
+        Args:
+            most: how many.
+            cell: side of a photo in pixels.
+        """
+        files = sorted(self.page.parent.rglob("thumbs/0/*.jpg"), key=lambda each: int(each.stem))
+        pictures: list[Image.Image | None] = [open_photo(each) for each in files[:most]]
+        if not pictures:
+            return card([f"{self.photos} photos", printable(str(self.page))])
+        rows = [pictures[start : start + _ACROSS] for start in range(0, len(pictures), _ACROSS)]
+        title = f"{printable(str(self.page))}: {len(pictures)} of {self.photos} photos"
+        return sheet(rows, row_titles=[title, *[""] * (len(rows) - 1)], cell=cell)
+
+    def _table(self) -> Rows:
+        rows = [("not readable", *each) for each in self.failures]
+        rows += [("removed", name, "is not there any more") for name in self.removed]
+        return ("state", "photo", "reason"), rows
 
     def __fspath__(self) -> str:
         return str(self.page)
@@ -138,7 +174,8 @@ def build(
             removed += _erase_others(Path(index), len(indexes))
     there = {photo.path for each in indexes for photo in each.photos}
     told = tuple(name for name in dict.fromkeys(removed) if name not in there)
-    return Site(page, sum(map(len, indexes)), failures, told)
+    unusable = tuple(PhotoFailure(*each) for each in failures.items())
+    return Site(page, sum(map(len, indexes)), unusable, told)
 
 
 def _take_out(indexes: Sequence[ImageIndex], error: ImageError) -> list[dict[str, str]]:
@@ -185,7 +222,7 @@ class _Work:
 
         What was made with these is made again.
         """
-        failures = [each.failures for each in indexes]
+        failures = [dict(each.failures) for each in indexes]
         vanished: list[str] = []
         while True:
             try:

@@ -203,15 +203,14 @@ class Explainer:
     def _activation_maps(
         self, inputs: torch.Tensor, classes: list[int], chances: dict[int, float]
     ) -> list[dict[str, Any]]:
-        report: dict[str, Any] = {}
-        found = cam(
+        found, report = cam(
             self._classifier,
             inputs,
             [classes],
             method=self._methods,
             size=None,
             normalize=None,
-            report=report,
+            return_report=True,
         )
         maps = []
         for label, several in found.items():

@@ -45,9 +45,8 @@ def write_galleries(
     if not site.begin(*step, last=classes, photos=photos.key, of=of, drawing=drawing):
         paths = [photo.path for photo in photos.photos]
         found = fitted(classifier, paths, progress=progress)
-        failures = [(each["photo"], each["reason"]) for each in found.report()["failures"]]
-        if failures:
-            raise ImageErrors(failures, len(paths))
+        if found.failures:
+            raise ImageErrors(found.failures, len(paths))
         ids = {path: place for path, (_, place) in places_of([photos]).items()}
         rows: list[dict[str, Any]] = []
         for index in range(len(found.class_names)):

@@ -99,7 +99,7 @@ def write_retrieval(
     for row in report.rows:
         number = numbers[row.network]
         names = [layer.name for layer in index.networks[number].layers]
-        measures = [row.measures[name].as_dict() for name in MEASURES]
+        measures = [row.measures[name].to_dict() for name in MEASURES]
         rows.append(
             {
                 "network": number,

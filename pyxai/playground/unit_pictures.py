@@ -16,7 +16,7 @@ from pyxai.classifier.fingerprint import identity
 from pyxai.draw import to_pictures
 from pyxai.feature_visualization.exciting_crops import exciting_crops
 from pyxai.feature_visualization.feature_visualization import visualize_features
-from pyxai.images import ImageError, ImageErrors
+from pyxai.images import ImageErrors
 from pyxai.playground.photo_files import CROP, PhotoSet, places_of, shrunk
 from pyxai.playground.writing import SiteFolder
 
@@ -134,14 +134,10 @@ def _write_crops(
     found: list[tuple[Any, ...]] = [() for _ in channels]
     if drawing.crops:
         files = [photo.path for each in sets for photo in each.photos]
-        failures: list[ImageError] = []
-        found = list(
-            exciting_crops(
-                classifier, files, layer, channels, per_channel=drawing.crops, failures=failures
-            )
-        )
-        if failures:
-            raise ImageErrors([(each.name, each.reason) for each in failures], len(files))
+        excited = exciting_crops(classifier, files, layer, channels, per_channel=drawing.crops)
+        if excited.failures:
+            raise ImageErrors(excited.failures, len(files))
+        found = [*excited]
     places = places_of(sets)
     units = []
     for row, channel in enumerate(channels):
@@ -168,7 +164,6 @@ def draw(
     """
     shape = typical_input_shape(classifier.network, classifier.preprocessing)
     size = min(drawing.size, *shape[1:])
-    report: dict[str, Any] = {}
     with warnings.catch_warnings():  # the site marks units that nothing excites
         warnings.filterwarnings("ignore", message=".*responded to nothing")
         made = visualize_features(
@@ -178,8 +173,7 @@ def draw(
             size=size,
             steps=drawing.steps,
             seed=drawing.seed,
-            report=report,
         )
-    ends = report["responses"][[0, -1]].T.double().cpu().numpy().round(5).tolist()
-    told = {"dead": report["dead"].tolist(), "responses": ends, "size": size}
-    return to_pictures(made.cpu(), (0, 0, 0), (1, 1, 1)), told
+    ends = made.responses[[0, -1]].T.double().cpu().numpy().round(5).tolist()
+    told = {"dead": made.dead.tolist(), "responses": ends, "size": size}
+    return to_pictures(made.pictures.cpu(), (0, 0, 0), (1, 1, 1)), told

@@ -8,24 +8,30 @@ import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from pyxai._errors import argument_error
 from pyxai._files import write_text
 from pyxai._outputs import OutputFolder
+from pyxai._results import Report, Rows, plain
 from pyxai._sealed import DamagedError, read_record, write_record
 from pyxai._text import text_table
+from pyxai.draw.bars import Bar, bars
 from pyxai.draw.page import page, text
 from pyxai.galleries.page import share
+from pyxai.images.errors import printable
 
 if TYPE_CHECKING:
     from pyxai.galleries.gallery import ClassGallery
 
 _FORMAT = "pyxai gallery comparison 1"
 _CHOICES = ("left", "right", "same")
+_COUNTS = ("first_wins", "second_wins", "same")
 _COLUMNS = ("gallery", "evidence", "crop", "layer", "clusters", "crops", "purity", "silhouette")
 
 _STYLE = """
@@ -68,8 +74,8 @@ show();
 """
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Report):
     """What `compare` wrote; as text, the table.
 
     Attributes:
@@ -85,13 +91,34 @@ class Comparison:
     page: Path
     key: Path
 
+    def _facts(self) -> str:
+        where = printable(str(self.page))
+        return f"{len(self.rows)} galleries, {self.questions} questions: {where}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The galleries, and where the vote is."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+    def figure(self) -> Image.Image:
+        """The purity and the silhouette of each gallery."""
+        shown = [
+            Bar(f"{row['gallery']}: {name}", math.nan if row[name] is None else max(row[name], 0))
+            for name in ("purity", "silhouette")
+            for row in self.rows
+        ]
+        notes = [f"{row['gallery']}: {row['model']}, crop {row['crop']}" for row in self.rows]
+        return bars(shown, title="galleries: 1 is best, no number where none is known", notes=notes)
+
+    def _table(self) -> Rows:
+        return _COLUMNS, [[row[name] for name in _COLUMNS] for row in self.rows]
+
     def __str__(self) -> str:
         cells = [[_cell(row[name]) for name in _COLUMNS] for row in self.rows]
         return text_table([_COLUMNS, *cells])
 
 
-@dataclass(frozen=True)
-class VoteCount:
+@dataclass(frozen=True, eq=False, repr=False)
+class VoteCount(Report):
     """What people chose; as text, a table.
 
     Attributes:
@@ -106,11 +133,32 @@ class VoteCount:
     pairs: list[dict[str, Any]]
     by_class: dict[str, dict[str, int]]
 
+    def _facts(self) -> str:
+        return f"{self.ballots} ballots, {len(self.pairs)} pairs of galleries"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ballots, the wins of each pair and those by class."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+    def figure(self) -> Image.Image:
+        """The wins of both galleries of each pair."""
+        shown = [
+            Bar(f"{pair['first']} against {pair['second']}: {what}", pair[name])
+            for pair in self.pairs
+            for what, name in zip(("first", "second", "same"), _COUNTS, strict=True)
+        ]
+        most = max(1.0, *(bar.value for bar in shown))
+        return bars(shown, title=f"wins in {self.ballots} ballots", most=most, form="d")
+
+    def _table(self) -> Rows:
+        names = ("first", "second", *_COUNTS, "p_value")
+        return names, [[pair[name] for name in names] for pair in self.pairs]
+
     def __str__(self) -> str:
         head = ("pair", "first wins", "second wins", "same", "p")
         rows: list[Sequence[str]] = [head]
         for pair in self.pairs:
-            counts = [str(pair[name]) for name in ("first_wins", "second_wins", "same")]
+            counts = [str(pair[name]) for name in _COUNTS]
             name = f"{pair['first']} and {pair['second']}"
             rows.append([name, *counts, f"{pair['p_value']:.3g}"])
         return text_table(rows)
@@ -157,7 +205,7 @@ def compare(
     for number, question in enumerate(questions):
         for side in ("left", "right"):
             gallery = galleries[question[side]]
-            picture = gallery.sheet(question["index"], titles=False)
+            picture = gallery.figure(question["index"], titles=False)
             with folder.writing(f"page/pictures/{number:04d}-{side}.jpg") as path:
                 picture.save(path, quality=90)
     with folder.writing("page/index.html") as path:
@@ -230,7 +278,7 @@ def sign_test(first: int, second: int) -> float:
 
 
 def _row(number: int, gallery: ClassGallery) -> dict[str, Any]:
-    report = gallery.report()
+    report = gallery.to_dict()
     return {
         "gallery": _letter(number),
         **gallery.made_by(),

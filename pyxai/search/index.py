@@ -12,7 +12,7 @@ import torch
 from pyxai._errors import argument_error, check_count
 from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
-from pyxai.images import PhotoSources
+from pyxai.images import PhotoFailure, PhotoSources
 from pyxai.neighbors.distances import Metric, MetricName, as_metric
 from pyxai.search.backends import Backend, as_backend
 from pyxai.search.building import build_store, extend_store, reduce_store
@@ -60,7 +60,7 @@ class ImageIndex:
         index = pyxai.ImageIndex.build(classifier, "photos/", directory="photos.index")
         found = index.search("new.jpg", 50)
         found.paths, found.distances, found.similarity
-        found.sheet().save("alike.png")
+        found.save("alike.png")
 
     docs/search.md says more.
     """
@@ -234,9 +234,9 @@ class ImageIndex:
         return self._view.photos
 
     @property
-    def failures(self) -> dict[str, str]:
-        """Why a photo could not be used, by its path."""
-        return dict(self._store.failures)
+    def failures(self) -> tuple[PhotoFailure, ...]:
+        """The photos that could not be used."""
+        return tuple(PhotoFailure(*each) for each in self._store.failures.items())
 
     @property
     def version(self) -> str:
@@ -420,13 +420,15 @@ class ImageIndex:
         """
         place = self._store.header.place(layer, model)
         matrix, name = self._view.matrix(place), self.networks[place[0]].layers[place[1]].name
+        paths, labels = zip(*((each.path, each.label) for each in self._view.photos), strict=True)
         if method == "pca":
             points, explained = principal_components(matrix, seed=seed)
-            return Projection(points, method, name, (explained[0], explained[1]))
+            return Projection(points, method, name, (explained[0], explained[1]), paths, labels)
         if method != "umap":
             raise argument_error("method", "'pca' or 'umap'", method)
         least = check_count("n_neighbors", n_neighbors, least=2)
-        return Projection(umap_points(matrix, as_metric(metric), least, seed), method, name, None)
+        points = umap_points(matrix, as_metric(metric), least, seed)
+        return Projection(points, method, name, None, paths, labels)
 
     def typical_distance(
         self,

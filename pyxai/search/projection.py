@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from pyxai._errors import MissingExtraError, argument_error
+from pyxai._results import Rows, Table, plain
+from pyxai.draw.scatter import scatter
 from pyxai.neighbors.distances import Metric
 from pyxai.neighbors.nearest import Matrix, nearest
 
@@ -19,8 +22,8 @@ _BATCH, _FEWEST, _KEPT = 1 << 22, 64, 256  # beyond: numbers of a batch, rows, d
 _QUERIES = 256
 
 
-@dataclass(frozen=True)
-class Projection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Projection(Table):
     """A map of the photos of an index.
 
     Attributes:
@@ -28,12 +31,53 @@ class Projection:
         method: "pca" or "umap".
         layer: whose features.
         explained: for PCA the shares of the variance along the two axes, otherwise None.
+        paths: of the photos.
+        labels: their classes, or None.
     """
 
     points: NDArray[np.float32]
     method: str
     layer: str
     explained: tuple[float, float] | None
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+
+    def _facts(self) -> str:
+        return f"{len(self)} photos by {self.method} of {self.layer}"
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """How the map was made, and each photo's place on it."""
+        columns, rows = self._table()
+        return {
+            "method": self.method,
+            "layer": self.layer,
+            "explained": plain(self.explained),
+            "photos": [dict(zip(columns, plain(row), strict=True)) for row in rows],
+        }
+
+    def figure(self) -> Image.Image:
+        """The photos as dots in the colors of their classes."""
+        names = ["UMAP 1, without a unit", "UMAP 2, without a unit"]
+        if self.explained is not None:
+            names = [
+                f"principal component {number}, {share:.1%} of the variance"
+                for number, share in enumerate(self.explained, 1)
+            ]
+        title = f"{len(self)} photos by {self.method} of the features of {self.layer}"
+        return scatter(self.points, self.labels, title=title, axes=(names[0], names[1]))
+
+    def _table(self) -> Rows:
+        places = self.points.tolist()
+        rows = [
+            (number, path, label, *place)
+            for number, (path, label, place) in enumerate(
+                zip(self.paths, self.labels, places, strict=True)
+            )
+        ]
+        return ("id", "path", "label", "x", "y"), rows
 
 
 def principal_components(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pyxai._errors import check_count
+from pyxai._results import Rows, Table, plain
 from pyxai.draw import sheet
 from pyxai.draw.cells import fitted
 from pyxai.images import ImageError, open_photo
@@ -21,13 +23,32 @@ from pyxai.neighbors.nearest import Matrix
 _BAR = 10  # pixels of the bar below a picture
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; no label, grey.
 _SAME, _OTHER, _UNKNOWN = (0, 114, 178), (230, 159, 0), (120, 120, 120)
+_COLORS = "bars: similarity; blue, the class of the query, orange, another"
 _PAIRS = 1024  # whose mean distance is that of two photos
 _PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The photos nearest to a query, the nearest first.
+class Neighbor(NamedTuple):
+    """One photo that was found.
+
+    Attributes:
+        id: its place in the index.
+        path: its path.
+        label: its class, or None.
+        distance: to the query.
+        similarity: in per cent; see `SearchResult`.
+    """
+
+    id: int
+    path: str
+    label: str | None
+    distance: float
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(Table):
+    """The photos nearest to a query, the nearest first; a sequence of `Neighbor`.
 
     Attributes:
         query: the photo that was searched by: its path, or "images[i]".
@@ -61,30 +82,29 @@ class SearchResult:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __repr__(self) -> str:
-        where = f"{self.network} {self.layer}, {self.metric}"
-        return f"SearchResult({printable(self.query)}: {len(self)} photos by {where})"
+    def __iter__(self) -> Iterator[Neighbor]:
+        distances, similarity = self.distances.tolist(), self.similarity.tolist()
+        rows = zip(self.ids.tolist(), self.paths, self.labels, distances, similarity, strict=True)
+        return (Neighbor(*row) for row in rows)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = zip(
-            self.ids.tolist(),
-            self.paths,
-            self.labels,
-            self.distances.tolist(),
-            self.similarity.tolist(),
-            strict=True,
-        )
-        names = ("id", "path", "label", "distance", "similarity")
+    def _facts(self) -> str:
+        where = f"{self.network} {self.layer}, {self.metric}"
+        return f"{len(self)} photos by {where}, like {printable(self.query)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The query, how was searched, and the photos as "results"."""
         return {
             "query": {"path": self.query, "id": self.query_id, "label": self.query_label},
             "network": self.network,
             "layer": self.layer,
             "metric": self.metric,
-            "results": [dict(zip(names, row, strict=True)) for row in rows],
+            "results": plain([*self]),
         }
 
-    def sheet(self, *, columns: int = 10, cell: int = 120, most: int = 50) -> Image.Image:
+    def _table(self) -> Rows:
+        return Neighbor._fields, [*self]
+
+    def figure(self, *, columns: int = 10, cell: int = 120, most: int = 50) -> Image.Image:
         """The query, at the left, and what was found as one picture, with similarities as bars.
 
         Bars are blue for the class of the query, orange for another, grey where one is unknown. A
@@ -111,6 +131,8 @@ class SearchResult:
             if end > start:
                 span = f"{self.distances[start]:.4g} to {self.distances[end - 1]:.4g}"
                 titles.append(f"{self.metric} {span}, {self.network} {self.layer}")
+                if start == 0:
+                    titles[0] = f"{_COLORS}; {titles[0]}"
         return sheet(rows, row_titles=titles or ["nothing found"], cell=cell)
 
     def _tile(self, place: int, side: int) -> Image.Image | None:

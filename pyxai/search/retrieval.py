@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from pyxai._errors import argument_error, check_count
 from pyxai._measure import Measure
+from pyxai._results import Report, Rows
 from pyxai._text import text_table
+from pyxai.draw.bars import Bar, bars
 from pyxai.neighbors.distances import Metric, prepared, ranks
 from pyxai.neighbors.nearest import Matrix
 
 Array = NDArray[np.float64]
 _QUERIES = 32  # ranked together
 _TOP = 15  # of ConvNet Playground's score
+_BARS = 160  # of a figure
 _AT_ONCE = 1 << 22  # numbers of a bootstrap chunk
 
 
@@ -44,9 +48,9 @@ class RetrievalRow:
     measures: dict[str, Measure]
 
 
-@dataclass(frozen=True)
-class RetrievalReport:
-    """What `ImageIndex.evaluate` found.
+@dataclass(frozen=True, eq=False, repr=False)
+class RetrievalReport(Report):
+    """What `ImageIndex.evaluate` found; a sequence of rows.
 
     Attributes:
         rows: for each network, layer and metric one over all queries, then one for each class.
@@ -60,6 +64,58 @@ class RetrievalReport:
     chance: float
     skipped: int
     confidence: float
+
+    def _facts(self) -> str:
+        best = self.best()
+        told = f"{best.network} {best.layer}, {best.metric}, mAP {best.measures['mAP']}"
+        return f"{len(self.rows)} rows, best: {told}"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[RetrievalRow]:
+        return iter(self.rows)
+
+    def __getitem__(self, place: int) -> RetrievalRow:
+        return self.rows[place]
+
+    def figure(self, measure: str = "mAP") -> Image.Image:
+        """One measure of each network, layer and metric, over all queries, as bars.
+
+        Args:
+            measure: such as "mAP" or "P@10".
+
+        Raises:
+            ValueError: there is no such measure.
+        """
+        rows = [row for row in self.rows if row.label is None][:_BARS]
+        if measure not in rows[0].measures:
+            raise argument_error("measure", f"one of {', '.join(rows[0].measures)}", measure)
+        several = len({row.network for row in rows}) > 1
+        shown = []
+        for row in rows:
+            name = f"{row.network} {row.layer}" if several else row.layer
+            found = row.measures[measure]
+            shown.append(Bar(f"{name}, {row.metric}", found.value, found.low, found.high))
+        title = f"{measure} over {rows[0].queries} queries, intervals of {self.confidence:.0%}"
+        note = f"P@k of photos in random order: {self.chance:.3f}"
+        return bars(shown, title=title, notes=[note])
+
+    def _table(self) -> Rows:
+        names = [*self.rows[0].measures]
+        columns = ["network", "layer", "metric", "class", "queries"]
+        for name in names:
+            columns += [name, f"{name} low", f"{name} high"]
+        rows = []
+        for row in self.rows:
+            numbers = [
+                number
+                for name in names
+                for each in [row.measures[name]]
+                for number in (each.value, each.low, each.high)
+            ]
+            rows.append((row.network, row.layer, row.metric, row.label, row.queries, *numbers))
+        return columns, rows
 
     def __str__(self) -> str:
         return self.table()
@@ -88,8 +144,8 @@ class RetrievalReport:
             raise argument_error("measure", f"one of {', '.join(rows[0].measures)}", measure)
         return max(rows, key=lambda row: row.measures[measure].value)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """The rows with all measures, the chance, and what was skipped."""
         return {
             "chance": self.chance,
             "skipped": self.skipped,
@@ -101,7 +157,7 @@ class RetrievalReport:
                     "metric": row.metric,
                     "class": row.label,
                     "queries": row.queries,
-                    "measures": {name: each.as_dict() for name, each in row.measures.items()},
+                    "measures": {name: each.to_dict() for name, each in row.measures.items()},
                 }
                 for row in self.rows
             ],

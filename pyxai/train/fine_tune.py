@@ -20,7 +20,7 @@ from pyxai._precision import full_precision
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.classifier.reading import Reading
-from pyxai.images import Preprocessing
+from pyxai.images import PhotoFailure, Preprocessing
 from pyxai.runs import RunState, open_state
 from pyxai.train.augment import Augment, augmentation_of
 from pyxai.train.checkpoint import RUN, resume, save
@@ -313,5 +313,7 @@ def _result(run: Training, classifier: Classifier, names: tuple[str, ...], place
         head=place,
         features_kept=run.features is not None,
         too_small=(*run.train.too_small, *run.held_out.too_small),
-        unreadable=(*run.train.unreadable, *run.held_out.unreadable),
+        failures=tuple(
+            PhotoFailure(*each) for each in (*run.train.unreadable, *run.held_out.unreadable)
+        ),
     )

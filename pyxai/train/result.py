@@ -6,9 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
 from pyxai.classifier import Classifier
+from pyxai.draw.matrix import confusion_figure
+from pyxai.images import PhotoFailure
 from pyxai.images.errors import printable
 from pyxai.train.evaluation import Metrics
 from pyxai.train.loop import Epoch
@@ -16,8 +20,8 @@ from pyxai.train.loop import Epoch
 _LISTED = 20  # classes of which the confusion matrix is printed
 
 
-@dataclass(frozen=True)
-class FineTuned:
+@dataclass(frozen=True, eq=False, repr=False)
+class FineTuned(Report):
     """A trained classifier, and how good it is on the validation photos.
 
     Attributes:
@@ -35,7 +39,7 @@ class FineTuned:
             the hidden activations.
         features_kept: whether the features of the frozen network were computed once for all epochs.
         too_small: photos left out because a side is shorter than the crop.
-        unreadable: (path, reason) of photos left out because they cannot be read.
+        failures: photos left out because they cannot be read.
     """
 
     classifier: Classifier
@@ -47,15 +51,20 @@ class FineTuned:
     head: str
     features_kept: bool
     too_small: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
+    failures: tuple[PhotoFailure, ...]
+
+    def _facts(self) -> str:
+        classes, photos = len(self.metrics.classes), int(self.confusion.sum())
+        told = f"accuracy {self.metrics.accuracy:.4f} of {classes} classes on {photos} photos"
+        return f"{told}, epoch {self.epoch} of {len(self.history)}"
 
     @property
     def confusion(self) -> torch.Tensor:
         """`[K, K]` int64, row: class of the photo, column: predicted; see `metrics`."""
         return self.metrics.confusion
 
-    def report(self) -> dict[str, Any]:
-        """All of it but the classifier, as data for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the classifier."""
         names = self.classifier.class_names or ()
         metrics = self.metrics
         return {
@@ -75,10 +84,28 @@ class FineTuned:
             "confusion": metrics.confusion.tolist(),
             "history": [asdict(each) for each in self.history],
             "too_small": [*self.too_small],
-            "unreadable": [{"photo": path, "reason": reason} for path, reason in self.unreadable],
+            "failures": plain(self.failures),
         }
 
-    def summary(self) -> str:
+    def figure(self) -> Image.Image:
+        """The confusion matrix on the validation photos."""
+        names = [printable(each) for each in self._names()]
+        judged = "photos" if self.accuracy is not None else "crops"
+        title = f"{int(self.confusion.sum())} {judged}, accuracy {self.metrics.accuracy:.1%}"
+        return confusion_figure(self.confusion.cpu().numpy(), names, title=title)
+
+    def _table(self) -> Rows:
+        rows = [
+            (name, each.photos, each.precision, each.recall, each.f1)
+            for name, each in zip(self._names(), self.metrics.classes, strict=True)
+        ]
+        return ("class", "photos", "precision", "recall", "f1"), rows
+
+    def _names(self) -> list[str]:
+        names = self.classifier.class_names
+        return [*names] if names else [f"class {at}" for at in range(len(self.metrics.classes))]
+
+    def __str__(self) -> str:
         """The figures as text: the classes, the confusion matrix, and what holds for all."""
         names = [printable(each) for each in self.classifier.class_names or ()]
         rows: list[tuple[str, ...]] = [("class", "photos", "precision", "recall", "F1")]

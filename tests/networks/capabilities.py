@@ -118,8 +118,7 @@ for _name in ("auto", *METHODS):
 @capability("all classes, exact")
 def exact(subject: Subject) -> Result:
     """The claim of CAM itself, for every class."""
-    report: dict[str, Any] = {}
-    maps, logits = pyxai.cam(
+    maps, logits, report = pyxai.cam(
         subject.model,
         subject.images,
         "all",
@@ -127,7 +126,7 @@ def exact(subject: Subject) -> Result:
         size=None,
         normalize=None,
         return_logits=True,
-        report=report,
+        return_report=True,
     )
     ((_, said),) = report["cam"].items()
     largest = float(logits.abs().max())

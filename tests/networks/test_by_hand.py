@@ -69,8 +69,7 @@ def test_the_last_run_on_a_vector_says_which_runs_there_are(images):
 
 def test_fullgrad_counts_the_bias_of_each_run(images):
     model = lively(SharedConv())
-    report = {}
-    pyxai.cam(model, images, 1, method="fullgrad", report=report)
+    _, report = pyxai.cam(model, images, 1, method="fullgrad", return_report=True)
     logits = model(images)[:, 1].detach().abs().max()
     assert float(report["fullgrad"]["network"]["gap"].max()) < 1e-4 * float(logits)
 
@@ -207,7 +206,7 @@ class Branches(Net):
 def test_branches_are_told_apart_image_by_image(images):
     model = lively(Branches())
     mixed = images + torch.tensor([-1.0, 3, 3, -1])[:, None, None, None]
-    together, report = raw(model, mixed, 1, report=(report := {})), report
+    together, report = raw(model, mixed, 1, return_report=True)
     alone = torch.cat([raw(model, mixed[row : row + 1], 1) for row in range(4)])
     assert torch.allclose(together, alone, atol=1e-5)
     dark, bright = [0, 3], [1, 2]
@@ -308,9 +307,8 @@ def test_no_gradient_anywhere_is_an_error(images):
 def test_a_map_without_variation_is_said(images):
     model = lively(Net())
     nn.init.zeros_(model.fc.weight)
-    report = {}
     with pytest.warns(BlankMapWarning, match=r"images \[0, 1, 2, 3\] show nothing"):
-        maps = pyxai.cam(model, images, 1, report=report)
+        maps, report = pyxai.cam(model, images, 1, return_report=True)
     assert float(maps.abs().max()) == 0
     ((said,),) = (each.values() for each in report.values())
     assert bool(said["blank"].all())
@@ -318,10 +316,9 @@ def test_a_map_without_variation_is_said(images):
     model = lively(Net())
     with torch.no_grad():
         model.fc.weight[1] = -model.fc.weight[1].abs()
-    report = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pyxai.cam(model, images, 1, method="gradcam", report=report)
+        _, report = pyxai.cam(model, images, 1, method="gradcam", return_report=True)
     assert bool(report["gradcam"]["r3"]["blank"].all())
 
 
@@ -431,8 +428,7 @@ def test_the_default_layer_does_not_depend_on_what_was_asked_before(order):
     net = lively(Experts())
     dark = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 1
     for number in order:
-        report = {}
-        pyxai.cam(net, dark + 2 * number, 1, report=report)
+        _, report = pyxai.cam(net, dark + 2 * number, 1, return_report=True)
         assert list(report["cam"]) == [f"experts.{number}"]
     with pytest.raises(ValueError, match="which ran on 1 for 2"):
         pyxai.cam(net, torch.cat([dark, dark + 2]), 1)
@@ -453,8 +449,7 @@ def test_positions_that_count_differently_are_no_average(dtype):
     weights = torch.rand(64, generator=torch.Generator().manual_seed(1)) + 0.5
     net.head = lambda x: net.fc(x.flatten(2) @ (weights / weights.sum()).to(x))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    report = {}
-    pyxai.cam(net.to(dtype), images.to(dtype), 1, report=report)
+    _, report = pyxai.cam(net.to(dtype), images.to(dtype), 1, return_report=True)
     assert list(report) == ["gradcam"]
 
 
@@ -481,6 +476,5 @@ def test_the_closest_weights_are_the_head():
     with torch.no_grad():
         net.average.weight.mul_(1.001)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    report = {}
-    pyxai.cam(net, images, 1, method="cam", report=report)
+    _, report = pyxai.cam(net, images, 1, method="cam", return_report=True)
     assert float(report["cam"]["r3"]["gap"].max()) < 1e-5

@@ -62,8 +62,7 @@ def test_the_last_run_is_explained(networks):
         features, logits = network.extract_features(images), network(images)
     assert layer == "_swish"
     assert torch.allclose(classifier.activations(images, layer)[layer], features, atol=1e-5)
-    report: dict = {}
-    maps = pyxai.cam(classifier, images, 7, size=None, normalize=None, relu=False, report=report)
+    maps = pyxai.cam(classifier, images, 7, size=None, normalize=None, relu=False)
     expected = torch.einsum("c,nchw->nhw", network._fc.weight[7].detach(), features)
     assert torch.allclose(maps, expected, atol=1e-4 * float(expected.abs().max()))
     assert torch.allclose(maps.mean((1, 2)) + network._fc.bias[7].detach(), logits[:, 7], atol=1e-4)

@@ -33,6 +33,8 @@ Method: TypeAlias = "str | CamMethod"
 Methods: TypeAlias = "list[str] | list[CamMethod] | list[str | CamMethod] | tuple[Method, ...]"
 Layers: TypeAlias = "list[str] | tuple[str, ...]"
 Model: TypeAlias = "nn.Module | Classifier"
+Exactness: TypeAlias = "dict[str, dict[str, dict[str, torch.Tensor]]]"
+"""What maps say about their own accuracy: by method, by layer, by name."""
 
 
 class _Options(TypedDict, total=False):
@@ -41,7 +43,6 @@ class _Options(TypedDict, total=False):
     relu: bool | None
     batch_size: int | None
     out: torch.Tensor | None
-    report: dict[str, Any] | None
 
 
 @overload
@@ -53,6 +54,7 @@ def cam(
     method: Method = "auto",
     layer: str | None = None,
     return_logits: Literal[False] = False,
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> torch.Tensor: ...
 
@@ -66,6 +68,7 @@ def cam(
     method: Method = "auto",
     layer: str | None = None,
     return_logits: Literal[True],
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -79,6 +82,7 @@ def cam(
     method: Methods,
     layer: str | None = None,
     return_logits: Literal[False] = False,
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> dict[str, torch.Tensor]: ...
 
@@ -92,6 +96,7 @@ def cam(
     method: Method = "auto",
     layer: Layers,
     return_logits: Literal[False] = False,
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> dict[str, torch.Tensor]: ...
 
@@ -105,6 +110,7 @@ def cam(
     method: Methods,
     layer: Layers,
     return_logits: Literal[False] = False,
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> dict[str, dict[str, torch.Tensor]]: ...
 
@@ -118,8 +124,65 @@ def cam(
     method: Method | Methods = "auto",
     layer: str | Layers | None = None,
     return_logits: Literal[True],
+    return_report: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> tuple[dict[str, Any], torch.Tensor]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method = "auto",
+    layer: str | None = None,
+    return_logits: Literal[False] = False,
+    return_report: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[torch.Tensor, Exactness]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method = "auto",
+    layer: str | None = None,
+    return_logits: Literal[True],
+    return_report: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[torch.Tensor, torch.Tensor, Exactness]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method | Methods = "auto",
+    layer: str | Layers | None = None,
+    return_logits: Literal[False] = False,
+    return_report: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[dict[str, Any], Exactness]: ...
+
+
+@overload
+def cam(
+    model: Model,
+    images: Images,
+    target: Target = None,
+    *,
+    method: Method | Methods = "auto",
+    layer: str | Layers | None = None,
+    return_logits: Literal[True],
+    return_report: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[dict[str, Any], torch.Tensor, Exactness]: ...
 
 
 def cam(
@@ -133,9 +196,9 @@ def cam(
     normalize: Normalization | None = "minmax",
     relu: bool | None = None,
     return_logits: bool = False,
+    return_report: bool = False,
     batch_size: int | None = None,
     out: torch.Tensor | None = None,
-    report: dict[str, Any] | None = None,
 ) -> Any:
     """Class activation maps of a batch of images, at the price of its forward pass.
 
@@ -162,18 +225,19 @@ def cam(
             leaves the map as it is, for "cam" so that its mean plus the bias is the logit.
         relu: whether negative values become 0 first; None does what the method's paper does.
         return_logits: also return the logits (of a target that is a function, its scores `[N]`).
+        return_report: also return what the maps say about their own accuracy:
+            `report[method][layer]` has "gap" `[N, k]`, how far sums that should be exact are off,
+            and what docs/cam.md lists for a method.
         batch_size: images of one forward pass; by default as many as suit cache and memory. The
             maps do not depend on it.
         out: a contiguous float32 tensor for the maps (of one method and layer), for services that
             reuse their memory.
-        report: a dictionary to be filled with what the maps say about their own accuracy:
-            `report[method][layer]` has "gap" `[N, k]`, how far sums that should be exact are off,
-            and what docs/cam.md lists for a method.
 
     Returns:
         Maps `[N, H, W]`, or `[N, k, H, W]` for k targets an image, float32 on the model's device,
         without a graph. For lists of methods and layers, dicts of these: `maps[method]`,
-        `maps[layer]` or `maps[method][layer]`. With `return_logits`, (maps, logits `[N, K]`).
+        `maps[layer]` or `maps[method][layer]`. With `return_logits`, (maps, logits `[N, K]`); with
+        `return_report` the report comes last.
 
     Raises:
         ValueError: an argument does not fit (its name, what was expected, what was got), the
@@ -184,10 +248,8 @@ def cam(
     inputs = classifier.to_input(images)
     if inputs.ndim != 4 or 0 in inputs.shape[1:]:
         raise argument_error("images", "a float tensor [N, C, H, W] with no empty axis", inputs)
-    if report is not None and not isinstance(report, dict):
-        raise argument_error("report", "None, or a dictionary to be filled", report)
     methods, many_methods = _methods(method)
-    style = Style(output_size(size, inputs), normalize, relu, report is not None)
+    style = Style(output_size(size, inputs), normalize, relu, return_report)
     style.check(methods)
     per_layer = _several(layer) and not all(each.fuses for each in methods.values())
     if out is not None and (many_methods or per_layer):
@@ -211,10 +273,10 @@ def cam(
         examined.renew()  # what is known of it holds no more
         collected = call.run()
     collected.warn_of_blank_maps()
-    if report is not None:
-        report.update(collected.reports())
     maps = collected.nested(many_methods, _several(layer))
-    return (maps, collected.logits(target)) if return_logits else maps
+    logits = (collected.logits(target),) if return_logits else ()
+    report = (collected.reports(),) if return_report else ()
+    return (maps, *logits, *report) if return_logits or return_report else maps
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,8 @@ class Collected:
             several = f"{rows[:8]}{'...' if len(rows) > 8 else ''}"
             warnings.warn(
                 f"method {named!r}: the maps of images {several} show nothing: they have the same "
-                "value everywhere, as nothing at this layer speaks for the target (report says "
-                "which)",
+                "value everywhere, as nothing at this layer speaks for the target "
+                "(return_report=True says which)",
                 BlankMapWarning,
                 stacklevel=3,
             )

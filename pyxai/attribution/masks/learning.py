@@ -12,7 +12,7 @@ from pyxai._errors import argument_error, describe
 from pyxai.attribution.masks.objectives import Objective, Outcome, Terms
 from pyxai.attribution.masks.plan import LearningPlan
 from pyxai.attribution.masks.recording import Learning, Moved, RecordedSteps
-from pyxai.attribution.masks.result import LearnedMasks, chances
+from pyxai.attribution.masks.result import LearnedMasks, chances, pictures_of
 from pyxai.classifier import Classifier, Examined, Target
 from pyxai.classifier.batches import images_at_once
 from pyxai.classifier.borrow import borrowed, call
@@ -111,6 +111,7 @@ def learn_masks(
             class_names=classifier.class_names,
             background=plan.background,
             left=torch.stack((left_before, found.left_after)).reshape(2, *shape),
+            pictures=pictures_of(inputs, plan.background, classifier.preprocessing),
         )
 
 

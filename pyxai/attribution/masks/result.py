@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from PIL import Image
 
 from pyxai._errors import argument_error
+from pyxai._results import Rows, Table, described, plain
 from pyxai.attribution.masks.blur import gaussian_blur
 from pyxai.classifier.reading import Reading
+from pyxai.draw.inputs import shown_pictures
+from pyxai.draw.masks import mask_figure
+from pyxai.draw.scale import with_scale
+from pyxai.images import Preprocessing
+from pyxai.images.errors import printable
 from pyxai.ops import cam_render, mask_blend
+
+_SHOWN = 8  # images whose pictures are kept for the figure
+_ACROSS = 4  # masks of one image in it
+
+Pictures: TypeAlias = "tuple[tuple[Image.Image, Image.Image], ...]"
+"""Of the first images: each, and what is shown where all of it is hidden."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Background:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LearnedMasks:
+class LearnedMasks(Table):
     """Masks over N images, of one target each (`[N, ...]`) or of k (`[N, k, ...]`).
 
     All tensors are without a graph, on the model's device.
@@ -53,6 +68,7 @@ class LearnedMasks:
         class_names: one name a class, or None.
         background: what is shown where masks are 0.
         left: 1 - before and 1 - after, `[2, N]` float64, exact where probabilities round to 1.
+        pictures: the first eight images and their backgrounds, for the figure.
     """
 
     mask: torch.Tensor
@@ -64,21 +80,65 @@ class LearnedMasks:
     size: tuple[int, int]
     class_names: tuple[str, ...] | None
     background: Background
-    left: torch.Tensor = field(repr=False)
+    left: torch.Tensor
+    pictures: Pictures = field(default=())
 
-    def __repr__(self) -> str:
+    def _facts(self) -> str:
         masks = " × ".join(map(str, self.mask.shape))
         return (
-            f"LearnedMasks({masks}, probability {float(self.before.mean()):.3f} -> "
-            f"{float(self.after.mean()):.3f}, area {float(self.area().mean()):.4f})"
+            f"{masks}, probability {float(self.before.mean()):.3f} -> "
+            f"{float(self.after.mean()):.3f}, area {float(self.area().mean()):.4f}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures of each mask, as `to_pandas()` has them, and what the masks are like."""
+        columns, rows = self._table()
+        return {
+            "size": [*self.size],
+            "mask": described(self.mask),
+            "masks": [dict(zip(columns, plain(row), strict=True)) for row in rows],
+        }
+
+    def figure(self, *, cell: int = 200, colormap: str = "ember") -> Image.Image:
+        """The first images: each, what is hidden of it, and what the model sees then.
+
+        Args:
+            cell: side of the pictures in pixels.
+            colormap: see `pyxai.draw.color_table`.
+        """
+        several = self.mask.ndim == 4
+        count, many = len(self.pictures), min(self.mask.shape[1], _ACROSS) if several else 1
+        masks = self.mask[:count, :many] if several else self.mask[:count, None]
+        heat = _heatmaps(masks, self.size).cpu()
+        rows, captions = [], []
+        for row, (photo, background) in enumerate(self.pictures):
+            mixed = [_mixed(photo, background, each) for each in heat[row]]
+            rows.append((photo, [*zip(heat[row], mixed, strict=True)]))
+            texts = [f"images[{row}]"]
+            for place in range(many):
+                at = (row, place) if several else row
+                name = printable(self._name(int(self.classes[at])))
+                hidden = float((heat[row, place] > 0.6).float().mean())
+                chance = f"{float(self.before[at]):.1%} -> {float(self.after[at]):.1%}"
+                texts += [f"hidden: {hidden:.1%}", f"{chance} {name}"]
+            captions.append(texts)
+        titles = ["image", *["hidden (area above 0.6)", "seen then (probability)"] * many]
+        drawn = mask_figure(rows, captions, column_titles=titles, cell=cell, colormap=colormap)
+        shown = f"{count} of {len(self.mask)} images"
+        shown += f", {many} of {self.mask.shape[1]} targets" if several else ""
+        return with_scale(
+            drawn,
+            title=f"learned masks: {shown}",
+            low="0",
+            high="1",
+            name="how much of a pixel is hidden",
+            colormap=colormap,
         )
 
     @property
     def heatmap(self) -> torch.Tensor:
         """How much of each pixel is hidden, `[N, H, W]` float32 in [0, 1]: 1 - the resized mask."""
-        hidden = (1 - self.mask).reshape(1, -1, *self.mask.shape[-2:])
-        maps = cam_render(hidden, self.size, minmax=False)
-        return maps.reshape(*self.mask.shape[:-2], *self.size)
+        return _heatmaps(self.mask, self.size)
 
     def improvement(self) -> torch.Tensor:
         """How much of what the probability lacked was gained, `[N]` float64, in percent.
@@ -122,6 +182,48 @@ class LearnedMasks:
         chosen = images[places]
         mixed = mask_blend(chosen, masks, self.background.of(chosen, places))
         return mixed.reshape(*self.mask.shape[:-2], *mixed.shape[1:])
+
+    def _table(self) -> Rows:
+        columns = ("image", "class", "name", "before", "after", "improvement", "area", "steps")
+        values = (self.before, self.after, self.improvement(), self.area(), self.steps)
+        many = self.classes.shape[1] if self.classes.ndim == 2 else 1
+        rows: list[Any] = []
+        for place, index in enumerate(self.classes.flatten().tolist()):
+            numbers = (each.flatten()[place].item() for each in values)
+            rows.append((place // many, index, self._name(index), *numbers))
+        return columns, rows
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        names = ("mask", "before", "after", "losses", "steps", "classes", "left")
+        return {name: getattr(self, name) for name in names}
+
+    def _name(self, index: int) -> str:
+        return f"class {index}" if self.class_names is None else self.class_names[index]
+
+
+def pictures_of(
+    inputs: torch.Tensor, background: Background, preprocessing: Preprocessing
+) -> Pictures:
+    """The first images `[N, C, H, W]` and their backgrounds as pictures of one size."""
+    images = inputs[:_SHOWN].detach()
+    places = torch.arange(len(images), device=inputs.device, dtype=torch.int64)
+    hidden = background.of(images, places).expand_as(images)
+    mean, std = preprocessing.mean, preprocessing.std
+    pairs = (shown_pictures(each, mean, std) for each in (images, hidden))
+    return tuple(zip(*pairs, strict=True))
+
+
+def _heatmaps(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """How much is hidden by masks `[..., h, w]`, `[..., H, W]`."""
+    hidden = (1 - masks).reshape(1, -1, *masks.shape[-2:])
+    maps = cam_render(hidden, size, minmax=False)
+    return maps.reshape(*masks.shape[:-2], *size)
+
+
+def _mixed(photo: Image.Image, background: Image.Image, heat: torch.Tensor) -> Image.Image:
+    """The photo with the background where it is hidden."""
+    cover = Image.fromarray(np.rint(heat.clamp(0, 1).numpy() * 255).astype(np.uint8))
+    return Image.composite(background, photo, cover)
 
 
 def chances(

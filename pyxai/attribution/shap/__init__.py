@@ -17,9 +17,10 @@ from pyxai.attribution.shap.kernel import EXACT, exact, regression
 from pyxai.attribution.shap.model import Explained, Output, explained
 from pyxai.attribution.shap.partition import owen_values
 from pyxai.attribution.shap.regions import grid_of, regions_of
-from pyxai.attribution.shap.result import ShapValues
+from pyxai.attribution.shap.result import SHOWN, ShapValues
 from pyxai.classifier import Classifier, Examined, Target, as_classifier
 from pyxai.classifier.borrow import borrowed
+from pyxai.draw.inputs import shown_pictures
 from pyxai.images import Images
 
 __all__ = ["ShapValues", "shap_values"]
@@ -228,6 +229,7 @@ def _result(
     if not bool(torch.isfinite(sums).all()):
         raise argument_error("background", "one on which the outputs are finite", "NaN or infinity")
     shaped, left = model.shaped, base + sums - model.outputs
+    preprocessing = model.examined.classifier.preprocessing
     return ShapValues(
         values=shaped(values),
         base_values=shaped(base),
@@ -240,6 +242,8 @@ def _result(
         region_values=None if region_values is None else shaped(region_values),
         evaluations=evaluations,
         class_names=model.examined.classifier.class_names,
+        output=model.output,
+        pictures=tuple(shown_pictures(model.images[:SHOWN], preprocessing.mean, preprocessing.std)),
     )
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from PIL import Image
+
+from pyxai._results import Rows, Table, described, plain
+from pyxai.draw.shap import Palette, shap_figure
+from pyxai.images.errors import printable
+
+SHOWN = 8
+"""Images whose pictures are kept for the figure."""
+
+_ACROSS = 6  # classes of one image in it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapValues:
+class ShapValues(Table):
     """How much each pixel speaks for or against a class, of N images with one target each.
 
     With k targets an image, all but `regions` have an axis of k after N. Tensors are without a
@@ -31,6 +42,8 @@ class ShapValues:
         region_values: `[N, R]` float64; None without fixed regions.
         evaluations: forward passes that one image took.
         class_names: one name a class, or None.
+        output: whether outputs are "logits" or a "probability".
+        pictures: the first eight images, for the figure.
     """
 
     values: torch.Tensor
@@ -44,12 +57,71 @@ class ShapValues:
     region_values: torch.Tensor | None
     evaluations: int
     class_names: tuple[str, ...] | None
+    output: str
+    pictures: tuple[Image.Image, ...]
 
-    def __repr__(self) -> str:
+    def _facts(self) -> str:
         shape = " × ".join(map(str, self.values.shape))
         gap, sampled = float(self.relative_gap().max()), float(self.relative_sampling_gap().max())
         told = f"gap at most {gap:.2%}, of samples alone {sampled:.2%}"
-        return f"ShapValues({shape}, {self.evaluations} evaluations, {told})"
+        return f"{shape}, {self.evaluations} evaluations, {told}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sums of each image and class, as `to_pandas()` has them, and the values' range."""
+        columns, rows = self._table()
+        return {
+            "output": self.output,
+            "evaluations": self.evaluations,
+            "values": described(self.values),
+            "explained": [dict(zip(columns, plain(row), strict=True)) for row in rows],
+        }
+
+    def figure(self, *, palette: Palette = "red_blue", cell: int = 260) -> Image.Image:
+        """The first images with a panel for each class, on one scale.
+
+        Args:
+            palette: see `pyxai.draw.shap_panel`.
+            cell: side of the pictures in pixels.
+        """
+        count, several = len(self.pictures), self.classes.ndim == 2
+        maps = self.maps()[:count].cpu()
+        shown, titles = [], []
+        for row in range(count):
+            places = range(min(_ACROSS, self.classes.shape[1])) if several else [None]
+            at = [row if place is None else (row, place) for place in places]
+            shown.append([maps[each] for each in at])
+            titles.append([self._title(each) for each in at])
+        what = "logit" if self.output == "logits" else "probability"
+        unit = f"{what} a pixel"
+        return shap_figure(self.pictures, shown, titles, palette=palette, cell=cell, unit=unit)
+
+    def _title(self, at: Any) -> str:
+        """The class, and how its output comes about."""
+        base, output = float(self.base_values[at]), float(self.outputs[at])
+        name = printable(self._name(int(self.classes[at])))
+        return f"{name}: {output:.2f} = {base:.2f} {output - base:+.2f}"
+
+    def _table(self) -> Rows:
+        columns = ["image", "class", "name", "output", "base_value", "speaks_for"]
+        columns += ["speaks_against", "additivity_gap", "sampling_gap"]
+        flat = self.values.flatten(-3)
+        values = [self.outputs, self.base_values, flat.clamp(min=0).sum(-1)]
+        values += [flat.clamp(max=0).sum(-1), self.additivity_gap, self.sampling_gap]
+        many = self.classes.shape[1] if self.classes.ndim == 2 else 1
+        rows: list[Any] = []
+        for place, index in enumerate(self.classes.flatten().tolist()):
+            numbers = (each.flatten()[place].item() for each in values)
+            rows.append((place // many, index, self._name(index), *numbers))
+        return columns, rows
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        names = ["values", "base_values", "outputs", "standard_error", "additivity_gap"]
+        names += ["sampling_gap", "classes", "regions", "region_values"]
+        found = {name: getattr(self, name) for name in names}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _name(self, index: int) -> str:
+        return f"class {index}" if self.class_names is None else self.class_names[index]
 
     def maps(self) -> torch.Tensor:
         """The values of each pixel, its channels added up, `[N, H, W]`."""

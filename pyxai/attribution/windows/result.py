@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from PIL import Image
 
 from pyxai._errors import argument_error, check_count
+from pyxai._results import Rows, Table, plain
 from pyxai.attribution.windows.overlap import apart
 from pyxai.classifier.outputs import class_index
 from pyxai.classifier.reading import Reading
+from pyxai.draw.scale import with_scale
+from pyxai.draw.windows import window_map
+from pyxai.images.errors import printable
 from pyxai.ops import window_heatmap
 
 
@@ -52,7 +58,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WindowScores:
+class WindowScores(Table):
     """Logits of windows in rows and columns over one photo; see `pyxai.sliding_window`.
 
     Attributes:
@@ -68,6 +74,7 @@ class WindowScores:
             class maps; None for "exhaustive".
         exhaustive: boxes `[m, 4]` -> logits `[m, K]` by exhaustive search; it holds the model and
             the photo.
+        photo: gives the photo, for the figure.
         reading: how probabilities are made of logits.
     """
 
@@ -81,15 +88,74 @@ class WindowScores:
     mode: str
     layer: str | None
     exhaustive: Callable[[torch.Tensor], torch.Tensor]
+    photo: Callable[[], Image.Image]
     reading: Reading = field(default_factory=Reading)
 
-    def __repr__(self) -> str:
+    def _facts(self) -> str:
         x0, y0, x1, y1 = self.boxes[0].tolist()
         return (
-            f"WindowScores({self.rows} × {self.columns} windows of {y1 - y0} × {x1 - x0} on "
+            f"{self.rows} × {self.columns} windows of {y1 - y0} × {x1 - x0} on "
             f"{self.size[0]} × {self.size[1]} pixels, {self.logits.shape[1]} classes, "
-            f"target={self.target}, mode={self.mode!r})"
+            f"target={self.target}, mode={self.mode!r}"
         )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, and of each window its box, the target's probability and its logit."""
+        return {
+            "size": [*self.size],
+            "rows": self.rows,
+            "columns": self.columns,
+            "target": {"index": self.target, "name": self._name(self.target)},
+            "mode": self.mode,
+            "layer": self.layer,
+            "boxes": plain(self.boxes),
+            "probabilities": plain(self.scores.flatten()),
+            "logits": plain(self.logits[:, self.target]),
+        }
+
+    def figure(
+        self, target: int | str | None = None, *, top: int = 3, colormap: str = "ember"
+    ) -> Image.Image:
+        """The heat map over the photo, with frames around the best windows.
+
+        Args:
+            target: None, the target of the search, or a class.
+            top: how many windows get a frame; of those that overlap by more than a half, one.
+            colormap: see `pyxai.draw.color_table`.
+
+        Raises:
+            ValueError: no such class.
+        """
+        index = self.class_index(target)
+        best = self.top(max(top, 1), index, max_overlap=0.5)
+        heatmap = self.heatmap(index).nan_to_num()
+        boxes = [each.box for each in best[:top]]
+        drawn = window_map(self.photo(), heatmap, boxes, colormap=colormap)
+        title = f"{printable(self._name(index))}: best window {best[0].probability:.3f}"
+        what = f"{self.rows} × {self.columns} windows, mode {self.mode}"
+        name = "mean probability of the windows over a pixel"
+        return with_scale(
+            drawn, title=f"{title}\n{what}", low="0", high="1", name=name, colormap=colormap
+        )
+
+    def _table(self) -> Rows:
+        columns = ("x0", "y0", "x1", "y1", "probability", "logit")
+        numbers = zip(
+            self.boxes.tolist(),
+            self.scores.flatten().tolist(),
+            self.logits[:, self.target].tolist(),
+            strict=True,
+        )
+        return columns, [(*box, probability, logit) for box, probability, logit in numbers]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {"boxes": self.boxes, "logits": self.logits}
+
+    def _name(self, index: int) -> str:
+        return f"class {index}" if self.class_names is None else self.class_names[index]
 
     @property
     def probabilities(self) -> torch.Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
+from PIL import Image
 from torch import nn
 
 from pyxai._errors import argument_error, check_count
@@ -21,7 +22,8 @@ from pyxai.attribution.windows.shared import SharedMode
 from pyxai.classifier import Classifier, Examined
 from pyxai.classifier.memory_format import best_format
 from pyxai.classifier.odd_models import check_model, check_numbers
-from pyxai.images import PhotoSource
+from pyxai.draw.inputs import shown_pictures
+from pyxai.images import PhotoSource, Preprocessing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -155,6 +157,7 @@ def sliding_window(
                 mode=mode,
                 layer=layer,
                 exhaustive=partial(exhaustive.logits, input_size=grid.input_size),
+                photo=partial(_picture, pixels.values, classifier.preprocessing),
                 reading=classifier.last_reading,
             )
     return found if isinstance(window, list) else next(iter(found.values()))
@@ -185,6 +188,13 @@ def _as_classifier(model: Any, mode: str) -> Classifier:
     if mode != "exhaustive":
         raise argument_error("mode", "'exhaustive' for a function, which has no layers", mode)
     return Classifier(_Function(model), name=getattr(model, "__name__", "function"))
+
+
+def _picture(values: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:
+    """A photo's pixels, or the network's input, `[C, H, W]`, as a picture."""
+    if values.is_floating_point():
+        return shown_pictures(values[None], preprocessing.mean, preprocessing.std)[0]
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy()).convert("RGB")
 
 
 def _keys(window: Any) -> list[Any]:

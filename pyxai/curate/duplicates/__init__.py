@@ -117,10 +117,10 @@ def find_duplicates(
         ]
         records = [_record(photo, *states[photo.path], kind) for photo in run.photos]
         features = [part.tensor("features").numpy() for part in parts] if classifier else []
-    unreadable = run.failures
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
-        reason = f"; {printable(unreadable[0][0])}: {unreadable[0][1]}" if unreadable else ""
+        first = run.failures[0] if run.failures else None
+        reason = f"; {printable(first.path)}: {first.reason}" if first else ""
         raise argument_error("photos", f"two or more photos that can be read{reason}", len(records))
     found, min_cosine = _matches(records, features, kind, most, orientations, min_cosine)
     settings = {
@@ -135,7 +135,7 @@ def find_duplicates(
     return Duplicates(
         groups=groups,
         photos=len(records),
-        unreadable=tuple(unreadable),
+        failures=tuple(run.failures),
         root=str(root),
         settings=settings,
         sources=tuple(str(Path.cwd() / os.fsdecode(source)) for source in sources),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from pyxai._errors import argument_error
 from pyxai._locks import LOCK, locked
+from pyxai._results import Report, Rows, plain
 from pyxai._sealed import file_digest
 from pyxai.curate.duplicates import journal as states
 from pyxai.curate.duplicates.journal import JOURNAL, Journal, Move
@@ -25,26 +29,50 @@ from pyxai.curate.duplicates.relocate import (
     make_folder,
     relocate,
 )
+from pyxai.draw.card import card
+from pyxai.images import PhotoFailure
 from pyxai.images.errors import printable
 
+_NAMED = 20  # of those that were not moved, in the figure
 
-class Moves(tuple[str, ...]):
-    """Where the copies are now that were moved.
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Moves(Report):
+    """Where the copies are now that were moved; a sequence of paths.
 
     Attributes:
-        left: (path, reason) of those that stay where they were.
+        paths: the new ones.
+        failures: those that stay where they were, and why.
     """
 
-    left: tuple[tuple[str, str], ...]
+    paths: tuple[str, ...] = ()
+    failures: tuple[PhotoFailure, ...] = ()
 
-    def __new__(cls, paths: Iterable[str], left: Iterable[tuple[str, str]] = ()) -> Moves:
-        """Of the new paths, and what was left."""
-        self = super().__new__(cls, paths)
-        self.left = tuple(left)
-        return self
+    def _facts(self) -> str:
+        return f"{len(self.paths)} moved, {len(self.failures)} not"
 
-    def __repr__(self) -> str:
-        return f"Moves({tuple(self)!r}, left={self.left!r})"
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, place: int) -> str:
+        return self.paths[place]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The new paths, and those that were not moved."""
+        return {"moved": [*self.paths], "failures": plain(self.failures)}
+
+    def figure(self) -> Image.Image:
+        """How many were moved, and the first that were not."""
+        lines = [f"{len(self.paths)} copies moved, {len(self.failures)} not"]
+        lines += [f"{printable(path)} {reason}" for path, reason in self.failures[:_NAMED]]
+        return card(lines)
+
+    def _table(self) -> Rows:
+        rows = [("moved", path, None) for path in self.paths]
+        return ("state", "path", "reason"), [*rows, *(("left", *each) for each in self.failures)]
 
 
 class NotBackError(ValueError):
@@ -91,7 +119,7 @@ def refuse_inside(folder: Source, sources: Sequence[Source]) -> None:
 def move_away(wanted: Sequence[Wanted], folder: Path) -> Moves:
     """Moves copies into a folder; see `Duplicates.move_copies`."""
     if not wanted:
-        return Moves(())
+        return Moves()
     if folder.exists() and not folder.is_dir():
         raise argument_error("directory", "a folder", f"the file {folder}")
     make_folder(folder)
@@ -108,7 +136,7 @@ def move_away(wanted: Sequence[Wanted], folder: Path) -> Moves:
 
 def _move_all(wanted: Sequence[Wanted], folder: Path, journal: Journal) -> Moves:
     moved: list[tuple[Wanted, Move]] = []
-    left: list[tuple[str, str]] = []
+    left: list[PhotoFailure] = []
     changes: dict[str, str | None] = {}  # of photos to keep, each of which is read once
     for each in wanted:
         keep = each.keep.place
@@ -119,15 +147,15 @@ def _move_all(wanted: Sequence[Wanted], folder: Path, journal: Journal) -> Moves
         if reason is None:
             moved.append((each, journal.moves[-1]))
         else:
-            left.append((each.path, reason))
+            left.append(PhotoFailure(each.path, reason))
     for each, move in moved:
         change = each.keep.change(contents=False)
         if change is not None:  # the last copy may be what was just moved
             _settle(move, journal, folder)
             if move.state == states.BACK:
-                left.append((each.path, _without(each.keep.place, change)))
-    now = (str(folder / each.file.inner) for each, move in moved if move.state == states.MOVED)
-    return Moves(now, left)
+                left.append(PhotoFailure(each.path, _without(each.keep.place, change)))
+    now = tuple(str(folder / each.file.inner) for each, move in moved if move.state == states.MOVED)
+    return Moves(now, tuple(left))
 
 
 def _without(keep: str, change: str) -> str:

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pyxai._errors import argument_error
-from pyxai._files import refuse_other_file, write_json, write_table
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
 from pyxai.curate.duplicates.grouping import Group
 from pyxai.curate.duplicates.moving import Moves, Wanted, move_away, refuse_inside
 from pyxai.curate.duplicates.relocate import FileState
 from pyxai.draw import sheet
-from pyxai.images import ImageError, PhotoWarning, open_photo
+from pyxai.draw.card import card
+from pyxai.images import ImageError, PhotoFailure, PhotoWarning, open_photo
 from pyxai.images.errors import printable
 
 _ACROSS = 6  # pictures in a row of the sheet
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """Groups of photos that show the same; nothing was changed.
+@dataclass(frozen=True, eq=False, repr=False)
+class Duplicates(Report):
+    """Groups of photos that show the same, a sequence of these; nothing was changed.
 
     Attributes:
         groups: each with the copy to keep and the others, sorted by the path of the first.
         photos: how many photos were compared.
-        unreadable: (path, reason) of photos that could not be read.
+        failures: photos that could not be read.
         root: the folder that was searched, or the one that all photos lie in.
         settings: how.
         sources: the folders and files that were searched, absolute.
@@ -42,12 +41,25 @@ class Duplicates:
 
     groups: tuple[Group, ...]
     photos: int
-    unreadable: tuple[tuple[str, str], ...]
+    failures: tuple[PhotoFailure, ...]
     root: str
     settings: dict[str, Any]
     sources: tuple[str, ...]
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    files: Mapping[str, FileState] = field(default_factory=dict, repr=False)
+    files: Mapping[str, FileState] = field(default_factory=dict)
+
+    def _facts(self) -> str:
+        found = f"{len(self.groups)} groups, {len(self.copies)} copies that could go"
+        return f"{self.photos} photos, {found}, {len(self.failures)} failures"
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __getitem__(self, place: int) -> Group:
+        return self.groups[place]
 
     @property
     def copies(self) -> tuple[str, ...]:
@@ -83,43 +95,27 @@ class Duplicates:
         if self.aliases:
             count = sum(map(len, self.aliases.values()))
             lines.append(f"{count} further names of these files (links), which are no copies")
-        if self.unreadable:
-            lines.append(f"{len(self.unreadable)} photos could not be read")
+        if self.failures:
+            lines.append(f"{len(self.failures)} photos could not be read")
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
         groups = []
         for group in self.groups:
             flags = {"leak": group.is_leak, "conflict": group.is_conflict}
-            groups.append({**asdict(group), **flags})
+            groups.append({**plain(group), **flags})
         return {
             "root": self.root,
-            "settings": self.settings,
+            "settings": plain(self.settings),
             "photos": self.photos,
             "aliases": {path: [*names] for path, names in self.aliases.items()},
             "groups": groups,
-            "unreadable": [{"photo": name, "reason": why} for name, why in self.unreadable],
+            "failures": plain(self.failures),
         }
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a `.json` file with everything, or a `.csv` file with a row for each photo.
-
-        Raises:
-            ValueError: the file is called otherwise; or there is one that is no such report.
-        """
-        file = Path(path)
-        kind = file.suffix.lower()
-        if kind not in (".json", ".csv"):
-            raise argument_error("path", "a .csv or .json file", str(file))
-        refuse_other_file("path", file, "a report on duplicates", _is_report)
-        if kind == ".json":
-            write_json(file, self.as_dict())
-        else:
-            write_table(file, _COLUMNS, self._rows())
-
-    def _rows(self) -> list[tuple[object, ...]]:
-        rows: list[tuple[object, ...]] = []
+    def _table(self) -> Rows:
+        rows: list[tuple[Any, ...]] = []
         for number, group in enumerate(self.groups, 1):
             flags = (int(group.is_leak), int(group.is_conflict))
             rows.append((number, group.keep, 1, "", "", "", *flags))
@@ -130,20 +126,17 @@ class Duplicates:
                 reason = f"another name of the file {path}"
                 for name in self.aliases.get(path, ()):
                     rows.append((number, name, 1, "link", "", reason, *flags))
-        return rows
+        return _COLUMNS, rows
 
-    def sheet(self, most: int = 30, *, cell: int = 160) -> Image.Image:
+    def figure(self, most: int = 20, *, cell: int = 160) -> Image.Image:
         """The groups as rows of pictures: the one to keep first, then its nearest copies.
 
         Args:
             most: groups that are shown; leaks and conflicts come first.
             cell: side of the pictures in pixels.
-
-        Raises:
-            ValueError: there are no groups.
         """
         if not self.groups:
-            raise ValueError("duplicates: expected at least one group to show, got none")
+            return card([f"no duplicates among {self.photos} photos"])
         order = sorted(self.groups, key=lambda each: (not each.is_leak, not each.is_conflict))
         rows: list[list[Image.Image | None]] = []
         captions: list[list[str]] = []
@@ -178,8 +171,7 @@ class Duplicates:
             directory: outside those that were searched; made if need be.
 
         Returns:
-            Where they are now; its attribute `left` has (path, reason) of those that were not
-            moved.
+            Where they are now; its `failures` are those that were not moved.
 
         Warns:
             PhotoWarning: some were not moved.
@@ -198,11 +190,12 @@ class Duplicates:
             for copy in group.copies
         ]
         moves = move_away(wanted, goal)
-        if moves.left:
-            first = "; ".join(f"{printable(path)} {why}" for path, why in moves.left[:_NAMED])
-            more = f"; and {len(moves.left) - _NAMED} more" if len(moves.left) > _NAMED else ""
+        if moves.failures:
+            first = "; ".join(f"{printable(path)} {why}" for path, why in moves.failures[:_NAMED])
+            left = len(moves.failures) - _NAMED
+            more = f"; and {left} more" if left > 0 else ""
             warnings.warn(
-                f"{len(moves.left)} of {len(wanted)} copies were not moved: {first}{more}",
+                f"{len(moves.failures)} of {len(wanted)} copies were not moved: {first}{more}",
                 PhotoWarning,
                 stacklevel=2,
             )
@@ -212,17 +205,6 @@ class Duplicates:
 _STAGES = ("exact", "pixels", "hash", "features")
 _COLUMNS = ("group", "path", "keep", "stage", "distance", "reason", "leak", "conflict")
 _NAMED = 10  # copies in a warning
-
-
-def _is_report(path: Path) -> bool:
-    """Whether it is what `Duplicates.save` writes, or empty."""
-    if path.stat().st_size == 0:
-        return True
-    if path.suffix.lower() == ".json":
-        record = json.loads(path.read_bytes())
-        return {"root", "settings", "photos", "groups", "unreadable"}.issubset(record)
-    with path.open("rb") as file:
-        return file.readline(1000).rstrip() == ",".join(_COLUMNS).encode()
 
 
 def _picture(path: str) -> Image.Image | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 from pyxai._errors import check_count
 from pyxai._files import write_json, write_table
 from pyxai._outputs import OutputFolder
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
 from pyxai.attribution.shap.summary.photos import PhotoEvidence
 from pyxai.attribution.shap.summary.statistics import (
@@ -26,15 +27,15 @@ from pyxai.attribution.shap.summary.statistics import (
 from pyxai.classifier import Classifier
 from pyxai.draw.shap import Palette
 from pyxai.draw.shap_summary import SummaryRow, shap_summary_figure
-from pyxai.images import Preprocessing, open_photo
+from pyxai.images import ImageError, PhotoFailure, Preprocessing, open_photo
 from pyxai.images.errors import printable
 
 _FORMAT = "pyxai shap summary 1"
 
 
-@dataclass(frozen=True, eq=False)
-class ShapSummary:
-    """SHAP values of many photos by class; as text, a table.
+@dataclass(frozen=True, eq=False, repr=False)
+class ShapSummary(Report):
+    """SHAP values of many photos by class; as text, a table. Iterates over the classes.
 
     Attributes:
         classes: those with photos, by index.
@@ -43,7 +44,7 @@ class ShapSummary:
         frame_area: the share of the cells that is the frame.
         corner_area: the share that is the corners.
         confidence: of the intervals.
-        failures: name and reason of photos that could not be read.
+        failures: photos that could not be read.
         unnamed: how many photos were in no folder of a class.
     """
 
@@ -53,9 +54,19 @@ class ShapSummary:
     frame_area: float
     corner_area: float
     confidence: float
-    failures: tuple[tuple[str, str], ...]
+    failures: tuple[PhotoFailure, ...]
     unnamed: int
     _preprocessing: Preprocessing
+
+    def _facts(self) -> str:
+        photos = sum(len(each.photos) for each in self.classes)
+        return f"{len(self.classes)} classes, {photos} photos, {len(self.failures)} failures"
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[ClassSummary]:
+        return iter(self.classes)
 
     def __getitem__(self, name: int | str) -> ClassSummary:
         for each in self.classes:
@@ -82,21 +93,26 @@ class ShapSummary:
             )
         return text_table(rows)
 
-    def report(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it for JSON, but the single photos."""
         return {
             "format": _FORMAT,
-            "settings": self.settings,
+            "settings": plain(self.settings),
             "confidence": self.confidence,
             "frame_area": self.frame_area,
             "corner_area": self.corner_area,
-            "classes": {each.name: each.report() for each in self.classes},
+            "classes": {each.name: each.to_dict() for each in self.classes},
             "in_no_class_folder": self.unnamed,
-            "failures": [{"photo": name, "reason": reason} for name, reason in self.failures],
+            "failures": plain(self.failures),
         }
 
     def figure(
-        self, examples: int = 3, *, palette: Palette = "red_blue", cell: int = 180
+        self,
+        examples: int = 3,
+        *,
+        palette: Palette = "red_blue",
+        cell: int = 180,
+        most: int | None = 16,
     ) -> Image.Image:
         """One row a class: its mean map, and photos with their values, typical and deviating ones.
 
@@ -107,10 +123,11 @@ class ShapSummary:
             examples: of typical and of deviating photos.
             palette: see `pyxai.draw.shap_panel`.
             cell: side of the pictures in pixels.
+            most: classes that are shown; None, all.
         """
         check_count("examples", examples, least=0)
         return shap_summary_figure(
-            [self._row(each, examples) for each in self.classes],
+            [self._row(each, examples) for each in self.classes[:most]],
             scales=("mean of the photos", "single photos"),
             palette=palette,
             cell=cell,
@@ -132,17 +149,30 @@ class ShapSummary:
         """
         folder = summary_folder(directory)
         with folder.writing("summary.json") as path:
-            write_json(path, self.report())
+            write_json(path, self.to_dict())
         for name, rows in (
             ("photos.csv", self._photo_rows()),
             ("regions.csv", self._region_rows()),
         ):
             with folder.writing(name) as path:
                 write_table(path, rows[0], map(_rounded, rows[1:]))
-        picture = self.figure(palette=palette)
+        picture = self.figure(palette=palette, most=None)
         with folder.writing("summary.png") as path:
             picture.save(path)
         return folder.path / "summary.png"
+
+    def _table(self) -> Rows:
+        measures = ("speaks_for", "speaks_against", "frame", "corners")
+        columns = ("class", "photos", "accuracy", *measures, "agreement")
+        rows = [
+            (
+                *(each.name, len(each.photos), each.accuracy),
+                *(getattr(each, name).value for name in measures),
+                each.agreement,
+            )
+            for each in self.classes
+        ]
+        return columns, rows
 
     def _row(self, found: ClassSummary, examples: int) -> SummaryRow:
         count = len(found.photos)
@@ -157,10 +187,17 @@ class ShapSummary:
             title=title,
             mean=found.mean,
             unsure=~((found.low > 0) | (found.high < 0)),
-            photos=[self._preprocessing.view(open_photo(each.name)) for _, each in pairs],
+            photos=[self._view(each.name) for _, each in pairs],
             values=[np.reshape(each.regions, self.grid) for _, each in pairs],
             captions=[f"{kind}: {printable(Path(each.name).name)}" for kind, each in pairs],
         )
+
+    def _view(self, name: str) -> Image.Image:
+        """What the network sees of a photo; grey if it has gone since."""
+        try:
+            return self._preprocessing.view(open_photo(name))
+        except ImageError:
+            return Image.new("RGB", (self.grid[1] * 16, self.grid[0] * 16), "#808080")
 
     def _photo_rows(self) -> list[Sequence[Any]]:
         head = ["photo", "class", "predicted", "output", "base_value", "additivity_gap"]
@@ -197,7 +234,7 @@ def summarized(
     photos: Sequence[PhotoEvidence],
     settings: dict[str, Any],
     confidence: float,
-    failures: Sequence[tuple[str, str]],
+    failures: Sequence[PhotoFailure],
     unnamed: int,
 ) -> ShapSummary:
     """The summary of photos that were explained."""

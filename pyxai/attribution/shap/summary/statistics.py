@@ -68,7 +68,7 @@ class ClassSummary:
         places = [each for each in range(len(self.photos)) if not np.isnan(self.similarity[each])]
         return sorted(places, key=lambda each: -self.similarity[each])
 
-    def report(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it for JSON, but the single photos."""
         names = ("speaks_for", "speaks_against", "frame", "corners")
         arrays = ("mean", "low", "high", "mean_absolute")
@@ -186,7 +186,7 @@ def relative_gaps(photos: Sequence[PhotoEvidence], name: str) -> dict[str, float
 
 
 def _numbers(measure: Measure) -> dict[str, float | None] | None:
-    return None if math.isnan(measure.value) else measure.as_dict()
+    return None if math.isnan(measure.value) else measure.to_dict()
 
 
 def _rows(values: Array) -> list[list[float | None]]:

@@ -211,6 +211,17 @@ def test_one_word_for_one_thing():
     assert {name: each for name, each in wrong.items() if each} == {}
 
 
+def test_nothing_is_handed_in_to_be_filled():
+    """What a call finds out beside its answer is a field of its result."""
+    filled = {"report", "failures", "errors"}
+    wrong = {
+        name: sorted(filled & inspect.signature(function).parameters.keys())
+        for name, function in public_functions()
+        if not name.endswith(".__init__")
+    }
+    assert {name: each for name, each in wrong.items() if each} == {}
+
+
 def test_the_index_of_decisions():
     folder = CHECKOUT / "docs" / "decisions"
     files = sorted(path for path in folder.glob("*.md") if path.name != "README.md")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyxai._errors import argument_error, check_count, closest
-from pyxai._results import Report, Rows
+from pyxai._results import Report, Rows, plain
 from pyxai._text import text_table
 from pyxai.draw.card import card
 from pyxai.draw.sheet import sheet
@@ -249,6 +249,7 @@ class AuditResult(Report):
                 issue: [finding_record(each) for each in found]
                 for issue, found in self.findings.items()
             },
+            "failures": plain(self.failures),
         }
 
 

@@ -53,9 +53,10 @@ def feature_sheet(
     columns = columns or max(1, 1200 // across)
     columns = min(columns, len(units))
     rows = math.ceil(len(units) / columns)
-    above = _LINE if title else 0
-    page = Image.new("RGB", (columns * across + _GAP, above + rows * down + _GAP), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    above, font = _LINE if title else 0, ImageFont.load_default(11)
+    width = max(columns * across + _GAP, round(font.getlength(title)) + 2 * _GAP if title else 0)
+    page = Image.new("RGB", (width, above + rows * down + _GAP), "white")
+    pen = ImageDraw.Draw(page)
     pen.text((_GAP, 3), cut(title, page.width - 2 * _GAP, font), "#444444", font)
     for place, variants in enumerate(units):
         x, y = _GAP + place % columns * across, above + _GAP + place // columns * down

@@ -52,7 +52,7 @@ def histogram(
         raise argument_error("groups", "groups of finite numbers", groups)
     if line is not None and not np.isfinite(line):
         line = None
-    axis = _Axis(*_range(together, line), size[0], percent)
+    axis = _Axis(*_range(together, line, 0.02 if percent else 0.5), size[0], percent)
     edges = np.linspace(axis.low, axis.high, bins + 1)
     shares = {
         name: np.histogram(each, edges)[0] / max(len(each), 1) for name, each in values.items()
@@ -108,13 +108,13 @@ class _Axis:
             pen.text((min(max(self.x(value) - length / 2, 2), last), y), word, "black", font)
 
 
-def _range(together: NDArray[np.float64], line: float | None) -> tuple[float, float]:
-    """From the smallest number to the largest, with the line; never empty."""
+def _range(together: NDArray[np.float64], line: float | None, margin: float) -> tuple[float, float]:
+    """From the smallest number to the largest, with the line; with margins where all are equal."""
     low, high = float(together.min()), float(together.max())
     if line is not None:
         low, high = min(low, line), max(high, line)
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
-        low, high = low - 0.5, high + 0.5
+        low, high = low - margin, high + margin
     return low, high
 
 

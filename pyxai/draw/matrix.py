@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pyxai._errors import argument_error
-from pyxai.draw.cells import cut
+from pyxai.draw.cells import cut, legible
 
 _GAP, _LINE, _TEXT = 8, 16, 12
-_NAMES = 160  # pixels for the names of the rows
+_NAMES = 160  # pixels for the names, at most
 _NUMBERED = 24  # classes of which each cell has its number
 _WIDEST = 2400  # pixels of the cells together
 _DARK = (0, 90, 160)
@@ -41,8 +41,9 @@ def confusion_figure(counts: Any, names: Sequence[str], *, title: str) -> Image.
     cell = 44 if numbered else max(1, min(20, _WIDEST // count))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     pen_font = ImageFont.load_default(_TEXT)
-    left, top = _GAP + (_NAMES if numbered else _LINE), _GAP + 2 * _LINE
-    above = _NAMES if numbered else 0
+    longest = max(round(pen_font.getlength(each)) for each in map(legible, names)) + 2 * _GAP
+    above = min(_NAMES, longest) if numbered else 0
+    left, top = _GAP + (above or _LINE), _GAP + 2 * _LINE
     side = count * cell
     width = max(left + side + _GAP, 420)
     page = Image.new("RGB", (width, top + above + side + 2 * _GAP), "white")
@@ -61,21 +62,21 @@ def confusion_figure(counts: Any, names: Sequence[str], *, title: str) -> Image.
             middle = (x + cell / 2, y + cell / 2)
             pen.text(middle, word, ink, pen_font, anchor="mm")
     if numbered:
-        _names(page, names, cell, (left, top + above), pen_font)
+        _names(page, names, cell, (left, top + above), above)
     pen.rectangle((left - 1, top + above - 1, left + side, top + above + side), outline="#999999")
     return page
 
 
 def _names(
-    page: Image.Image, names: Sequence[str], cell: int, corner: tuple[int, int], font: Any
+    page: Image.Image, names: Sequence[str], cell: int, corner: tuple[int, int], room: int
 ) -> None:
     """Writes the names left of the rows and, from bottom to top, above the columns."""
-    pen = ImageDraw.Draw(page)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(_TEXT)
     for number, name in enumerate(names):
-        shown = cut(name, _NAMES - _GAP, font)
+        shown = cut(name, room - _GAP, font)
         y = corner[1] + number * cell + cell / 2
         pen.text((corner[0] - _GAP, y), shown, "black", font, anchor="rm")
-        upright = Image.new("RGB", (_NAMES - _GAP, cell), "white")
+        upright = Image.new("RGB", (room - _GAP, cell), "white")
         ImageDraw.Draw(upright).text((0, cell / 2), shown, "black", font, anchor="lm")
         turned = upright.rotate(90, expand=True)
-        page.paste(turned, (corner[0] + number * cell, corner[1] - _NAMES + _GAP - 2))
+        page.paste(turned, (corner[0] + number * cell, corner[1] - room + _GAP - 2))

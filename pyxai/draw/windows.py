@@ -16,7 +16,7 @@ from pyxai.images import PhotoSource, open_photo
 _GAP = 4
 _FRAME = 3
 _LINE = 13
-_SIDE = 640  # of the photo below a heat map, at most
+_LEAST, _MOST = 320, 640  # longer side of the photo below a heat map
 
 
 def window_sheet(
@@ -109,10 +109,10 @@ def window_map(
         colormap: see `pyxai.draw.color_table`.
 
     Returns:
-        An RGB picture of at most 640 pixels a side.
+        An RGB picture whose longer side has 320 to 640 pixels.
     """
     height, width = heatmap.shape
-    scale = min(1.0, _SIDE / max(height, width))
+    scale = min(max(1.0, _LEAST / max(height, width)), _MOST / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     region = (0, 0, *size)

@@ -296,15 +296,18 @@ class ClassGallery(Table):
     def _overview(self, cell: int) -> Image.Image:
         """The best representatives of each class, their probabilities below them."""
         contents = self._fitted()
+        shown = [
+            (name, len(found.crops), [group[0] for group in found.clusters[:_ACROSS]])
+            for name, found in zip(contents.class_names, contents.classes[:_CLASSES], strict=False)
+        ]
+        columns = max(4, *(len(best) for _, _, best in shown))  # titles have room above four
         rows: list[list[Image.Image | None]] = []
         captions, titles = [], []
-        for name, found in zip(contents.class_names, contents.classes[:_CLASSES], strict=False):
-            best = [group[0] for group in found.clusters[:_ACROSS]]
-            titles.append(f"{printable(name)}: {len(found.crops)} crops, one of each cluster")
-            rows.append([*(each.picture() for each in best), *[None] * (_ACROSS - len(best))])
-            captions.append(
-                [*(f"{each.score:.3f}" for each in best), *[""] * (_ACROSS - len(best))]
-            )
+        for name, count, best in shown:
+            empty = columns - len(best)
+            titles.append(f"{printable(name)}: crops: {count}; one of each cluster, probability")
+            rows.append([*(each.picture() for each in best), *[None] * empty])
+            captions.append([*(f"{each.score:.3f}" for each in best), *[""] * empty])
         return sheet(rows, row_titles=titles, captions=captions, cell=cell)
 
     def _table(self) -> Rows:

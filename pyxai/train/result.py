@@ -69,7 +69,7 @@ class FineTuned(Report):
         metrics = self.metrics
         return {
             "class_names": [*names],
-            "preprocessing": asdict(self.classifier.preprocessing),
+            "preprocessing": plain(self.classifier.preprocessing),
             "head": self.head,
             "features_kept": self.features_kept,
             "epoch": self.epoch,
@@ -82,7 +82,7 @@ class FineTuned(Report):
                 for name, each in zip(names, metrics.classes, strict=True)
             ],
             "confusion": metrics.confusion.tolist(),
-            "history": [asdict(each) for each in self.history],
+            "history": plain(self.history),
             "too_small": [*self.too_small],
             "failures": plain(self.failures),
         }

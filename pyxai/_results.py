@@ -239,11 +239,12 @@ def described(values: torch.Tensor) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell of a CSV file: nothing where there is no number."""
+    """A cell of a CSV file, with all digits: nothing where there is no number."""
     known = plain(value)
-    return "" if known is None else f"{known:.6g}" if isinstance(known, float) else known
+    return "" if known is None else known
 
 
 def _shown(value: Any) -> str:
-    known = str(_cell(value))
+    known = _cell(value)
+    known = f"{known:.6g}" if isinstance(known, float) else str(known)
     return known if len(known) <= _CELL else f"{known[: _CELL - 1]}…"

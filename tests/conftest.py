@@ -13,7 +13,7 @@ import torch
 from networks import SmallNet
 from on_cuda import on_cuda
 from skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
-from train_photos import COLOURS, photo
+from train_photos import COLORS, photo
 
 from pyxai.cli import main
 from pyxai.ops import _native
@@ -115,11 +115,11 @@ def squares(tmp_path_factory):
     """`train` and `valid` with photos of coloured squares in two sizes, a folder each colour."""
     root, random = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
     for part, count in (("train", 8), ("valid", 4)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (root / part / name).mkdir(parents=True)
             for number in range(count):
                 size = (40, 36) if number % 2 else (44, 40)
-                photo(colour, size, random).save(root / part / name / f"{number}.png")
+                photo(color, size, random).save(root / part / name / f"{number}.png")
     return root
 
 
@@ -130,8 +130,8 @@ def mixed(tmp_path):
     for name in ("blue", "red"):
         (tmp_path / name).mkdir()
         for number in range(5):
-            photo(COLOURS[name], (32, 30), random).save(tmp_path / name / f"{number}.png")
-    photo(COLOURS["red"], (40, 20), random).save(tmp_path / "red" / "small.png")
+            photo(COLORS[name], (32, 30), random).save(tmp_path / name / f"{number}.png")
+    photo(COLORS["red"], (40, 20), random).save(tmp_path / "red" / "small.png")
     (tmp_path / "blue" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     (tmp_path / "blue" / "notes.txt").write_text("no photo")
     (tmp_path / ".cache").mkdir()

@@ -57,8 +57,8 @@ def photo(seed, color=None, corner=(32, 16), size=96, strength=120, side=CROP):
     """Grey noise of blocks, with a square of a colour at (x, y); every seed looks different."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 120, (size // 4 + 1, size // 4 + 1))
-    grey = np.kron(blocks, np.ones((4, 4), int))[:size, :size]
-    pixels = np.repeat(grey[..., None], 3, axis=2)
+    gray = np.kron(blocks, np.ones((4, 4), int))[:size, :size]
+    pixels = np.repeat(gray[..., None], 3, axis=2)
     if color is not None:
         x, y = corner
         pixels[y : y + side, x : x + side, COLORS.index(color)] += strength

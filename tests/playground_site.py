@@ -27,7 +27,7 @@ MEASURES = ["P@1", "P@10", "mAP"]
 HOSTILE_PHOTO = "<img src=x onerror=alert(1)>.jpg"
 HOSTILE_CLASS = "</script><script>alert(2)</script>"
 CLASSES = ["circle", "square", "triangle", "cross", HOSTILE_CLASS]
-COLOURS = [(46, 110, 170), (214, 120, 40), (40, 140, 110), (200, 170, 60), (150, 80, 130)]
+COLORS = [(46, 110, 170), (214, 120, 40), (40, 140, 110), (200, 170, 60), (150, 80, 130)]
 CHANNELS = 30
 
 
@@ -61,19 +61,19 @@ def draw(label: int, seed: int, size: tuple[int, int]) -> Image.Image:
     radius = int(min(size) * rng.uniform(0.2, 0.38))
     x, y = (int(rng.uniform(radius, length - radius)) for length in size)
     box = (x - radius, y - radius, x + radius, y + radius)
-    colour = tuple(
-        int(c) for c in np.clip(np.array(COLOURS[label]) + rng.integers(-25, 25, 3), 0, 255)
+    color = tuple(
+        int(c) for c in np.clip(np.array(COLORS[label]) + rng.integers(-25, 25, 3), 0, 255)
     )
     if label == 0:
-        pen.ellipse(box, colour)
+        pen.ellipse(box, color)
     elif label == 1:
-        pen.rectangle(box, colour)
+        pen.rectangle(box, color)
     elif label == 2:
-        pen.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], colour)
+        pen.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], color)
     else:
         bar = radius // (3 if label == 3 else 5)
-        pen.rectangle((x - radius, y - bar, x + radius, y + bar), colour)
-        pen.rectangle((x - bar, y - radius, x + bar, y + radius), colour)
+        pen.rectangle((x - radius, y - bar, x + radius, y + bar), color)
+        pen.rectangle((x - bar, y - radius, x + bar, y + radius), color)
     return photo
 
 

@@ -43,7 +43,7 @@ def test_measures_by_hand():
     found = measure(Image.fromarray(pixels))
     assert (found.width, found.height, found.aspect) == (8, 4, 2)
     assert found.information == pytest.approx(1)  # two grey values, half each
-    assert (found.dark_tone, found.colour) == (0, 100)
+    assert (found.dark_tone, found.color) == (0, 100)
     assert found.bright_tone == pytest.approx(130, abs=1)  # 0.299 · 200 + 0.701 · 100
     # The Laplacian is +g beside the edge and -g behind it, in 2 of 6 columns; grey is 0 or g.
     assert found.detail == pytest.approx((2 / 6) / (1 / 4), rel=1e-5)
@@ -72,7 +72,7 @@ def test_defects_are_found_and_originals_left_alone(sample):
         assert issues_of(picture.filter(ImageFilter.GaussianBlur(0.02 * side))) == {"blurred"}
         assert "dark" in issues_of(picture.point([tone // 8 for tone in range(256)] * 3))
         assert "bright" in issues_of(picture.point([224 + tone // 8 for tone in range(256)] * 3))
-        assert issues_of(picture.convert("L").convert("RGB")) == {"grey"}
+        assert issues_of(picture.convert("L").convert("RGB")) == {"gray"}
         assert "odd_aspect" in issues_of(picture.crop((0, 0, 400, 100)))
 
 

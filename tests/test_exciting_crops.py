@@ -34,29 +34,29 @@ class Colours(nn.Module):
 
 
 @pytest.fixture
-def colours():
+def colors():
     plain = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     return pyxai.Classifier(Colours().eval(), preprocessing=plain, class_names=[*"rgb"])
 
 
-def spot(colour, row, column, value, size=16):
+def spot(color, row, column, value, size=16):
     """A black photo with a cell of a colour."""
     pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4, colour] = value
+    pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4, color] = value
     return Image.fromarray(pixels)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for index, (colour, row, column, value) in enumerate(
+    for index, (color, row, column, value) in enumerate(
         [(0, 0, 0, 250), (0, 1, 2, 200), (0, 3, 3, 150), (2, 2, 1, 240), (2, 0, 3, 140)]
     ):
-        spot(colour, row, column, value).save(tmp_path / f"{index}.png")
+        spot(color, row, column, value).save(tmp_path / f"{index}.png")
     return tmp_path
 
 
-def test_crops_by_hand(colours, folder):
-    red, blue = exciting_crops(colours, folder, "cells", [0, 2], per_channel=2, crop=4)
+def test_crops_by_hand(colors, folder):
+    red, blue = exciting_crops(colors, folder, "cells", [0, 2], per_channel=2, crop=4)
     assert [crop.name for crop in red] == [str(folder / "0.png"), str(folder / "1.png")]
     assert [crop.box for crop in red] == [(0, 0, 4, 4), (8, 4, 12, 8)]
     assert [crop.position for crop in red] == [(0, 0), (1, 2)]
@@ -67,32 +67,32 @@ def test_crops_by_hand(colours, folder):
     assert (pixels == (0, 0, 240)).all()
 
 
-def test_crops_at_the_border_are_moved_inwards(colours, folder):
-    (red,) = exciting_crops(colours, folder, "cells", 0, per_channel=3, crop=8)
+def test_crops_at_the_border_are_moved_inwards(colors, folder):
+    (red,) = exciting_crops(colors, folder, "cells", 0, per_channel=3, crop=8)
     assert [crop.box for crop in red] == [(0, 0, 8, 8), (6, 2, 14, 10), (8, 8, 16, 16)]
-    (whole,) = exciting_crops(colours, folder, "cells", 0, per_channel=1, crop=99)
+    (whole,) = exciting_crops(colors, folder, "cells", 0, per_channel=1, crop=99)
     assert whole[0].box == (0, 0, 16, 16)
 
 
-def test_classes_give_whole_photos(colours, folder):
-    (red,) = exciting_crops(colours, folder, None, ["r"], per_channel=1)
+def test_classes_give_whole_photos(colors, folder):
+    (red,) = exciting_crops(colors, folder, None, ["r"], per_channel=1)
     assert red[0].box == (0, 0, 16, 16)
     assert red[0].name.endswith("0.png")
 
 
-def test_negative_looks_for_the_least(colours, folder):
+def test_negative_looks_for_the_least(colors, folder):
     pale = Image.new("RGB", (16, 16), (90, 90, 90))
     pale.putpixel((9, 9), (0, 0, 0))
     pale.save(folder / "pale.png")
-    (red,) = exciting_crops(colours, folder, "cells", [0], per_channel=6, negative=True, crop=4)
+    (red,) = exciting_crops(colors, folder, "cells", [0], per_channel=6, negative=True, crop=4)
     assert red[-1].name.endswith("pale.png")
     assert red[-1].response == pytest.approx(90 / 255 * 15 / 16)
     assert red[-1].box == (8, 8, 12, 12)
 
 
-def test_boxes_are_those_of_the_photo(colours, folder):
+def test_boxes_are_those_of_the_photo(colors, folder):
     """Photos of 16 pixels, seen at 32, and of these the middle 24."""
-    model, seen = colours.model, Preprocessing((0, 0, 0), (1, 1, 1), resize=32, crop=24)
+    model, seen = colors.model, Preprocessing((0, 0, 0), (1, 1, 1), resize=32, crop=24)
     (red,) = exciting_crops(
         pyxai.Classifier(model, preprocessing=seen), folder, "cells", [0], per_channel=1, crop=4
     )
@@ -103,48 +103,46 @@ def test_boxes_are_those_of_the_photo(colours, folder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, None])
-def test_the_order_of_files_does_not_matter(colours, folder, batch_size):
+def test_the_order_of_files_does_not_matter(colors, folder, batch_size):
     spot(0, 2, 2, 250).save(folder / "00.png")  # as strong as another
     files = sorted(folder.glob("*.png"))
-    expected = exciting_crops(colours, files, "cells", [0, 2], per_channel=2)
+    expected = exciting_crops(colors, files, "cells", [0, 2], per_channel=2)
     for order in (files[::-1], files[2:] + files[:2]):
-        found = exciting_crops(
-            colours, order, "cells", [0, 2], per_channel=2, batch_size=batch_size
-        )
+        found = exciting_crops(colors, order, "cells", [0, 2], per_channel=2, batch_size=batch_size)
         assert found.crops == expected.crops
     assert [crop.name[-6:] for crop in expected[0]] == ["/0.png", "00.png"]
 
 
-def test_photos_without_a_file_keep_their_pixels(colours):
+def test_photos_without_a_file_keep_their_pixels(colors):
     photos = (spot(2, row, 1, 100 + row) for row in range(4))
-    (blue,) = exciting_crops(colours, photos, "cells", [2], per_channel=2, crop=4)
+    (blue,) = exciting_crops(colors, photos, "cells", [2], per_channel=2, crop=4)
     assert [crop.name for crop in blue] == ["images[3]", "images[2]"]
     assert (np.asarray(blue[0].picture()) == (0, 0, 103)).all()
 
 
-def test_tensors_and_directions(colours):
+def test_tensors_and_directions(colors):
     images = torch.rand(5, 3, 16, 16)
-    (red,) = exciting_crops(colours, images, "cells", torch.tensor([[2.0, 0, 0]]), per_channel=9)
+    (red,) = exciting_crops(colors, images, "cells", torch.tensor([[2.0, 0, 0]]), per_channel=9)
     assert len(red) == 5
-    cells = colours.activations(images, "cells")["cells"][:, 0].flatten(1).amax(1)
+    cells = colors.activations(images, "cells")["cells"][:, 0].flatten(1).amax(1)
     expected = cells.sort(descending=True).values.tolist()
     assert [crop.response for crop in red] == pytest.approx(expected)
 
 
-def test_on_each_device(colours, device):
-    colours.model.to(device)
-    (red,) = exciting_crops(colours, torch.rand(3, 3, 16, 16), "cells", [0])
+def test_on_each_device(colors, device):
+    colors.model.to(device)
+    (red,) = exciting_crops(colors, torch.rand(3, 3, 16, 16), "cells", [0])
     assert len(red) == 3
-    colours.model.to("cpu")
+    colors.model.to("cpu")
 
 
-def test_bad_photos_are_listed(colours, folder):
+def test_bad_photos_are_listed(colors, folder):
     (folder / "broken.png").write_bytes(b"no picture")
-    found = exciting_crops(colours, folder, "cells", [0])
+    found = exciting_crops(colors, folder, "cells", [0])
     assert len(found[0]) == 5
     assert [failure.path for failure in found.failures] == [str(folder / "broken.png")]
     with pytest.raises(ImageError, match=r"broken\.png"):
-        exciting_crops(colours, [folder / "broken.png"], "cells", [0])
+        exciting_crops(colors, [folder / "broken.png"], "cells", [0])
 
 
 @pytest.mark.parametrize(
@@ -156,21 +154,21 @@ def test_bad_photos_are_listed(colours, folder):
         ("cells", [0], {"crop": 0}, r"^crop: expected None or an int of at least 1"),
     ],
 )
-def test_bad_input(colours, folder, layer, channels, settings, message):
+def test_bad_input(colors, folder, layer, channels, settings, message):
     with pytest.raises(ValueError, match=message):
-        exciting_crops(colours, folder, layer, channels, **settings)
+        exciting_crops(colors, folder, layer, channels, **settings)
 
 
-def test_no_images(colours):
+def test_no_images(colors):
     with pytest.raises(ValueError, match="expected at least one that can be used"):
-        exciting_crops(colours, torch.rand(0, 3, 16, 16), "cells", [0])
+        exciting_crops(colors, torch.rand(0, 3, 16, 16), "cells", [0])
 
 
 # ---- receptive fields ----
 
 
-def test_receptive_side_of_a_convolution(colours):
-    assert receptive_side(colours, "cells", (32, 32)) == 4
+def test_receptive_side_of_a_convolution(colors):
+    assert receptive_side(colors, "cells", (32, 32)) == 4
     stack = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

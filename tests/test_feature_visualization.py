@@ -415,9 +415,9 @@ def test_layers_without_channels_are_refused():
 
 
 def test_networks_of_other_pictures_are_refused():
-    grey = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    gray = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match=r"^model: expected a network of RGB .* one of 1 channels"):
-        made(grey.eval(), "0", [0])
+        made(gray.eval(), "0", [0])
 
 
 def test_models_without_gradients_are_refused(net):

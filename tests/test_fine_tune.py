@@ -10,7 +10,7 @@ import torch
 from networks import SmallNet
 from PIL import Image
 from torch import nn
-from train_photos import COLOURS, SQUARE, photo, quick, same_state, state_of
+from train_photos import COLORS, SQUARE, photo, quick, same_state, state_of
 
 import pyxai
 from pyxai.images import Preprocessing
@@ -199,7 +199,7 @@ def test_names_in_another_order_keep_their_labels(squares):
     model = pyxai.Classifier(SmallNet(3), class_names=["red", "blue", "green"])
     found = quick(model, squares, **options)
     assert found.accuracy > 0.9
-    red = photo(COLOURS["red"], (40, 40), np.random.default_rng(9))
+    red = photo(COLORS["red"], (40, 40), np.random.default_rng(9))
     assert found.classifier.class_name(int(found.classifier(red).argmax())) == "red"
 
 
@@ -209,12 +209,12 @@ def test_names_in_another_order_keep_their_labels(squares):
 def test_accuracies_are_those_of_a_plain_loop(squares):
     found = quick(SmallNet(), squares, epochs=2, batch_size=8, learning_rate=3e-3)
     whole, crops, labels = [], [], []
-    paths = [path for name in COLOURS for path in sorted((squares / "valid" / name).iterdir())]
+    paths = [path for name in COLORS for path in sorted((squares / "valid" / name).iterdir())]
     pictures = [Image.open(path) for path in paths]
     sizes = torch.tensor([(picture.height, picture.width) for picture in pictures])
     boxes = random_boxes(sizes, 24, torch.Generator().manual_seed(0))
     for path, picture, box in zip(paths, pictures, boxes.tolist(), strict=True):
-        labels.append(list(COLOURS).index(path.parent.name))
+        labels.append(list(COLORS).index(path.parent.name))
         whole.append(int(found.classifier(picture).argmax()))
         crops.append(int(found.classifier(picture.crop(box)).argmax()))
     assert found.accuracy == np.mean(np.equal(whole, labels))

@@ -144,9 +144,9 @@ def test_near_duplicates_across_photos_are_left_out(tmp_path):
     assert gallery.to_dict()["classes"]["red"]["near_duplicates"] == 2
 
 
-def candidate(score, name="a", grey=None, box=(0, 0, 8, 8)):
+def candidate(score, name="a", gray=None, box=(0, 0, 8, 8)):
     seed = abs(hash((score, name))) % 2**32
-    values = np.random.default_rng(seed).integers(0, 255, 256) if grey is None else grey
+    values = np.random.default_rng(seed).integers(0, 255, 256) if gray is None else gray
     return Candidate(score, name, box, np.asarray(values, np.uint8).tobytes())
 
 

@@ -117,10 +117,10 @@ def test_arrays():
     rgb = noise()
     assert np.array_equal(pixels(open_photo(rgb)), rgb)
     assert np.array_equal(pixels(open_photo(rgb[::-1, ::2])), rgb[::-1, ::2])
-    grey = noise(channels=0)
-    expected = np.repeat(grey[:, :, None], 3, axis=2)
-    assert np.array_equal(pixels(open_photo(grey)), expected)
-    assert np.array_equal(pixels(open_photo(grey[:, :, None])), expected)
+    gray = noise(channels=0)
+    expected = np.repeat(gray[:, :, None], 3, axis=2)
+    assert np.array_equal(pixels(open_photo(gray)), expected)
+    assert np.array_equal(pixels(open_photo(gray[:, :, None])), expected)
     rgba = np.concatenate([rgb, np.zeros((13, 19, 1), np.uint8)], axis=2)
     assert (pixels(open_photo(rgba)) == 255).all()
 
@@ -245,8 +245,8 @@ def test_16_bit_grey_is_scaled(format, tmp_path):
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
 def test_16_bit_modes(mode):
-    grey = Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).convert("I")
-    image = grey if mode == "I" else grey.convert(mode)
+    gray = Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).convert("I")
+    image = gray if mode == "I" else gray.convert(mode)
     assert pixels(open_photo(image))[0, :, 0].tolist() == [0, 1, 255]
 
 
@@ -282,18 +282,18 @@ def transparent_pictures():
     palette = Image.new("P", (4, 4), 0)
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((0, 0), 1)
-    grey = Image.new("L", (4, 4), 9)
-    grey.putpixel((0, 0), 77)
+    gray = Image.new("L", (4, 4), 9)
+    gray.putpixel((0, 0), 77)
     rgb = Image.new("RGB", (4, 4), (1, 2, 3))
     rgb.putpixel((0, 0), (4, 5, 6))
     rgba = rgb.convert("RGBA")
     rgba.putpixel((0, 0), (4, 5, 6, 0))
-    la = grey.convert("LA")
+    la = gray.convert("LA")
     la.putpixel((0, 0), (77, 0))
     return {
         "palette": (palette, {"transparency": 1}, (10, 20, 30)),
         "palette with bytes": (palette, {"transparency": b"\xff\x00"}, (10, 20, 30)),
-        "grey": (grey, {"transparency": 77}, (9, 9, 9)),
+        "grey": (gray, {"transparency": 77}, (9, 9, 9)),
         "rgb": (rgb, {"transparency": (4, 5, 6)}, (1, 2, 3)),
         "rgba": (rgba, {}, (1, 2, 3)),
         "la": (la, {}, (9, 9, 9)),
@@ -302,10 +302,10 @@ def transparent_pictures():
 
 @pytest.mark.parametrize("kind", transparent_pictures())
 def test_transparent_pixels_become_white(kind):
-    image, options, colour = transparent_pictures()[kind]
+    image, options, color = transparent_pictures()[kind]
     found = pixels(open_photo(io.BytesIO(encoded(image, **options))))
     assert tuple(found[0, 0]) == BACKGROUND == (255, 255, 255)
-    assert tuple(found[2, 2]) == colour
+    assert tuple(found[2, 2]) == color
 
 
 def test_half_transparent_and_premultiplied_pixels_are_blended():
@@ -313,13 +313,13 @@ def test_half_transparent_and_premultiplied_pixels_are_blended():
     assert tuple(pixels(open_photo(image))[0, 0]) == (204, 224, 244)
     blended = pixels(open_photo(image.convert("RGBa")))
     assert np.abs(blended[0, 0].astype(int) - (204, 224, 244)).max() <= 2
-    grey = pixels(open_photo(Image.new("LA", (2, 2), (100, 51)).convert("La")))
-    assert np.abs(grey[0, 0].astype(int) - 224).max() <= 2
+    gray = pixels(open_photo(Image.new("LA", (2, 2), (100, 51)).convert("La")))
+    assert np.abs(gray[0, 0].astype(int) - 224).max() <= 2
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_first_frame(format, tmp_path):
-    frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (9, 7), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     frames[0].save(tmp_path / "x", format, save_all=True, append_images=frames[1:], **options)
     with Image.open(tmp_path / "x") as several:

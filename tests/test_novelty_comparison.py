@@ -74,7 +74,7 @@ def test_what_cannot_be_had_is_skipped(clf, sets):
     assert {*found.results} == {"knn", "knn-1", "knn(k=1)", "energy"}
     assert {*found.skipped} == {"vim", "logistic"}
     assert "novel_fit" in found.skipped["logistic"]
-    assert "vim: not had: layer: expected" in str(found)
+    assert "vim: not available: layer: expected" in str(found)
     with pytest.raises(ValueError, match="fit_on"):
         compare(clf, fit_on[:0], known, novel)
     with pytest.raises(ValueError, match="method"):

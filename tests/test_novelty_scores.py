@@ -64,13 +64,13 @@ def score_of(score, features, logits=None):
 def world():
     """A linear head, activations as a ReLU gives them, some of which it does not know."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(CLASSES, WIDTH))
-    weight = (0.2 * centres).astype(np.float32)
+    centers = random.normal(size=(CLASSES, WIDTH))
+    weight = (0.2 * centers).astype(np.float32)
     bias = random.normal(size=CLASSES).astype(np.float32)
 
     def known(count):
         labels = random.integers(CLASSES, size=count)
-        rows = centres[labels] + random.normal(size=(count, WIDTH))
+        rows = centers[labels] + random.normal(size=(count, WIDTH))
         return np.maximum(rows, 0).astype(np.float32), labels
 
     (train, labels), (test, _) = known(700), known(300)
@@ -219,8 +219,8 @@ def plain_knn(world, rows, logits):
 def plain_mahalanobis(world, rows, logits):
     train = world["train"][0].astype(np.float64)
     means = np.stack([train[world["labels"] == each].mean(axis=0) for each in range(CLASSES)])
-    centred = EmpiricalCovariance(assume_centered=True).fit(train - means[world["labels"]])
-    return -np.stack([centred.mahalanobis(rows - mean) for mean in means]).min(axis=0)
+    centered = EmpiricalCovariance(assume_centered=True).fit(train - means[world["labels"]])
+    return -np.stack([centered.mahalanobis(rows - mean) for mean in means]).min(axis=0)
 
 
 def plain_relative_mahalanobis(world, rows, logits):
@@ -343,11 +343,11 @@ def test_moments_do_not_depend_on_how_rows_are_cut():
         cut.add(torch.from_numpy(rows[some]), labels[some])
         parts[start % 2].add(torch.from_numpy(rows[some]), labels[some])
     parts[0].merge(parts[1])
-    centred = rows - np.stack([rows[labels == each].mean(axis=0) for each in range(3)])[labels]
+    centered = rows - np.stack([rows[labels == each].mean(axis=0) for each in range(3)])[labels]
     for found in (whole, cut, parts[0]):
         assert found.counts.tolist() == [*np.bincount(labels, minlength=3), 0]
         np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(found.within(), centred.T @ centred / 200, rtol=1e-8)
+        np.testing.assert_allclose(found.within(), centered.T @ centered / 200, rtol=1e-8)
         total = np.cov(rows.T, bias=True)
         np.testing.assert_allclose(found.about(found.mean), total, rtol=1e-8, atol=1e-9)
 

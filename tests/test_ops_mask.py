@@ -233,8 +233,8 @@ def test_opcheck(device):
             for channels_last in (False, True):
                 torch.library.opcheck(operator, (images, masks, behind, channels_last))
     photos = layout(torch.randn(2, 3, 9, 8, device=device), "sliced").detach().requires_grad_()
-    colours = torch.randn(1, 3, 1, 1, device=device, requires_grad=True)
-    torch.library.opcheck(operator, (photos, masks.clone().requires_grad_(), colours, True))
+    colors = torch.randn(1, 3, 1, 1, device=device, requires_grad=True)
+    torch.library.opcheck(operator, (photos, masks.clone().requires_grad_(), colors, True))
 
 
 def test_gradients_of_the_reference_formulas():

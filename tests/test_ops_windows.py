@@ -220,9 +220,9 @@ def test_not_finite_values_stay_where_they_are(kernels):
 
 def test_channels_that_share_memory(kernels):
     """A grey photo as three channels, and one of a single colour."""
-    grey = make_photo(1, 30, 40, torch.uint8, device=kernels)
+    gray = make_photo(1, 30, 40, torch.uint8, device=kernels)
     boxes = random_boxes(5, 30, 40)
-    for photo in (grey.expand(3, -1, -1), grey[:, :1, :1].expand(3, 30, 40)):
+    for photo in (gray.expand(3, -1, -1), gray[:, :1, :1].expand(3, 30, 40)):
         for result in FORMATS.values():
             found = crop_windows(photo, boxes, (17, 20), memory_format=result)
             assert torch.equal(found, crop_windows(photo.clone(), boxes, (17, 20)))

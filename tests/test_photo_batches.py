@@ -9,7 +9,7 @@ from PIL import Image
 from pyxai.images import Preprocessing
 from pyxai.train import listing as listings
 from pyxai.train import photo_set
-from pyxai.train.photo_batches import normalised_batch, one_ahead, random_boxes
+from pyxai.train.photo_batches import normalized_batch, one_ahead, random_boxes
 
 
 def test_random_boxes_reach_every_place_and_stay_inside():
@@ -28,7 +28,7 @@ def test_batches_are_cut_normalised_and_mirrored(squares):
     boxes = random_boxes(photos.sizes, 20, torch.Generator().manual_seed(0))
     mirrored = torch.arange(len(photos)) % 2 == 0
     places = torch.tensor([3, 0, 20])
-    batch = normalised_batch(photos, places, boxes, Preprocessing(), mirrored)
+    batch = normalized_batch(photos, places, boxes, Preprocessing(), mirrored)
     for row, place in enumerate(places.tolist()):
         picture = Image.open(listing.paths[place]).crop(boxes[place].tolist())
         if mirrored[place]:

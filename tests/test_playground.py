@@ -14,7 +14,7 @@ import pytest
 import torch
 from networks import SmallNet, SmallViT, random_net
 from PIL import Image
-from train_photos import COLOURS, SQUARE, photo
+from train_photos import COLORS, SQUARE, photo
 
 import pyxai
 from pyxai.playground import SiteSettings, build
@@ -46,11 +46,11 @@ def classifiers():
 def folder(tmp_path_factory):
     """Nine photos of three colours, one with a hostile name, one that is broken."""
     root, random = tmp_path_factory.mktemp("photos") / "colours", np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(3):
             file = HOSTILE if (name, number) == ("red", 2) else f"{number}.png"
-            photo(colour, (48, 40), random).save(root / name / file)
+            photo(color, (48, 40), random).save(root / name / file)
     (root / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
     return root
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from networks import random_net
-from train_photos import COLOURS, SQUARE, photo
+from train_photos import COLORS, SQUARE, photo
 
 import pyxai
 from pyxai.playground import SiteSettings, build, static_server
@@ -51,7 +51,7 @@ def made(tmp_path_factory):
         (root / "photos" / name).mkdir(parents=True)
         for number in range(PHOTOS):
             file = f"{HOSTILE}.png" if number == 3 else f"{number:02}.png"
-            picture = photo(COLOURS.get(name, COLOURS["red"]), (48, 40), random)
+            picture = photo(COLORS.get(name, COLORS["red"]), (48, 40), random)
             picture.save(root / "photos" / name / file)
     build(
         classifiers(),

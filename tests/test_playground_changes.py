@@ -12,7 +12,7 @@ import pytest
 import torch
 from networks import random_net
 from PIL import Image
-from train_photos import COLOURS, SQUARE, photo
+from train_photos import COLORS, SQUARE, photo
 
 import pyxai
 from pyxai._locks import BusyError, locked
@@ -54,10 +54,10 @@ def network():
 
 def make_photos(root):
     random = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(4):
-            photo(colour, (48, 40), random).save(root / name / f"{number}.png")
+            photo(color, (48, 40), random).save(root / name / f"{number}.png")
     return root
 
 

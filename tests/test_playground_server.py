@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from networks import random_net
-from train_photos import COLOURS, SQUARE, photo
+from train_photos import COLORS, SQUARE, photo
 
 import pyxai
 from pyxai.playground import SiteSettings, build, serve, static_server
@@ -43,10 +43,10 @@ def classifier():
 def made(tmp_path_factory):
     """A site and the folders of its photos and features."""
     root, random = tmp_path_factory.mktemp("served"), np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / "photos" / name).mkdir(parents=True)
         for number in range(3):
-            photo(colour, (48, 40), random).save(root / "photos" / name / f"{number}.png")
+            photo(color, (48, 40), random).save(root / "photos" / name / f"{number}.png")
     build(
         classifier(),
         root / "photos",

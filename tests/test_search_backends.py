@@ -23,8 +23,8 @@ BY_PRODUCTS = ["cosine", "correlation", "euclidean", "sqeuclidean"]
 
 def blobs(count, width=16):
     random = np.random.default_rng(0)
-    centres = random.standard_normal((40, width)) * 3
-    rows = centres[random.integers(0, 40, count)] + random.standard_normal((count, width))
+    centers = random.standard_normal((40, width)) * 3
+    rows = centers[random.integers(0, 40, count)] + random.standard_normal((count, width))
     return torch.from_numpy(rows.astype(np.float32))
 
 

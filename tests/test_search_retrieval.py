@@ -97,8 +97,8 @@ def test_queries_are_photos_whose_class_others_have():
 def test_principal_components(shape):
     rows = torch.randn(shape) * torch.linspace(3, 1, shape[1]) + 5
     points, shares = principal_components(Matrix(list(rows.tensor_split(2))))
-    centred = (rows - rows.mean(dim=0)).double().numpy()
-    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    centered = (rows - rows.mean(dim=0)).double().numpy()
+    u, s, vt = np.linalg.svd(centered, full_matrices=False)
     count = min(2, *shape)
     signs = np.sign(vt[np.arange(count), np.abs(vt[:count]).argmax(axis=1)])
     expected = (u[:, :count] * s[:count]) * signs
@@ -109,8 +109,8 @@ def test_principal_components(shape):
 def test_components_of_many_wide_rows():
     rows = torch.randn(700, 6) @ torch.randn(6, 600) * 3 + torch.randn(700, 600) * 0.3 + 4
     points, shares = principal_components(Matrix([rows]))
-    centred = (rows - rows.mean(dim=0)).double().numpy()
-    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    centered = (rows - rows.mean(dim=0)).double().numpy()
+    u, s, vt = np.linalg.svd(centered, full_matrices=False)
     expected = u[:, :2] * s[:2] * np.sign(vt[[0, 1], np.abs(vt[:2]).argmax(axis=1)])
     np.testing.assert_allclose(points, expected, atol=1e-4 * float(expected.std()))
     assert shares == pytest.approx((s**2 / (s**2).sum())[:2])
@@ -157,8 +157,8 @@ def test_umap_says_what_is_missing(monkeypatch):
 @pytest.mark.slow
 def test_umap_keeps_groups_together():
     pytest.importorskip("umap")
-    centres = torch.randn(3, 8) * 20
-    rows = torch.cat([centre + torch.randn(12, 8) for centre in centres])
+    centers = torch.randn(3, 8) * 20
+    rows = torch.cat([center + torch.randn(12, 8) for center in centers])
     points = umap_points(Matrix([rows]), as_metric("euclidean"), 6, 0)
     groups = points.reshape(3, 12, 2)
     within = np.linalg.norm(groups - groups.mean(axis=1, keepdims=True), axis=2).max()

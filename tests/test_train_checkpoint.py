@@ -10,7 +10,7 @@ import pytest
 import torch
 from killing import each_kill
 from networks import SmallNet
-from train_photos import COLOURS, SQUARE, photo, quick, same_state, state_of
+from train_photos import COLORS, SQUARE, photo, quick, same_state, state_of
 
 import pyxai
 from pyxai._locks import BusyError, locked
@@ -112,7 +112,7 @@ def test_other_photos_are_refused(squares, tmp_path):
     photos, model = tmp_path / "photos", SmallNet()
     shutil.copytree(squares / "train", photos)
     quick(model, photos, checkpoint=tmp_path / "run")
-    photo(COLOURS["red"], (40, 40), np.random.default_rng(3)).save(photos / "red" / "new.png")
+    photo(COLORS["red"], (40, 40), np.random.default_rng(3)).save(photos / "red" / "new.png")
     with pytest.raises(ValueError, match=r"where these differ: photos$"):
         quick(model, photos, checkpoint=tmp_path / "run")
 
@@ -122,7 +122,7 @@ def test_a_replaced_photo_is_refused(squares, tmp_path):
     shutil.copytree(squares / "train", photos)
     quick(model, photos, checkpoint=tmp_path / "run")
     replaced = min(photos.glob("red/*"))
-    photo(COLOURS["red"], (40, 40), np.random.default_rng(3)).save(replaced)
+    photo(COLORS["red"], (40, 40), np.random.default_rng(3)).save(replaced)
     with pytest.raises(ValueError, match=r"where these differ: photos$"):
         quick(model, photos, checkpoint=tmp_path / "run")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from networks import SmallNet
 from sklearn import metrics as oracle
-from train_photos import COLOURS, SQUARE, photo, quick, same_state, state_of
+from train_photos import COLORS, SQUARE, photo, quick, same_state, state_of
 
 import pyxai
 from pyxai.train import loop
@@ -124,7 +124,7 @@ def test_balanced_weights(squares, tmp_path):
     for name, count in (("blue", 8), ("red", 3)):
         (tmp_path / name).mkdir()
         for number in range(count):
-            photo(COLOURS[name], (32, 32), random).save(tmp_path / name / f"{number}.png")
+            photo(COLORS[name], (32, 32), random).save(tmp_path / name / f"{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.functional, "cross_entropy", watched)
         options = {"valid": 0.25, "crop": None}

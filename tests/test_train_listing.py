@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from networks import SmallNet
-from train_photos import COLOURS, quick
+from train_photos import COLORS, quick
 
 from pyxai.train import listing as listings
 
@@ -25,7 +25,7 @@ def test_a_share_of_each_class_is_held_out(squares, share):
     train, held_out = listings.training_and_validation(squares / "train", share, 0)
     assert not {*train.paths} & {*held_out.paths}
     assert len(train.paths) + len(held_out.paths) == 24
-    assert [held_out.names.count(name) for name in COLOURS] == [4 if share else 2] * 3
+    assert [held_out.names.count(name) for name in COLORS] == [4 if share else 2] * 3
     again = listings.training_and_validation(squares / "train", share, 0)
     assert again == (train, held_out)
     assert listings.training_and_validation(squares / "train", share, 1) != again
@@ -83,7 +83,7 @@ def test_a_table_without_splits_is_split_by_share(squares):
     file = table(squares, all_rows(squares, split=False), "path,label", "plain.csv")
     train, held_out = listings.training_and_validation(file, 0.25, 0)
     assert len(train.paths) == 27
-    assert [held_out.names.count(name) for name in COLOURS] == [3, 3, 3]
+    assert [held_out.names.count(name) for name in COLORS] == [3, 3, 3]
     _, judged = listings.training_and_validation(squares / "train", file, 0)
     assert len(judged.paths) == 36
 

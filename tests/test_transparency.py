@@ -12,7 +12,7 @@ from PIL import Image
 
 from pyxai.images import open_photo
 
-GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
+GRAY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
 WHITE = (255, 255, 255)
 
 
@@ -49,7 +49,7 @@ def png(values, depth, kind, transparency=None, palette=None, *, orientation=Non
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def grey(*values):
+def gray(*values):
     return [WHITE if value is None else (value,) * 3 for value in values]
 
 
@@ -57,20 +57,20 @@ INKS = [10, 20, 30, 40, 50, 60, 1, 2, 3, 200, 0, 90]
 """A palette of four colours."""
 
 CASES = {
-    "grey 1, black": (png([[0, 1]], 1, GREY, (0,)), grey(None, 255)),
-    "grey 1, white": (png([[0, 1]], 1, GREY, (1,)), grey(0, None)),
-    "grey 2": (png([[0, 1, 2, 3]], 2, GREY, (1,)), grey(0, None, 170, 255)),
-    "grey 2, last": (png([[0, 1, 2, 3]], 2, GREY, (3,)), grey(0, 85, 170, None)),
-    "grey 4": (png([[0, 3, 4, 15]], 4, GREY, (3,)), grey(0, None, 68, 255)),
-    "grey 8": (png([[0, 100, 101]], 8, GREY, (100,)), grey(0, None, 101)),
+    "grey 1, black": (png([[0, 1]], 1, GRAY, (0,)), gray(None, 255)),
+    "grey 1, white": (png([[0, 1]], 1, GRAY, (1,)), gray(0, None)),
+    "grey 2": (png([[0, 1, 2, 3]], 2, GRAY, (1,)), gray(0, None, 170, 255)),
+    "grey 2, last": (png([[0, 1, 2, 3]], 2, GRAY, (3,)), gray(0, 85, 170, None)),
+    "grey 4": (png([[0, 3, 4, 15]], 4, GRAY, (3,)), gray(0, None, 68, 255)),
+    "grey 8": (png([[0, 100, 101]], 8, GRAY, (100,)), gray(0, None, 101)),
     # 1000 / 257 and 1001 / 257 are both 4, but only one of them is transparent.
     "grey 16": (
-        png([[0, 1000, 1001, 999, 65535]], 16, GREY, (1000,)),
-        grey(0, None, 4, 4, 255),
+        png([[0, 1000, 1001, 999, 65535]], 16, GRAY, (1000,)),
+        gray(0, None, 4, 4, 255),
     ),
-    "grey 16, black": (png([[0, 1, 128, 129]], 16, GREY, (0,)), grey(None, 0, 0, 1)),
-    "grey 16, not there": (png([[7, 40000]], 16, GREY, (8,)), grey(0, 156)),
-    "grey 16, none": (png([[0, 128, 129, 65535]], 16, GREY), grey(0, 0, 1, 255)),
+    "grey 16, black": (png([[0, 1, 128, 129]], 16, GRAY, (0,)), gray(None, 0, 0, 1)),
+    "grey 16, not there": (png([[7, 40000]], 16, GRAY, (8,)), gray(0, 156)),
+    "grey 16, none": (png([[0, 128, 129, 65535]], 16, GRAY), gray(0, 0, 1, 255)),
     "colour 8": (
         png([[[1, 2, 3], [1, 2, 4]]], 8, COLOUR, (1, 2, 3)),
         [WHITE, (1, 2, 4)],
@@ -101,11 +101,11 @@ CASES = {
     # 255 - (255 - 100) * 128 / 255
     "grey and alpha 8": (
         png([[[100, 0], [100, 128], [100, 255]]], 8, GREY_ALPHA),
-        grey(None, 177, 100),
+        gray(None, 177, 100),
     ),
     "grey and alpha 16": (
         png([[[25700, 0], [25700, 32896], [25700, 65535]]], 16, GREY_ALPHA),
-        grey(None, 177, 100),
+        gray(None, 177, 100),
     ),
     "colour and alpha 8": (
         png([[[200, 0, 0, 0], [200, 0, 100, 128], [200, 0, 0, 255]]], 8, COLOUR_ALPHA),
@@ -178,26 +178,26 @@ def test_large_ones(tmp_path):
     values[values % 5 == 0] = 4321
     expected = (values + 128) // 257
     expected[values == 4321] = 255
-    (tmp_path / "a.png").write_bytes(png(values, 16, GREY, (4321,)))
+    (tmp_path / "a.png").write_bytes(png(values, 16, GRAY, (4321,)))
     found = np.asarray(open_photo(tmp_path / "a.png"))
     assert np.array_equal(found, np.repeat(expected[:, :, None], 3, axis=2))
-    colours = np.random.default_rng(1).integers(0, 65536, (40, 70, 3))
-    colours[::3] = (4321, 17, 65000)
-    expected = colours >> 8
+    colors = np.random.default_rng(1).integers(0, 65536, (40, 70, 3))
+    colors[::3] = (4321, 17, 65000)
+    expected = colors >> 8
     expected[::3] = 255
-    (tmp_path / "b.png").write_bytes(png(colours, 16, COLOUR, (4321, 17, 65000)))
+    (tmp_path / "b.png").write_bytes(png(colors, 16, COLOUR, (4321, 17, 65000)))
     assert np.array_equal(np.asarray(open_photo(tmp_path / "b.png")), expected)
 
 
-@pytest.mark.parametrize("kind", [GREY, COLOUR])
+@pytest.mark.parametrize("kind", [GRAY, COLOUR])
 def test_turned_and_transparent(kind, tmp_path):
     values = np.arange(6).reshape(2, 3) * 10000
-    shaped = values if kind == GREY else np.stack([values] * 3, axis=2)
-    key = (20000,) * (1 if kind == GREY else 3)
+    shaped = values if kind == GRAY else np.stack([values] * 3, axis=2)
+    key = (20000,) * (1 if kind == GRAY else 3)
     (tmp_path / "a.png").write_bytes(png(shaped, 16, kind, key, orientation=6))
     found = np.asarray(open_photo(tmp_path / "a.png"))[:, :, 0]
     upright = np.rot90(values, -1)
-    grey_levels = upright / 257 if kind == GREY else upright // 256
+    grey_levels = upright / 257 if kind == GRAY else upright // 256
     expected = np.where(upright == 20000, 255, grey_levels)
     assert found.shape == (3, 2)
     assert abs(found - expected).max() <= 0.5

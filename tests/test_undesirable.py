@@ -358,9 +358,9 @@ def test_pictures():
     row = (picture, [(heat, picture), (heat, picture)])
     page = mask_figure([row], [["a", "b", "c", "d", "e"]], column_titles=list("vwxyz"), cell=40)
     assert page.size == (5 * 48 + 8, 16 + 40 + 16 + 8 + 8)
-    centres = [page.getpixel((8 + 48 * column + 20, 16 + 8 + 20)) for column in range(5)]
+    centers = [page.getpixel((8 + 48 * column + 20, 16 + 8 + 20)) for column in range(5)]
     # A heat map of zeros leaves the photo as it is.
-    assert all(max(map(abs, map(int.__sub__, c, (255, 64, 0)))) < 8 for c in centres)
+    assert all(max(map(abs, map(int.__sub__, c, (255, 64, 0)))) < 8 for c in centers)
     with pytest.raises(ValueError, match="captions: expected 5 texts in row 0"):
         mask_figure([row], [["a"]])
     with pytest.raises(ValueError, match="rows: expected at least one photo"):

@@ -657,7 +657,7 @@ def test_timm_preprocessing_that_cannot_be_expressed(config):
 def test_weights_errors_are_one_line():
     error = hubs.unavailable("timm:x", "weights", OSError("no route\nto host"))
     assert isinstance(error, OSError)
-    assert str(error).startswith("timm:x: weights cannot be had (no route); weights=None")
+    assert str(error).startswith("timm:x: weights not available (no route); weights=None")
     assert "\n" not in str(error)
 
 

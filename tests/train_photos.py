@@ -9,16 +9,16 @@ from PIL import Image
 from pyxai.images import Preprocessing
 from pyxai.train.fine_tune import fine_tune
 
-COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 40, 30)}
+COLORS = {"blue": (30, 40, 220), "green": (40, 200, 50), "red": (220, 40, 30)}
 
 
-def photo(colour, size, random):
+def photo(color, size, random):
     """Noise with squares of a colour all over it."""
     width, height = size
     pixels = random.integers(0, 256, (height, width, 3), np.uint8)
     for top in range(2, height - 8, 12):
         for left in range(2, width - 8, 12):
-            pixels[top : top + 8, left : left + 8] = colour
+            pixels[top : top + 8, left : left + 8] = color
     return Image.fromarray(pixels)
 
 

@@ -97,8 +97,8 @@ def jitter_colours(images: Tensor) -> Tensor:
     count = len(images)
     brightness, contrast, saturation = (uniform(count, 0.65, 1.35).view(-1, 1, 1, 1) for _ in "bcs")
     saturation[torch.rand(count) < 0.08] = 0
-    grey = images.mean(1, keepdim=True)
-    images = grey + saturation * (images - grey)
+    gray = images.mean(1, keepdim=True)
+    images = gray + saturation * (images - gray)
     level = images.mean((1, 2, 3), keepdim=True)
     return (brightness * (level + contrast * (images - level))).clamp(0, 1)
 

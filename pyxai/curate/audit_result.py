@@ -30,7 +30,7 @@ ISSUES = {
     "bright": "hardly any dark pixel",
     "blurred": "hardly any fine detail",
     "low_information": "few different tones: plain areas, drawings, plots",
-    "grey": "hardly any colour",
+    "gray": "hardly any colour",
     "no_features": "the network's features of it are not finite, or it cannot run on it",
     "label_error": "probably another class than its folder's",
     "unusual": "far from all others of its class",

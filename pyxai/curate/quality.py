@@ -36,7 +36,7 @@ class Quality(NamedTuple):
     aspect: float
     dark_tone: float
     bright_tone: float
-    colour: float
+    color: float
     detail: float
     information: float
 
@@ -72,7 +72,7 @@ CHECKS = (
     Check("bright", "dark_tone", "above", 190.0, "95 % of it is brighter than {:.0f} of 255"),
     Check("blurred", "detail", "below", 0.05, "little fine detail: {:.3f}"),
     Check("low_information", "information", "below", 4.0, "{:.1f} of 8 bits in its grey values"),
-    Check("grey", "colour", "below", 8.0, "hardly any colour: {:.0f} of 255"),
+    Check("gray", "color", "below", 8.0, "hardly any colour: {:.0f} of 255"),
 )
 
 
@@ -83,21 +83,21 @@ def measure(photo: Image.Image) -> Quality:
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
     small = photo.resize(size, Image.Resampling.BOX)
     pixels = np.asarray(small)
-    grey = np.asarray(small.convert("L"))
+    gray = np.asarray(small.convert("L"))
     spread = pixels.max(axis=2) - pixels.min(axis=2)
     return Quality(
         width=width,
         height=height,
         aspect=max(width, height) / min(width, height),
-        dark_tone=float(np.percentile(grey, 5)),
-        bright_tone=float(np.percentile(grey, 99)),
-        colour=float(np.percentile(spread, 99)),
-        detail=_detail(grey),
-        information=_information(grey),
+        dark_tone=float(np.percentile(gray, 5)),
+        bright_tone=float(np.percentile(gray, 99)),
+        color=float(np.percentile(spread, 99)),
+        detail=_detail(gray),
+        information=_information(gray),
     )
 
 
-def sharpness(grey: NDArray[np.uint8]) -> float:
+def sharpness(gray: NDArray[np.uint8]) -> float:
     """Variance of the 3 × 3 Laplacian of a grey picture (Pech-Pacheco et al. 2000).
 
     It grows with detail and with contrast, so compare photos of the same thing at the same size.
@@ -108,19 +108,19 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
     Returns:
         0 for a plain picture; NaN for one of fewer than 3 × 3 pixels.
     """
-    if min(grey.shape) < 3:
+    if min(gray.shape) < 3:
         return float("nan")
-    values = grey.astype(np.float32)
+    values = gray.astype(np.float32)
     around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
     return float((around - 4 * values[1:-1, 1:-1]).var())
 
 
-def _detail(grey: NDArray[np.uint8]) -> float:
-    contrast = float(grey.astype(np.float32).var())
-    return sharpness(grey) / contrast if contrast >= 1 else float("nan")
+def _detail(gray: NDArray[np.uint8]) -> float:
+    contrast = float(gray.astype(np.float32).var())
+    return sharpness(gray) / contrast if contrast >= 1 else float("nan")
 
 
-def _information(grey: NDArray[np.uint8]) -> float:
-    shares = np.bincount(grey.ravel(), minlength=256) / grey.size
+def _information(gray: NDArray[np.uint8]) -> float:
+    shares = np.bincount(gray.ravel(), minlength=256) / gray.size
     shares = shares[shares > 0]
     return float(-(shares * np.log2(shares)).sum())

@@ -23,5 +23,5 @@ def shown_pictures(
         return to_pictures(inputs, mean, std)
     values = inputs.detach().to("cpu", torch.float32).mean(dim=1).nan_to_num()
     low, high = values.amin(dim=(1, 2), keepdim=True), values.amax(dim=(1, 2), keepdim=True)
-    grey = ((values - low) / (high - low).clamp(min=1e-12) * 255).round()
-    return [Image.fromarray(each.astype(np.uint8)).convert("RGB") for each in grey.numpy()]
+    gray = ((values - low) / (high - low).clamp(min=1e-12) * 255).round()
+    return [Image.fromarray(each.astype(np.uint8)).convert("RGB") for each in gray.numpy()]

@@ -16,7 +16,7 @@ from pyxai.draw.cells import cut, fitted
 Palette: TypeAlias = Literal["red_blue", "orange_purple"]
 
 # For a class, against it. The second pair is told apart by people who see no red or no green.
-_COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+_COLORS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "red_blue": ((215, 25, 45), (30, 90, 220)),
     "orange_purple": ((230, 97, 1), (94, 60, 153)),
 }
@@ -50,11 +50,11 @@ def shap_panel(
     if not limit > 0:
         raise argument_error("limit", "a number above 0", limit)
     speaks_for, against = (np.array(each, np.float32) for each in _pair(palette))
-    grey = np.asarray(photo.convert("L"), np.float32)[:, :, None]
-    ground = 255 - _PHOTO * (255 - grey)
+    gray = np.asarray(photo.convert("L"), np.float32)[:, :, None]
+    ground = 255 - _PHOTO * (255 - gray)
     strength = np.clip(np.abs(found) / limit, 0, 1)[:, :, None].astype(np.float32)
-    colour = np.where(found[:, :, None] > 0, speaks_for, against)
-    mixed = ground * (1 - strength) + colour * strength
+    color = np.where(found[:, :, None] > 0, speaks_for, against)
+    mixed = ground * (1 - strength) + color * strength
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
@@ -119,9 +119,9 @@ def _numbers(values: Any) -> NDArray[np.float64]:
 
 
 def _pair(palette: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    if palette not in _COLOURS:
-        raise argument_error("palette", f"one of {', '.join(map(repr, _COLOURS))}", palette)
-    return _COLOURS[palette]
+    if palette not in _COLORS:
+        raise argument_error("palette", f"one of {', '.join(map(repr, _COLORS))}", palette)
+    return _COLORS[palette]
 
 
 def shap_scale(

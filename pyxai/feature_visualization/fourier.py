@@ -13,7 +13,7 @@ _CONTRAST = 0.25  # of a picture, by its amplitudes
 # Columns: how red, green and blue vary together in photos, first brightness, then two colours.
 # Principal axes of logit(RGB) over 1,000 photos, one of each ImageNet class, each axis as long as
 # its standard deviation, the longest 1: `python tools/colour_statistics.py PHOTOS`.
-_COLOURS = ((0.558, 0.194, -0.060), (0.572, 0.005, 0.121), (0.601, -0.185, -0.060))
+_COLORS = ((0.558, 0.194, -0.060), (0.572, 0.005, 0.121), (0.601, -0.185, -0.060))
 
 
 def stream(seed: int, *key: object) -> torch.Generator:
@@ -58,8 +58,8 @@ def render(spectrum: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
     size = spectrum.shape[2]
     amplitudes = torch.view_as_complex(spectrum) * waves
     channels = torch.fft.irfft2(amplitudes, s=(size, size), norm="ortho")
-    colours = torch.tensor(_COLOURS, device=spectrum.device, dtype=torch.float32) * _CONTRAST
-    return torch.einsum("nchw,kc->nkhw", channels, colours).sigmoid()
+    colors = torch.tensor(_COLORS, device=spectrum.device, dtype=torch.float32) * _CONTRAST
+    return torch.einsum("nchw,kc->nkhw", channels, colors).sigmoid()
 
 
 def spectrum_of(pictures: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
@@ -69,8 +69,8 @@ def spectrum_of(pictures: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
         pictures: `[n, 3, size, size]` float32 in (0, 1).
         waves: see `wave_lengths`.
     """
-    colours = torch.tensor(_COLOURS, dtype=torch.float64, device=pictures.device) * _CONTRAST
-    channels = torch.einsum("nkhw,ck->nchw", pictures.double().logit(), colours.inverse())
+    colors = torch.tensor(_COLORS, dtype=torch.float64, device=pictures.device) * _CONTRAST
+    channels = torch.einsum("nkhw,ck->nchw", pictures.double().logit(), colors.inverse())
     amplitudes = torch.fft.rfft2(channels, norm="ortho") / waves
     return torch.view_as_real(amplitudes).to(torch.float32)
 

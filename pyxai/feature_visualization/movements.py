@@ -11,7 +11,7 @@ from torch.nn import functional
 from pyxai.feature_visualization.fourier import nearest_even
 
 _USUAL_SIZE = 128  # of pictures that the lengths below are meant for; smaller ones move less
-_GREY = 0.5
+_GRAY = 0.5
 _DRAWS = 6
 
 
@@ -94,6 +94,6 @@ def look(pictures: torch.Tensor, places: torch.Tensor, side: int) -> torch.Tenso
     grid = functional.affine_grid(places, shape, align_corners=False)
     # Outside the picture `grid_sample` gives 0.
     seen = functional.grid_sample(
-        pictures - _GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        pictures - _GRAY, grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return seen + _GREY
+    return seen + _GRAY

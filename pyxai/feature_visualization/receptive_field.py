@@ -60,8 +60,8 @@ def receptive_side(classifier: Classifier, layer: str | None, size: tuple[int, i
     weight = gradient.float().abs().sum(dim=(0, 1)).double().cpu()
     middle = [(place + 0.5) * length / count for place, length, count in _axes(found.size, size)]
     down, across = (
-        (torch.arange(length, dtype=torch.int64, device="cpu") + 0.5 - centre).abs()
-        for length, centre in zip(size, middle, strict=True)
+        (torch.arange(length, dtype=torch.int64, device="cpu") + 0.5 - center).abs()
+        for length, center in zip(size, middle, strict=True)
     )
     distance = torch.maximum(down[:, None], across[None]).flatten()
     order = distance.argsort(stable=True)

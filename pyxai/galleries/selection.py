@@ -192,15 +192,15 @@ def without_duplicates(candidates: list[Candidate], count: int) -> tuple[list[Ca
     if not candidates:
         return [], 0
     values = np.frombuffer(b"".join(each.thumbnail for each in candidates), np.uint8)
-    grey = values.reshape(len(candidates), -1).astype(np.float32)
-    grey -= grey.mean(axis=1, keepdims=True)
-    grey /= np.sqrt(grey.shape[1])  # products are covariances now
-    variance = (grey**2).sum(axis=1)
+    gray = values.reshape(len(candidates), -1).astype(np.float32)
+    gray -= gray.mean(axis=1, keepdims=True)
+    gray /= np.sqrt(gray.shape[1])  # products are covariances now
+    variance = (gray**2).sum(axis=1)
     chosen: list[int] = []
     for place in range(len(candidates)):
         if len(chosen) == count:
             return [candidates[each] for each in chosen], place - count
-        alike = (2 * grey[chosen] @ grey[place] + _CONSTANT) / (
+        alike = (2 * gray[chosen] @ gray[place] + _CONSTANT) / (
             variance[chosen] + variance[place] + _CONSTANT
         )
         if not (alike >= ALIKE).any():

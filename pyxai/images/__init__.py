@@ -1,7 +1,7 @@
 """Photos from files, folders, pictures, arrays and tensors, and their way to a model's input.
 
 `open_photo` reads one photo, `iterate_photos` many, one after the other, `to_batch` makes them what
-a model eats, and `Preprocessing` says how; `as_preprocessing` reads it from what other libraries
+a model takes, and `Preprocessing` says how; `as_preprocessing` reads it from what other libraries
 have. Whatever cannot be read raises `ImageError`, which names
 the photo and the reason.
 """

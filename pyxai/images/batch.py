@@ -1,4 +1,4 @@
-"""What every method of pyxai takes as `images`, as the tensor that a model eats."""
+"""What every method of pyxai takes as `images`, as the tensor that a model takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPECTED = "expected a float tensor [N, 3, H, W] or photos"
 
 
 def is_model_input(images: object) -> TypeGuard[torch.Tensor]:
-    """Whether these are what a model eats as they are: a floating-point tensor `[N, C, H, W]`.
+    """Whether these are what a model takes as they are: a floating-point tensor `[N, C, H, W]`.
 
     An empty batch (N of 0) counts, an empty picture (C, H or W of 0) does not.
     """
@@ -40,7 +40,7 @@ def to_batch(
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Makes `images` what a model eats.
+    """Makes `images` what a model takes.
 
     Args:
         images: A floating-point tensor `[N, C, H, W]` is model input and is not preprocessed:

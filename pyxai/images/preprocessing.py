@@ -92,7 +92,7 @@ class Preprocessing:
         return {name: value for name, value in asdict(self).items() if name != "max_pixels"}
 
     def __call__(self, photo: PhotoSource) -> torch.Tensor:
-        """Makes a photo what the network eats.
+        """Makes a photo what the network takes.
 
         Args:
             photo: A picture from `open_photo`, or anything that it opens.

@@ -234,7 +234,7 @@ class Source:
 
     @full_precision()
     def _checked(self, chunk: Activations) -> Activations:
-        """The chunk with logits where they can be had; refused if it is not finite."""
+        """The chunk with logits where there are any; refused if it is not finite."""
         for what, values in (("features", chunk.features), ("logits", chunk.logits)):
             if values is not None and not bool(torch.isfinite(values).all()):
                 row = int((~torch.isfinite(values)).any(dim=1).nonzero()[0, 0])

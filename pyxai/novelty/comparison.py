@@ -22,7 +22,7 @@ from pyxai.draw.card import card
 from pyxai.draw.histogram import histogram
 from pyxai.images import ImageError, PhotoFailure
 from pyxai.novelty.activations import Activations, Known, failures_of, join, source_of
-from pyxai.novelty.labels import Labeller, Labels
+from pyxai.novelty.labels import Labeler, Labels
 from pyxai.novelty.metrics import HEADINGS, NAMES, Evaluation, evaluate_scores, measure_of
 from pyxai.novelty.scores import METHODS, Logistic, Score, Setting, name_of, score_for
 from pyxai.novelty.scores.logistic import fit_logistic
@@ -34,7 +34,7 @@ class Comparison(Report):
 
     Attributes:
         results: the evaluation of each method, the highest AUROC first.
-        skipped: why the other methods could not be had.
+        skipped: why the other methods are not available.
         scores: of each method, those of the known and of the novel images.
         failures: photos that could not be used.
     """
@@ -97,7 +97,7 @@ class Comparison(Report):
         for name, each in self.results.items():
             rows.append((name, *(str(getattr(each, measure)) for measure in NAMES)))
         lines = [text_table(rows)]
-        lines += [f"{name}: not had: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"{name}: not available: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
 
@@ -144,12 +144,12 @@ def compare(
         `fit_on` are errors where there are labels.
 
     Raises:
-        ValueError: images or labels that cannot be used. A method that cannot be had with this
+        ValueError: images or labels that cannot be used. A method that is not available with this
             network or layer is listed in `skipped`.
     """
     check_count("seed", seed, least=0)
     source = source_of(model, layer)
-    labeller = Labeller(labels, source.classifier, fit_on)
+    labeler = Labeler(labels, source.classifier, fit_on)
 
     failures: list[ImageError] = []
 
@@ -169,16 +169,16 @@ def compare(
         del running[name]
     begun = False
     for chunk in read(fit_on, "fit_on"):
-        classes = labeller.classes(chunk)
+        classes = labeler.classes(chunk)
         if not begun:
             logits = None if chunk.logits is None else chunk.logits.shape[1]
-            width, count = chunk.features.shape[1], labeller.count(chunk)
+            width, count = chunk.features.shape[1], labeler.count(chunk)
             setting = Setting(width, logits, count, source.head(), seed)
             _try_all(running, skipped, partial(_begin, setting))
             begun = True
         for score in running.values():
             score.update(chunk, classes)
-    labeller.finish()
+    labeler.finish()
     if not begun:
         raise argument_error("fit_on", "at least one image", "none")
     if novel_fit is not None:

@@ -25,7 +25,7 @@ from pyxai.novelty.activations import (
 )
 from pyxai.novelty.conventions import OutlierDetector
 from pyxai.novelty.identity import identity_of, weights_token
-from pyxai.novelty.labels import Labeller, Labels
+from pyxai.novelty.labels import Labeler, Labels
 from pyxai.novelty.metrics import Evaluation, evaluate_scores
 from pyxai.novelty.scores import Logistic, Score, Setting, score_for
 from pyxai.novelty.thresholds import Held, check_rates, threshold_for
@@ -126,7 +126,8 @@ class NoveltyDetector(OutlierDetector):
 
         Raises:
             ValueError: a bad argument; too few images; activations that are not finite; labels that
-                the network does not have; a method that cannot be had with this layer or network.
+                the network does not have; a method that is not available with this layer or
+                network.
         """
         score = score_for(self.method, learns=novel is not None)
         if novel is not None and not score.needs_novel:
@@ -183,17 +184,17 @@ class NoveltyDetector(OutlierDetector):
         Returns:
             How many numbers an image has, and how many images the score has seen.
         """
-        labeller = Labeller(labels, source.classifier, known)
+        labeler = Labeler(labels, source.classifier, known)
         random = np.random.default_rng([self.seed, 1])
         fitted_on, width = 0, 0
         # With labels a photo that is left out would shift those of the others.
         skipped = failures if labels is None else None
         for chunk in self._chunks(source, known, skipped, "known"):
-            classes = labeller.classes(chunk)
+            classes = labeler.classes(chunk)
             if not width:
                 width = chunk.features.shape[1]
                 logits = None if chunk.logits is None else chunk.logits.shape[1]
-                count = labeller.count(chunk)
+                count = labeler.count(chunk)
                 score.begin(Setting(width, logits, count, source.head(), self.seed))
             if sharing == "apart":
                 apart = random.random(len(chunk)) < self.holdout
@@ -204,7 +205,7 @@ class NoveltyDetector(OutlierDetector):
             if len(chunk):
                 score.update(chunk, classes)
             fitted_on += len(chunk)
-        labeller.finish()
+        labeler.finish()
         if not fitted_on:
             reason = f"; {failures[0]}" if failures else ""
             raise ValueError(f"known: expected at least one image to fit on, got none{reason}")

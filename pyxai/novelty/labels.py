@@ -19,7 +19,7 @@ Labels: TypeAlias = "Sequence[int | str] | Array | str | None"
 """One class an image, "folder", or None for the network's top class."""
 
 
-class Labeller:
+class Labeler:
     """Hands out the labels of one chunk after the other."""
 
     def __init__(self, labels: Labels, classifier: Classifier | None, known: object) -> None:

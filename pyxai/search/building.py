@@ -19,7 +19,7 @@ from pyxai.runs.parts import writing_to
 from pyxai.search.backends.lancedb import remove_tables
 from pyxai.search.extraction import Extractor, Features, LayerNames
 from pyxai.search.header import DTYPES, Header
-from pyxai.search.labels import Labels, labeller
+from pyxai.search.labels import Labels, labeler
 from pyxai.search.networks import match
 from pyxai.search.storage import KIND, Store
 
@@ -66,12 +66,12 @@ def build_store(
             _refuse(store, store.header.difference(header))
             return header
 
-        before, label_of = store.photos(), labeller(photos, labels)
+        before, label_of = store.photos(), labeler(photos, labels)
         run = Run(store, keep=True)
         work = Features(extractor, header_of, label_of)
         run.read(photos, work, desc="index", progress=progress)
         _check_used(run)
-        run.photos = [_labelled(photo, label_of(photo.path)) for photo in run.photos]
+        run.photos = [_labeled(photo, label_of(photo.path)) for photo in run.photos]
         removed = _removed(before, run.photos)
         if not allow_removal:
             _check_removal(removed, len(before), run.failures, folder)
@@ -91,7 +91,7 @@ def extend_store(
     names = {n.name: [layer.name for layer in n.layers] for n in store.header.networks}
     with writing_to(store.directory, KIND):
         store = _as_it_is(store)
-        before, label_of = store.photos(), labeller(photos, labels)
+        before, label_of = store.photos(), labeler(photos, labels)
         run = Run(store, keep=True)
         work = Features(Extractor(classifiers, names), lambda inputs: store.header, label_of)
         run.read(photos, work, desc="index", keep_memory=True, progress=progress)
@@ -102,7 +102,7 @@ def extend_store(
         for photo in run.photos:  # one that is there keeps its place and its class
             name = photo.path
             label = known[name].about[2] if name in known else label_of(name)
-            after[name] = _labelled(photo, label)
+            after[name] = _labeled(photo, label)
         run.photos = [*after.values()]
         earlier = [PhotoFailure(*each) for each in store.failures.items()]
         now = {*after, *(each.path for each in run.failures)}
@@ -152,7 +152,7 @@ def _check_used(run: Run) -> None:
         raise ImageError("photos", "expected at least one, got none")
 
 
-def _labelled(photo: PhotoState, label: str | None) -> PhotoState:
+def _labeled(photo: PhotoState, label: str | None) -> PhotoState:
     return replace(photo, about=[*photo.about[:2], label])
 
 

@@ -11,7 +11,7 @@ from pyxai.images import FolderLabels
 Labels: TypeAlias = "str | Callable[[str], str | None] | None"
 
 
-def labeller(photos: object, labels: Labels) -> Callable[[str], str | None]:
+def labeler(photos: object, labels: Labels) -> Callable[[str], str | None]:
     """Tells the class of a photo from its path.
 
     Raises:

@@ -100,8 +100,8 @@ def principal_components(
             found = _decomposed(matrix, few, seed)
         axes = found.components_[:few].T
         for first, block in matrix.blocks():
-            centred = block.double().numpy() - found.mean_
-            points[first : first + len(block), :few] = centred @ axes
+            centered = block.double().numpy() - found.mean_
+            points[first : first + len(block), :few] = centered @ axes
         shares[:few] = np.nan_to_num(found.explained_variance_ratio_[:few])
     return points, tuple(shares.tolist())
 
@@ -124,7 +124,7 @@ def _decomposed(matrix: Matrix, count: int, seed: int) -> Any:
     return found
 
 
-def all_neighbours(matrix: Matrix, k: int, metric: Metric) -> tuple[torch.Tensor, torch.Tensor]:
+def all_neighbors(matrix: Matrix, k: int, metric: Metric) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest rows to every row, itself among them: `[n, k]` distances and numbers."""
     parts = []
     for start in range(0, len(matrix), _QUERIES):
@@ -135,7 +135,7 @@ def all_neighbours(matrix: Matrix, k: int, metric: Metric) -> tuple[torch.Tensor
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def umap_points(matrix: Matrix, metric: Metric, neighbours: int, seed: int) -> NDArray[np.float32]:
+def umap_points(matrix: Matrix, metric: Metric, neighbors: int, seed: int) -> NDArray[np.float32]:
     """The layout of umap-learn over our exact neighbours; the same for the same seed.
 
     Raises:
@@ -151,8 +151,8 @@ def umap_points(matrix: Matrix, metric: Metric, neighbours: int, seed: int) -> N
     n = len(matrix)
     if n < 5:
         raise argument_error("method", "'pca' for fewer than 5 photos", "umap")
-    k = min(neighbours, n - 1)
-    distances, rows = all_neighbours(matrix, k, metric)
+    k = min(neighbors, n - 1)
+    distances, rows = all_neighbors(matrix, k, metric)
     _put_itself_first(distances, rows)
     data = np.concatenate([block.numpy() for _, block in matrix.blocks()])
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pyxai.classifier.borrow import borrowed, call
 from pyxai.classifier.reading import Reading
 from pyxai.images import Preprocessing
-from pyxai.train.photo_batches import normalised_batch, one_ahead
+from pyxai.train.photo_batches import normalized_batch, one_ahead
 from pyxai.train.photo_set import PhotoSet
 
 # Of a batch, so that memory does not grow with the photos: 32 of 512 × 512.
@@ -64,7 +64,7 @@ def logits_of_photos(
     run = read or (lambda images: reading.logits(call(network, images), len(images)))
     result: torch.Tensor | None = None
     batches = one_ahead(
-        lambda places: normalised_batch(photos, places, boxes, preprocessing, mirrored), chunks
+        lambda places: normalized_batch(photos, places, boxes, preprocessing, mirrored), chunks
     )
     with borrowed(network):
         bar = tqdm(

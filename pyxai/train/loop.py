@@ -21,7 +21,7 @@ from pyxai.train.augment import random_moves
 from pyxai.train.evaluation import logits_of_photos, metrics_of
 from pyxai.train.frozen import FrozenFeatures
 from pyxai.train.layers import training_mode
-from pyxai.train.photo_batches import normalised_batch, one_ahead, random_boxes, whole_boxes
+from pyxai.train.photo_batches import normalized_batch, one_ahead, random_boxes, whole_boxes
 from pyxai.train.photo_set import PhotoSet
 from pyxai.train.settings import Plan
 
@@ -131,7 +131,7 @@ class Training:
         return chunks[:-1] if len(chunks) > 1 and len(chunks[-1]) == 1 else chunks
 
     def _batches(self) -> tuple[list[torch.Tensor], Iterable[torch.Tensor]]:
-        """The photos of each step of an epoch, and what the network or its head eats of them."""
+        """The photos of each step of an epoch, and what the network or its head takes of them."""
         count, plan = len(self.train), self.plan
         order = torch.randperm(count, generator=self.generator, device="cpu")
         mirrored = (
@@ -148,7 +148,7 @@ class Training:
         if plan.augmentation.moves:
             moves = random_moves(count, plan.augmentation, self.generator)
         return chunks, one_ahead(
-            lambda places: normalised_batch(
+            lambda places: normalized_batch(
                 self.train, places, boxes, self.preprocessing, mirrored, moves
             ),
             chunks,

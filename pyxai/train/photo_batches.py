@@ -1,4 +1,4 @@
-"""Batches of photos as a network eats them: random crops, changed or not, or whole photos."""
+"""Batches of photos as a network takes them: random crops, changed or not, or whole photos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def whole_boxes(sizes: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(ends), ends], dim=1)
 
 
-def normalised_batch(
+def normalized_batch(
     photos: PhotoSet,
     places: torch.Tensor,
     boxes: torch.Tensor,

@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 
 
 class WeightsError(OSError):
-    """Weights cannot be had: no network, not on the server, or damaged on the way."""
+    """Weights are not available: no network, not on the server, or damaged on the way."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def torchvision(
     Raises:
         MissingExtraError: torchvision is not installed.
         ValueError: an unknown network or weights.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
     try:
         from torchvision import models
@@ -163,7 +163,7 @@ def timm(
     Raises:
         MissingExtraError: timm is not installed.
         ValueError: an unknown network or tag, or preprocessing that cannot be expressed.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
     try:
         import timm as package
@@ -246,7 +246,7 @@ def hugging_face(
         MissingExtraError: transformers is not installed.
         ValueError: no image classifier, one that needs its own code or was not trained to the end,
             or preprocessing that cannot be expressed.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
     try:
         import transformers
@@ -308,12 +308,12 @@ LOADERS: dict[str, Callable[..., Loaded]] = {
 
 
 def unavailable(spec: str, what: str, error: BaseException, *, random: bool = True) -> WeightsError:
-    """The error for weights that cannot be had, in one line."""
+    """The error for weights that are not available, in one line."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     ways = "weights=None builds it with random weights, or load a local file"
     if not random:
         ways = "a folder that save_pretrained wrote is loaded without a network: 'hf:./FOLDER'"
-    return WeightsError(f"{spec}: {what} cannot be had ({reason}); {ways}")
+    return WeightsError(f"{spec}: {what} not available ({reason}); {ways}")
 
 
 def _unknown_weights(

@@ -69,8 +69,8 @@ def load_classifier(
     Raises:
         MissingExtraError: An optional package is not installed; the message names the extra.
         FileNotFoundError: There is no such file.
-        pyxai.zoo.hubs.WeightsError: Weights cannot be had: no network, not on the server, damaged.
-            An `OSError`.
+        pyxai.zoo.hubs.WeightsError: Weights are not available: no network, not on the server,
+            damaged. An `OSError`.
         pyxai.zoo.model_file.ModelFileError: A file that cannot be read, is refused because reading
             it would run code, or does not fit the architecture. A `ValueError`.
         ValueError: An unknown prefix, name or kind of weights (with the closest known ones),

@@ -78,8 +78,8 @@ class CamModel(nn.Module):
                 classifier's preprocessing, or 224.
 
         Raises:
-            ValueError: the method cannot be had of this network in one pass without gradients, or
-                an argument does not fit.
+            ValueError: the method is not available for this network in one pass without gradients,
+                or an argument does not fit.
         """
         super().__init__()
         classifier = as_classifier(model)

@@ -74,7 +74,7 @@ class Score:
         return type(self)(**self.get_params(deep=False))
 
     def begin(self, setting: Setting) -> None:
-        """Checks that the score can be had at all, and makes room for the statistics.
+        """Checks that the score is available at all, and makes room for the statistics.
 
         Raises:
             ValueError: there are no logits, fewer than two classes, or no linear head.

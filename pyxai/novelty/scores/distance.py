@@ -216,6 +216,6 @@ def _whitened(
 def _nearest(rows: torch.Tensor, state: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
     """Squared Mahalanobis distances `[n, c]` to the centres."""
     white = (rows.double() - state[f"{prefix}origin"]) @ state[f"{prefix}whitening"]
-    centres = state[f"{prefix}centres"]
-    squares = white.square().sum(dim=1, keepdim=True) + centres.square().sum(dim=1)
-    return (squares - 2 * white @ centres.T).clamp_min(0)
+    centers = state[f"{prefix}centres"]
+    squares = white.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
+    return (squares - 2 * white @ centers.T).clamp_min(0)

@@ -54,9 +54,9 @@ def kpcacam(evidence: Evidence, *, gamma: float | None = None) -> torch.Tensor:
     the cube of the number of positions. The sign is that of the correlation with Σ_c A.
     """
     rows = _rows(evidence.features)
-    centred = rows - rows.mean(dim=1, keepdim=True)
+    centered = rows - rows.mean(dim=1, keepdim=True)
     scale = 1 / rows.shape[2] if gamma is None else gamma
-    kernel = (centred @ centred.mT * scale + 1).tanh_()
+    kernel = (centered @ centered.mT * scale + 1).tanh_()
     kernel = kernel - kernel.mean(dim=1, keepdim=True)
     kernel = kernel - kernel.mean(dim=2, keepdim=True)
     component = _oriented(_scaled_eigenvector(kernel), evidence.features)
@@ -91,8 +91,8 @@ def _scaled_eigenvector(matrix: torch.Tensor) -> torch.Tensor:
 def _oriented(component: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """Maps `[N, h, w]` float32 of components `[N, P]`, turned to correlate with the features."""
     total = features.sum(dim=1).flatten(1).to(component.dtype)
-    centred = total - total.mean(dim=1, keepdim=True)
-    along = (component * centred).sum(dim=1, keepdim=True)
+    centered = total - total.mean(dim=1, keepdim=True)
+    along = (component * centered).sum(dim=1, keepdim=True)
     sizes = features.abs().sum(dim=1).flatten(1).to(component.dtype).norm(dim=1, keepdim=True)
     sizes = sizes * component.norm(dim=1, keepdim=True)
     # After a fresh layer norm the sums are all 0 but for rounding: then the largest value is.

@@ -133,7 +133,7 @@ def as_logits(value: Any, images: int | None) -> torch.Tensor | None:
 def is_probabilities(logits: torch.Tensor) -> bool:
     """Whether numbers `[N, K]` are probabilities of classes that exclude each other."""
     values = logits.detach()
-    if values.shape[1] < 2 or not len(values) or float(values.min()) < 0:
+    if values.shape[1] < 2 or not len(values) or bool((values < 0).any()):
         return False
     values = values.float()
     tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 2e-2
@@ -143,10 +143,8 @@ def is_probabilities(logits: torch.Tensor) -> bool:
 
 def lie_between(values: torch.Tensor) -> bool:
     """Whether numbers `[N, K]` lie between 0 and 1, and are not all 0."""
-    if not values.numel() or float(values.min()) < 0:
-        return False
-    largest = float(values.max())
-    return 0 < largest <= 1
+    within = (values >= 0) & (values <= 1)  # compared: they may have a graph that is forced on them
+    return bool(within.all()) and bool((values > 0).any())
 
 
 def is_embedding(logits: torch.Tensor) -> bool:

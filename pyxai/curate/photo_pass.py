@@ -100,10 +100,12 @@ class Looking:
 
         def measured() -> Iterator[tuple[str, Image.Image]]:
             for photo in photos:
-                measures[photo.name] = torch.tensor(measure(photo.picture), dtype=torch.float32)
+                measures[photo.name] = torch.tensor(
+                    measure(photo.picture), dtype=torch.float32, device="cpu"
+                )
                 yield photo.name, photo.picture
 
-        nothing = {"features": torch.zeros(0)}
+        nothing = {"features": torch.zeros(0, dtype=torch.float32, device="cpu")}
         if (classifier := self._classifier) is None:
             for name, _ in measured():
                 yield Row(name, None, {"measures": measures.pop(name)}, nothing)

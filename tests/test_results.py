@@ -22,8 +22,10 @@ import pyxai
 from pyxai import PhotoFailure, feature_visualization, novelty
 from pyxai._errors import MissingExtraError
 from pyxai._results import Report, Result, Table, png_of
+from pyxai.attribution.masks.settings import ExtremalSettings, MaskSettings, MeaningfulSettings
 from pyxai.curate.duplicates.moving import Moves
 from pyxai.playground import voting
+from pyxai.playground.settings import SiteSettings
 
 ODD = "<script>alert('é')&.png"
 BROKEN = "<b>broken.jpg"
@@ -41,7 +43,6 @@ SITE = {
     "explained": 1,
     "windows": False,
     "galleries": False,
-    "progress": False,
 }
 
 
@@ -125,12 +126,18 @@ CALLS = {
     "windows of a function": lambda s: pyxai.sliding_window(
         lambda images: images.mean((2, 3)), torch.rand(4, 30, 50), window=16
     ),
-    "undesirable pixels": lambda s: pyxai.undesirable_pixels(s.clf, s.inputs, steps=2),
-    "masks of two classes": lambda s: pyxai.undesirable_pixels(
-        s.clf, s.photos()[:2], [[0, 1]], steps=2
+    "undesirable pixels": lambda s: pyxai.undesirable_pixels(
+        s.clf, s.inputs, settings=MaskSettings(steps=2)
     ),
-    "meaningful": lambda s: pyxai.meaningful_perturbation(s.clf, s.inputs, steps=2),
-    "extremal": lambda s: pyxai.extremal_perturbation(s.clf, s.inputs, steps=2),
+    "masks of two classes": lambda s: pyxai.undesirable_pixels(
+        s.clf, s.photos()[:2], [[0, 1]], settings=MaskSettings(steps=2)
+    ),
+    "meaningful": lambda s: pyxai.meaningful_perturbation(
+        s.clf, s.inputs, settings=MeaningfulSettings(steps=2)
+    ),
+    "extremal": lambda s: pyxai.extremal_perturbation(
+        s.clf, s.inputs, settings=ExtremalSettings(steps=2)
+    ),
     "SHAP values": lambda s: pyxai.shap_values(s.clf, s.inputs, samples=4),
     "SHAP values of all": lambda s: pyxai.shap_values(
         s.clf, s.inputs[:1], target="all", method="kernel", regions=4, output="probability"
@@ -169,7 +176,9 @@ CALLS = {
     "compared galleries": voted,
     "votes": counted,
     "training": trained,
-    "site": lambda s: pyxai.playground.build(s.clf, s.folder, s.out / "site", **SITE),
+    "site": lambda s: pyxai.playground.build(
+        s.clf, s.folder, s.out / "site", settings=SiteSettings(**SITE), progress=False
+    ),
 }  # fmt: skip
 
 # What a public call is said to return that is no result, and why.

@@ -167,20 +167,13 @@ def compare(
     }
     for name in skipped:
         del running[name]
-    begun = False
-    for chunk in read(fit_on, "fit_on"):
-        classes = labeler.classes(chunk)
-        if not begun:
-            logits = None if chunk.logits is None else chunk.logits.shape[1]
-            width, count = chunk.features.shape[1], labeler.count(chunk)
-            setting = Setting(width, logits, count, source.head(), seed)
-            _try_all(running, skipped, partial(_begin, setting))
-            begun = True
-        for score in running.values():
-            score.update(chunk, classes)
-    labeler.finish()
-    if not begun:
-        raise argument_error("fit_on", "at least one image", "none")
+
+    def setting_of(chunk: Activations) -> Setting:
+        logits = None if chunk.logits is None else chunk.logits.shape[1]
+        count = labeler.count(chunk)
+        return Setting(chunk.features.shape[1], logits, count, source.head(), seed)
+
+    _fit(running, skipped, read(fit_on, "fit_on"), labeler, setting_of)
     if novel_fit is not None:
         for chunk in read(novel_fit, "novel_fit"):
             for score in running.values():
@@ -215,6 +208,31 @@ def _begin(setting: Setting, score: Score) -> None:
 
 def _finish(score: Score) -> None:
     score.finish()
+
+
+def _fit(
+    running: dict[str, Score],
+    skipped: dict[str, str],
+    chunks: Iterator[Activations],
+    labeler: Labeler,
+    setting_of: Callable[[Activations], Setting],
+) -> None:
+    """Hands all known images to all scores; those that cannot take them are skipped.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    begun = False
+    for chunk in chunks:
+        classes = labeler.classes(chunk)
+        if not begun:
+            _try_all(running, skipped, partial(_begin, setting_of(chunk)))
+            begun = True
+        for score in running.values():
+            score.update(chunk, classes)
+    labeler.finish()
+    if not begun:
+        raise argument_error("fit_on", "at least one image", "none")
 
 
 def _try_all(

@@ -64,6 +64,20 @@ def test_version_is_a_literal():
     assert [ast.literal_eval(value) for value in values] == [pyxai.__version__]
 
 
+def test_the_extra_all_names_every_optional_package():
+    """And test-all with it, so that CI installs a new one and skips nothing for want of it."""
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.split("[project.optional-dependencies]\n")[1].split("\n\n")[0]
+    extras = dict(re.findall(r"^([\w-]+) = \[(.*?)\]$", section, re.MULTILINE | re.DOTALL))
+
+    def named(extra):
+        return set(re.search(r"pyxai-vision\[(.*)", extras[extra])[1].rstrip(']"').split(","))
+
+    tools = {"test", "test-all", "bench", "browser", "peers", "dev"}
+    assert named("all") == set(extras) - tools - {"all"}
+    assert named("test-all") == (tools | {"all"}) - {"test-all", "dev"}
+
+
 def test_version_is_that_of_the_installation():
     try:
         installed = importlib.metadata.version("pyxai-vision")

@@ -14,7 +14,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.features import POOLINGS, Pooling
 from pyxai.images import ImageError, PhotoSources
 from pyxai.images.errors import ImageErrors, printable
-from pyxai.runs import PhotoFailure, PhotoState, Run
+from pyxai.runs import Executor, PhotoFailure, PhotoState, Run
 from pyxai.runs.parts import writing_to
 from pyxai.search.backends.lancedb import remove_tables
 from pyxai.search.extraction import Extractor, Features, LayerNames
@@ -36,6 +36,7 @@ def build_store(
     dtype: str,
     labels: Labels,
     allow_removal: bool,
+    executor: Executor,
     progress: bool,
 ) -> tuple[Store, list[str]]:
     """The features of photos, and the names of those that are not there any more.
@@ -69,7 +70,7 @@ def build_store(
         before, label_of = store.photos(), labeler(photos, labels)
         run = Run(store, keep=True)
         work = Features(extractor, header_of, label_of)
-        run.read(photos, work, desc="index", progress=progress)
+        run.read(photos, work, desc="index", executor=executor, progress=progress)
         _check_used(run)
         run.photos = [_labeled(photo, label_of(photo.path)) for photo in run.photos]
         removed = _removed(before, run.photos)
@@ -85,6 +86,7 @@ def extend_store(
     photos: PhotoSources,
     *,
     labels: Labels,
+    executor: Executor,
     progress: bool,
 ) -> tuple[Store, list[str]]:
     """Adds photos; see `ImageIndex.add`."""
@@ -94,7 +96,7 @@ def extend_store(
         before, label_of = store.photos(), labeler(photos, labels)
         run = Run(store, keep=True)
         work = Features(Extractor(classifiers, names), lambda inputs: store.header, label_of)
-        run.read(photos, work, desc="index", keep_memory=True, progress=progress)
+        run.read(photos, work, desc="index", keep_memory=True, executor=executor, progress=progress)
         _check_used(run)
         known = {photo.path: photo for photo in before}
         unusable = {each.path for each in run.failures} - {photo.path for photo in run.photos}

@@ -14,6 +14,7 @@ from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoFailure, PhotoSources
 from pyxai.neighbors.distances import Metric, MetricName, as_metric
+from pyxai.runs import Executor
 from pyxai.search.backends import Backend, as_backend
 from pyxai.search.building import build_store, extend_store, reduce_store
 from pyxai.search.contents import Photo
@@ -97,6 +98,7 @@ class ImageIndex:
         dtype: Literal["float32", "float16"] = "float32",
         labels: Labels = "folder",
         allow_removal: bool = False,
+        executor: Executor = "local",
         progress: bool = True,
     ) -> ImageIndex:
         """Looks at all photos once, and keeps the features of some layers.
@@ -112,9 +114,9 @@ class ImageIndex:
         Args:
             models: a classifier (or `nn.Module`), several, or several by name.
             photos: a folder, a list, a generator; see `pyxai.images.iterate_photos`.
-            directory: a folder for the index. What is known is written there every 512 photos, at
-                least once a minute; the same call goes on where a run was interrupted. None keeps
-                the features in memory.
+            directory: a folder for the index. What is known is written there part by part, of at
+                most 512 photos; the same call goes on where a run was interrupted. None keeps the
+                features in memory.
             layers: a name or several, as in `model.named_modules()`, of one network or the same of
                 all; by name of the network; None, up to 8 of each spread over its depth, which are
                 found by running it (`pyxai.search.layers.spread_layers`). The last one is what is
@@ -127,6 +129,7 @@ class ImageIndex:
                 of the path; or None.
             allow_removal: whether an index may lose more than half of its photos, or all below a
                 folder that is empty or cannot be read, which may be a disk that is not mounted.
+            executor: where photos are read and networks run: "local", in this process.
             progress: whether to show a bar; there is none without a terminal.
 
         Raises:
@@ -147,6 +150,7 @@ class ImageIndex:
             dtype=dtype,
             labels=labels,
             allow_removal=allow_removal,
+            executor=executor,
             progress=progress,
         )
         made = cls(store, classifiers)
@@ -154,7 +158,12 @@ class ImageIndex:
         return made
 
     def add(
-        self, photos: PhotoSources, *, labels: Labels = "folder", progress: bool = True
+        self,
+        photos: PhotoSources,
+        *,
+        labels: Labels = "folder",
+        executor: Executor = "local",
+        progress: bool = True,
     ) -> ImageIndex:
         """Adds photos, and reads those again that the index knows and that changed. Returns itself.
 
@@ -167,7 +176,9 @@ class ImageIndex:
             BusyError: another run works in the directory.
         """
         classifiers = {network.name: self._classifier(network) for network in self.networks}
-        found = extend_store(self._store, classifiers, photos, labels=labels, progress=progress)
+        found = extend_store(
+            self._store, classifiers, photos, labels=labels, executor=executor, progress=progress
+        )
         self._take(*found)
         return self
 

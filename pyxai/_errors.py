@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +43,22 @@ def passes_through(error: BaseException) -> bool:
 def argument_error(argument: str, expected: str, got: object) -> ValueError:
     """The error for a bad argument; `got` may be a tensor, which is described, not printed."""
     return ValueError(f"{argument}: expected {expected}, got {describe(got)}")
+
+
+def folder_of(argument: str, value: object) -> Path | None:
+    """The folder that an argument names; None stays None.
+
+    Raises:
+        ValueError: it is no path, or an empty one, which would be the folder that one is in.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise argument_error(argument, "the path of a folder", value)
+    text = os.fsdecode(value)
+    if not text or "\0" in text:
+        raise argument_error(argument, "the path of a folder ('.' is this one)", text)
+    return Path(text)
 
 
 def check_count(argument: str, value: object, *, least: int = 1, or_none: bool = False) -> int:

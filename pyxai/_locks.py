@@ -51,7 +51,11 @@ def locked(directory: Path, argument: str) -> Iterator[None]:
         ValueError: it is no folder, or cannot be written to.
     """
     check_folder(argument, directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        expected = f"{argument}: expected a folder to write to, got {str(directory)!r}"
+        raise ValueError(f"{expected} ({error.strerror})") from error
     with (directory / LOCK).open("a+b") as file:
         if not _lock(file):
             raise BusyError(

@@ -26,7 +26,9 @@ class Measure:
         return f"{self.value:.4f} ({self.low:.4f} - {self.high:.4f})"
 
     def percent(self) -> str:
-        """The same in per cent, with one decimal."""
+        """The same in per cent, with one decimal; "–" where there is nothing to measure."""
+        if math.isnan(self.value):
+            return "–"
         if math.isnan(self.low):
             return f"{100 * self.value:.1f}"
         return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"

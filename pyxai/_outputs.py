@@ -18,6 +18,9 @@ MANIFEST = ".pyxai-files.jsonl"
 """The file that lists, line by line, what was written into a folder."""
 
 
+_OF_FILES = {".png", ".jpg", ".jpeg", ".csv", ".json", ".html", ".safetensors"}
+
+
 class OutputFolder:
     """A folder with a list of the files that were written into it, kept beside them.
 
@@ -44,9 +47,14 @@ class OutputFolder:
                 it, and what the list names is ours even if it was changed.
 
         Raises:
-            ValueError: it is a file; or `whole`, and it holds what is not ours.
+            ValueError: it is a file, or called as one; or `whole`, and it holds what is not ours.
         """
         self.path = Path(directory)
+        if not os.fsdecode(directory):
+            raise ValueError(f"{argument}: expected a folder ('.' is this one), got ''")
+        if self.path.suffix.lower() in _OF_FILES and not self.path.exists():
+            expected = f"{argument}: expected a folder, got what is called as a file"
+            raise ValueError(f"{expected}, {str(directory)!r}")
         self._argument = argument
         self._by = by
         self._whole = whole

@@ -429,3 +429,19 @@ def test_data_sets_that_are_searched_together(tmp_path):
     sources = [tmp_path / "one" / "train", tmp_path / "two" / "valid"]
     (group,) = find_duplicates(sources, methods="exact", progress=False).groups
     assert (group.labels, group.splits) == (("cat", "dog"), ("train", "valid"))
+
+
+def test_photos_that_the_network_cannot_take_are_compared_in_all_other_ways(tmp_path, describing):
+    """Their copies are copies; that features are missing is said."""
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (3000, 2), "white").save(tmp_path / name)
+    for seed in range(3):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    describing.preprocessing = pyxai.Preprocessing(resize=96, max_pixels=50_000)
+    plain = quick(tmp_path)
+    for _ in range(2):
+        found = quick(tmp_path, describing, store=tmp_path / "store", layer="flat")
+        assert found.photos == plain.photos == 5
+        assert [group.paths for group in found.groups] == [group.paths for group in plain.groups]
+        assert [Path(path).name for path, _ in found.failures] == ["one.png", "two.png"]
+        assert all("compared without features: " in reason for _, reason in found.failures)

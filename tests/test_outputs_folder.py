@@ -37,6 +37,14 @@ def stop_writing(out, name):
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("name", ["", "found.png", "found.csv", "found.JSON"])
+def test_a_folder_that_is_called_as_a_file(tmp_path, name):
+    with pytest.raises(ValueError, match="directory: expected a folder"):
+        OutputFolder(tmp_path / name if name else "", by="a test")
+    (tmp_path / "found.png").mkdir()
+    OutputFolder(tmp_path / "found.png", by="a test")  # somebody calls folders like this
+
+
 def test_files_of_others_stay(tmp_path):
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets" / "mine.jpg").write_text("mine")

@@ -11,6 +11,7 @@ import torch
 from killing import each_kill
 from PIL import Image
 
+import pyxai
 from pyxai._locks import BusyError, locked
 from pyxai.runs import Kind, PhotoFailure, Row, open_run, photos, working
 
@@ -127,6 +128,54 @@ def test_nothing_that_can_be_used_leaves_what_is_known(folder, tmp_path):
     go(folder, tmp_path / "run")
     assert go([folder / "gone.png"], tmp_path / "run")[0] == {}
     assert go(folder, tmp_path / "run") == (ALL, ["torn.png"], [])
+
+
+def test_a_disk_that_is_not_mounted(folder, tmp_path):
+    """Most photos are gone: nothing is forgotten, and it is said."""
+    go(folder, tmp_path / "run")
+    for name in ("0.png", "2.png", "3.png", "4.png"):
+        (folder / name).rename(tmp_path / name)
+    with pytest.raises(ValueError, match=r"photos: expected most .* got 4 of 6 .*not mounted"):
+        go(folder, tmp_path / "run")
+    for name in ("0.png", "2.png", "3.png", "4.png"):
+        (tmp_path / name).rename(folder / name)
+    assert go(folder, tmp_path / "run") == (ALL, ["torn.png"], [])
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0b", 3])
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("checkpoint", lambda folder, wrong: pyxai.audit(None, folder, checkpoint=wrong)),
+        ("store", lambda folder, wrong: pyxai.find_duplicates(folder, store=wrong)),
+        (
+            "checkpoint",
+            lambda folder, wrong: pyxai.ClassGallery(net(), 2).fit(folder, checkpoint=wrong),
+        ),
+        (
+            "directory",
+            lambda folder, wrong: pyxai.ImageIndex.build(net(), folder, directory=wrong),
+        ),
+        (
+            "checkpoint",
+            lambda folder, wrong: pyxai.shap_summary(
+                net(), folder, target="predicted", grid=3, checkpoint=wrong
+            ),
+        ),
+    ],
+)
+def test_what_is_no_folder(folder, tmp_path, monkeypatch, argument, call, wrong):
+    """An empty text would be the folder that one is in."""
+    monkeypatch.chdir(tmp_path)
+    before = {*tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"^{argument}: expected the path of a folder"):
+        call(folder, wrong)
+    assert {*tmp_path.iterdir()} == before
+
+
+def net():
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d(1))
+    return torch.nn.Sequential(body, torch.nn.Flatten(), torch.nn.Linear(4, 2))
 
 
 def test_pictures_from_memory(tmp_path):

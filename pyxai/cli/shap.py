@@ -24,6 +24,9 @@ from pyxai.zoo import load_classifier
 _TOP = 2  # classes of each photo, where none are named
 
 
+_GRID = 8  # rows and columns of a summary
+
+
 def shap(
     photos: Photos = None,
     model: ModelName = "demo",
@@ -48,7 +51,7 @@ def shap(
     explain: Annotated[
         str, typer.Option(help="With --summary: the class of the folder, or the predicted one.")
     ] = "folder",
-    grid: Annotated[int, typer.Option(help="With --summary: rows and columns of regions.")] = 8,
+    grid: Annotated[int, typer.Option(help="With --summary: rows and columns of regions.")] = _GRID,
     per_folder: Annotated[
         int | None, typer.Option(help="With --summary: at most so many photos of each folder.")
     ] = None,
@@ -79,6 +82,14 @@ def shap(
         options |= {"checkpoint": checkpoint, **settings}
         summarize(classifier, photos, output, cast(Palette, palette), options, as_json=as_json)
         return
+    for option, given in (
+        ("--explain", explain != "folder"),
+        ("--grid", grid != _GRID),
+        ("--per-folder", per_folder is not None),
+        ("--checkpoint", checkpoint is not None),
+    ):
+        if given:
+            raise typer.BadParameter(f"{option} is for --summary alone")
     process(
         "shap",
         photos,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error, check_count, folder_of
 from pyxai._outputs import written_in
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.curate.audit_files import Audit
@@ -82,7 +82,7 @@ def audit(
         classifier,
         layer,
         batch_size=batch_size,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=folder_of("checkpoint", checkpoint),
         executor=executor,
         progress=progress,
     )

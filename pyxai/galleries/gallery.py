@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, folder_of
 from pyxai._results import Rows, Table, plain
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
@@ -171,7 +171,7 @@ class ClassGallery(Table):
             "weights": fingerprint(classifier.network),
         }
         search = Search(choose_evidence(classifier, settings), settings, names)
-        folder = None if checkpoint is None else Path(checkpoint)
+        folder = folder_of("checkpoint", checkpoint)
         with open_run(_RUN, folder, identity) as run:
             for part in run.parts_of(
                 photos,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pyxai._errors import argument_error
 from pyxai.images import ImageError, PhotoSource, PhotoSources, open_photo
-from pyxai.images.errors import PhotoFailure
+from pyxai.images.errors import PhotoFailure, printable
 from pyxai.images.sources import name_photos
 from pyxai.runs.identity import check_identity, plain
 from pyxai.runs.parts import Kind, Part, Parts, writing_to
@@ -95,7 +95,7 @@ class Run:
             elsewhere each when it is made.
 
         Raises:
-            ValueError: there is no such executor.
+            ValueError: there is no such executor; most photos that are known are gone.
         """
         made = self._made(photos, work, desc=desc, **options)
         if not self.keeps:
@@ -104,6 +104,7 @@ class Run:
         for _ in made:
             pass
         if self.photos:
+            self._check_removal()
             self.finish()
             yield from self.parts.parts
 
@@ -113,6 +114,29 @@ class Run:
         """Has the parts know all photos, besides what they knew; see `finish`."""
         for _ in self._made(photos, work, desc=desc, **options):
             pass
+
+    def _check_removal(self) -> None:
+        """Refuses to forget most of what is known: a disk may not be mounted.
+
+        Raises:
+            ValueError: more than half of the photos that were known would go.
+        """
+        names = {photo.path for photo in self.photos}
+        contents = {photo.content for photo in self.photos}
+        gone = [
+            photo.path
+            for photo in self._known.values()
+            if photo.path not in names and photo.content not in contents
+        ]
+        if 2 * len(gone) <= len(self._known):
+            return
+        kind, first = self.parts.kind, ", ".join(map(printable, sorted(gone)[:3]))
+        raise ValueError(
+            f"photos: expected most photos of the run in {self.parts.directory}, got "
+            f"{len(gone)} of {len(self._known)} that are not there any more or not asked for "
+            f"({first}, …): is a folder not mounted? For a run of other photos give another "
+            f"folder as {kind.argument}, or remove this one"
+        )
 
     def finish(self) -> None:
         """Has the parts hold exactly `photos`; nothing of others is left, on disk too."""

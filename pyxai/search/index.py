@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, overload
 
 import torch
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error, check_count, folder_of
 from pyxai.classifier import Classifier
 from pyxai.classifier.features import Pooling
 from pyxai.images import PhotoFailure, PhotoSources
@@ -140,7 +140,7 @@ class ImageIndex:
             BusyError: another run works in the directory.
         """
         classifiers = named(models)
-        folder = None if directory is None else Path(directory)
+        folder = folder_of("directory", directory)
         store, removed = build_store(
             classifiers,
             photos,

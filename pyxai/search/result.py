@@ -23,7 +23,8 @@ from pyxai.neighbors.nearest import Matrix
 _BAR = 10  # pixels of the bar below a picture
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; no label, grey.
 _SAME, _OTHER, _UNKNOWN = (0, 114, 178), (230, 159, 0), (120, 120, 120)
-_COLORS = "bars: similarity; blue, the class of the query, orange, another"
+_BARS = "bars: similarity"
+_COLORS = "blue, the class of the query, orange, another"
 _PAIRS = 1024  # whose mean distance is that of two photos
 _PAIR_NUMBERS = 1 << 22  # fewer pairs of wide features
 
@@ -132,7 +133,8 @@ class SearchResult(Table):
                 span = f"{self.distances[start]:.4g} to {self.distances[end - 1]:.4g}"
                 titles.append(f"{self.metric} {span}, {self.network} {self.layer}")
                 if start == 0:
-                    titles[0] = f"{_COLORS}; {titles[0]}"
+                    bars = _BARS if self.query_label is None else f"{_BARS}; {_COLORS}"
+                    titles[0] = f"{bars}; {titles[0]}"
         return sheet(rows, row_titles=titles or ["nothing found"], cell=cell)
 
     def _tile(self, place: int, side: int) -> Image.Image | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from pyxai._errors import argument_error
+from pyxai._errors import argument_error, folder_of
 from pyxai._precision import full_precision
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
@@ -144,8 +144,9 @@ def fine_tune(
     if known is not None and sorted(known) == sorted(names):
         names = known  # the folder's classes in the order of the logits
     kept: AbstractContextManager[RunState | None] = nullcontext()
-    if checkpoint is not None:
-        kept = open_state(RUN, Path(checkpoint), _identity(classifier, listings, names, plan))
+    folder = folder_of("checkpoint", checkpoint)
+    if folder is not None:
+        kept = open_state(RUN, folder, _identity(classifier, listings, names, plan))
     result = _trained(classifier, listings, names, plan, kept, progress)
     if out is not None:
         save_classifier(result.classifier, out)

@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error, check_count, folder_of
 from pyxai.classifier import Classifier, as_classifier
 from pyxai.classifier.fingerprint import fingerprint
 from pyxai.curate.duplicates.grouping import Copy, Group, Match, group_photos
@@ -25,7 +26,7 @@ from pyxai.curate.duplicates.relocate import FileState
 from pyxai.curate.duplicates.result import Duplicates
 from pyxai.images import find_photos
 from pyxai.images.errors import printable
-from pyxai.runs import Executor, PhotoState, open_run
+from pyxai.runs import Executor, PhotoFailure, PhotoState, open_run
 
 __all__ = [
     "Copy",
@@ -107,7 +108,7 @@ def find_duplicates(
     classifier = as_classifier(model) if model is not None and "features" in chosen else None
     identity = {"hash": kind, "layer": layer, **_network(classifier)}
     states = {str(path): _size_and_time(path) for path in names}  # before they are read
-    with open_run(RUN, None if store is None else Path(store), identity, keep=True) as run:
+    with open_run(RUN, folder_of("store", store), identity, keep=True) as run:
         about = run.parts.chosen
         if layer is not None:
             about["layer"] = layer
@@ -116,10 +117,11 @@ def find_duplicates(
             *run.parts_of([*names], work, desc="duplicates", executor=executor, progress=progress)
         ]
         records = [_record(photo, *states[photo.path], kind) for photo in run.photos]
-        features = [part.tensor("features").numpy() for part in parts] if classifier else []
+        features = [each for part in parts for each in part.lists("features")] if classifier else []
+    failures = [*run.failures, *_without_features(run.photos)]
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
-        first = run.failures[0] if run.failures else None
+        first = failures[0] if failures else None
         reason = f"; {printable(first.path)}: {first.reason}" if first else ""
         raise argument_error("photos", f"two or more photos that can be read{reason}", len(records))
     found, min_cosine = _matches(records, features, kind, most, orientations, min_cosine)
@@ -135,7 +137,7 @@ def find_duplicates(
     return Duplicates(
         groups=groups,
         photos=len(records),
-        failures=tuple(run.failures),
+        failures=tuple(failures),
         root=str(root),
         settings=settings,
         sources=tuple(str(Path.cwd() / os.fsdecode(source)) for source in sources),
@@ -158,7 +160,7 @@ def _limits(max_bits: int, min_cosine: float | None) -> int:
 
 def _matches(
     records: Sequence[Record],
-    features: Sequence[NDArray[np.float32]],
+    features: Sequence[torch.Tensor],
     kind: str | None,
     most: int,
     orientations: bool,
@@ -169,11 +171,12 @@ def _matches(
     found = [same_pixels(records, same)]
     if kind is not None:
         found.append(by_hash(records, same, kind, most, orientations=orientations))
-    if features:
-        rows = _unit(np.concatenate(features)[[places[0] for places in same]])
+    described = [places for places in same if features and len(features[places[0]])]
+    if described:
+        rows = _unit(torch.cat([features[places[0]] for places in described]).numpy())
         # In digits that do not depend on how photos fell into batches.
         min_cosine = round(least_cosine(rows), 6) if min_cosine is None else min_cosine
-        found.append(by_features(same, rows, float(min_cosine)))
+        found.append(by_features(described, rows, float(min_cosine)))
     return chain.from_iterable(found), min_cosine
 
 
@@ -229,7 +232,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _record(photo: PhotoState, size: int, modified: int, kind: str | None) -> Record:
-    pixels, width, height, sharpness, hashes = photo.about
+    pixels, width, height, sharpness, hashes, _ = photo.about
     return Record(
         name=photo.path,
         bytes=size,
@@ -241,6 +244,15 @@ def _record(photo: PhotoState, size: int, modified: int, kind: str | None) -> Re
         sharpness=sharpness,
         hashes={} if kind is None else {kind: hashes},
     )
+
+
+def _without_features(photos: Sequence[PhotoState]) -> list[PhotoFailure]:
+    """Photos that the network cannot take, and which are compared in all other ways."""
+    return [
+        PhotoFailure(photo.path, f"compared without features: {photo.about[-1]}")
+        for photo in photos
+        if photo.about[-1] is not None
+    ]
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

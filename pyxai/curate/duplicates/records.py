@@ -16,7 +16,7 @@ from pyxai.classifier.batches import Batch, batches_of
 from pyxai.classifier.features import pooled_features
 from pyxai.curate.duplicates.hashes import hashes, pixel_digest
 from pyxai.curate.quality import sharpness
-from pyxai.runs import Kind, OpenPhoto, PhotoFailure, Row
+from pyxai.runs import Kind, OpenPhoto, Row
 
 RUN = Kind("a search for duplicates", "duplicates", "pyxai duplicates 3", "store")
 
@@ -79,11 +79,15 @@ class Describing:
         self._classifier, self._chosen = classifier, chosen
         self._function, self._batch_size = function, batch_size
 
-    def __call__(self, photos: Iterator[OpenPhoto]) -> Iterator[Row | PhotoFailure]:
-        """See `pyxai.runs.working.Work`; rows say (pixels, width, height, sharpness, hashes)."""
+    def __call__(self, photos: Iterator[OpenPhoto]) -> Iterator[Row]:
+        """See `pyxai.runs.working.Work`.
+
+        Rows say (pixels, width, height, sharpness, hashes, why there are no features or None).
+        """
+        nothing = {"features": torch.zeros(0)}
         if (classifier := self._classifier) is None:
             for photo in photos:
-                yield Row(photo.name, self._about(photo.picture))
+                yield Row(photo.name, [*self._about(photo.picture), None], lists=nothing)
             return
         abouts: dict[str, list[Any]] = {}
 
@@ -93,12 +97,12 @@ class Describing:
                 yield photo.name, photo.picture
 
         for batch in batches_of(classifier, described(), self._batch_size):
-            if not isinstance(batch, Batch):
-                yield PhotoFailure(batch.name, batch.reason)
+            if not isinstance(batch, Batch):  # it may be a copy of others nevertheless
+                yield Row(batch.name, [*abouts.pop(batch.name), batch.reason], lists=nothing)
                 continue
             rows = self._features(classifier, batch)
             for name, row in zip(batch.names, rows, strict=True):
-                yield Row(name, abouts.pop(name), {"features": row})
+                yield Row(name, [*abouts.pop(name), None], lists={"features": row[None]})
 
     def _about(self, photo: Image.Image) -> list[Any]:
         values = None if self._function is None else hashes(photo, self._function)

@@ -31,7 +31,7 @@ class Duplicates(Report):
     Attributes:
         groups: each with the copy to keep and the others, sorted by the path of the first.
         photos: how many photos were compared.
-        failures: photos that could not be read.
+        failures: photos that could not be read, or not be compared in all ways.
         root: the folder that was searched, or the one that all photos lie in.
         settings: how.
         sources: the folders and files that were searched, absolute.
@@ -96,7 +96,7 @@ class Duplicates(Report):
             count = sum(map(len, self.aliases.values()))
             lines.append(f"{count} further names of these files (links), which are no copies")
         if self.failures:
-            lines.append(f"{len(self.failures)} photos could not be read")
+            lines.append(f"{len(self.failures)} photos could not be read or compared in all ways")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

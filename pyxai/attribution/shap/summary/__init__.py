@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from pyxai._errors import argument_error, check_count
+from pyxai._errors import argument_error, check_count, folder_of
 from pyxai.attribution.shap import Method, check_settings
 from pyxai.attribution.shap.backgrounds import digest
 from pyxai.attribution.shap.model import Output
@@ -98,7 +98,7 @@ def shap_summary(
     identity = {"model": identity_of(classifier), "target": target, **settings}
     identity |= {"grid": [rows, columns]}
     identity |= {"background": pictures if isinstance(pictures, str) else digest(pictures)}
-    with open_run(RUN, None if checkpoint is None else Path(checkpoint), identity) as run:
+    with open_run(RUN, folder_of("checkpoint", checkpoint), identity) as run:
         parts = run.parts_of(
             paths,
             Explaining(classifier, pictures, (rows, columns), settings),

@@ -82,14 +82,7 @@ def shap(
         options |= {"checkpoint": checkpoint, **settings}
         summarize(classifier, photos, output, cast(Palette, palette), options, as_json=as_json)
         return
-    for option, given in (
-        ("--explain", explain != "folder"),
-        ("--grid", grid != _GRID),
-        ("--per-folder", per_folder is not None),
-        ("--checkpoint", checkpoint is not None),
-    ):
-        if given:
-            raise typer.BadParameter(f"{option} is for --summary alone")
+    _refuse_options_of_a_summary(explain, grid, per_folder, checkpoint)
     process(
         "shap",
         photos,
@@ -98,6 +91,19 @@ def shap(
         as_json=as_json,
         summary=lambda found: f"{_table(found)}\n{len(found)} figures and JSON files in {output}/",
     )
+
+
+def _refuse_options_of_a_summary(
+    explain: str, grid: int, per_folder: int | None, checkpoint: Path | None
+) -> None:
+    for option, given in (
+        ("--explain", explain != "folder"),
+        ("--grid", grid != _GRID),
+        ("--per-folder", per_folder is not None),
+        ("--checkpoint", checkpoint is not None),
+    ):
+        if given:
+            raise typer.BadParameter(f"{option} is for --summary alone")
 
 
 def explain_photo(

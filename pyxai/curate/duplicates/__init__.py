@@ -121,9 +121,7 @@ def find_duplicates(
     failures = [*run.failures, *_without_features(run.photos)]
     aliases = {str(path): tuple(map(str, more)) for path, more in names.items() if more}
     if sum(1 + len(aliases.get(record.name, ())) for record in records) < 2:
-        first = failures[0] if failures else None
-        reason = f"; {printable(first.path)}: {first.reason}" if first else ""
-        raise argument_error("photos", f"two or more photos that can be read{reason}", len(records))
+        raise _too_few(len(records), failures)
     found, min_cosine = _matches(records, features, kind, most, orientations, min_cosine)
     settings = {
         "methods": [*chosen],
@@ -144,6 +142,12 @@ def find_duplicates(
         aliases=aliases,
         files=_states(records, groups, aliases, root),
     )
+
+
+def _too_few(count: int, failures: Sequence[PhotoFailure]) -> ValueError:
+    first = failures[0] if failures else None
+    reason = f"; {printable(first.path)}: {first.reason}" if first else ""
+    return argument_error("photos", f"two or more photos that can be read{reason}", count)
 
 
 def _limits(max_bits: int, min_cosine: float | None) -> int:

@@ -135,17 +135,17 @@ def _with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeioAEIO' else 'a'} {words}"
 
 
-def closest(name: str, names: Iterable[str], *, limit: int = 3) -> str:
+def closest(name: str, names: Iterable[str]) -> str:
     """A hint such as "; closest: 'layer4', 'layer3'", or "" when nothing is close."""
     by_folded = {candidate.casefold(): candidate for candidate in names}
     folded = name.casefold()
     # A name that contains the wrong one ("retriever") is closer than any misspelling.
-    found = [key for key in by_folded if folded and folded in key][:limit]
+    found = [key for key in by_folded if folded and folded in key][:3]
     found += [
         key
-        for key in difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.5)
+        for key in difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.5)
         if key not in found
     ]
     if not found:
         return ""
-    return "; closest: " + ", ".join(repr(by_folded[key]) for key in found[:limit])
+    return "; closest: " + ", ".join(repr(by_folded[key]) for key in found[:3])

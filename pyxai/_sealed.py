@@ -221,14 +221,6 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return {name: file.checked(name) for name in file.tensors}, file.metadata
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file is what `save_tensors` wrote, as far as its header tells."""
-    try:
-        return _open(path).sealed
-    except (DamagedError, OSError):
-        return False
-
-
 def _open(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt") as file:

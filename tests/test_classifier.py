@@ -23,7 +23,7 @@ from pyxai.classifier import Classifier, anatomy, as_classifier
 from pyxai.classifier.layout import Layout
 from pyxai.classifier.nested import first_tensor, with_first
 from pyxai.classifier.outputs import class_index, resolve_target
-from pyxai.classifier.reading import logits_of
+from pyxai.classifier.reading import Reading
 
 Named = namedtuple("Named", ["logits", "auxiliary"])
 NAMES = ["cat", "tabby, tabby cat", "Dog", "crane", "crane", "golden retriever", "tench"]
@@ -713,7 +713,7 @@ def test_output_forms(wrap, head):
 )
 def test_unusable_outputs(output):
     with pytest.raises(ValueError, match="model: expected to return logits"):
-        logits_of(output, 2)
+        Reading().logits(output, 2)
     with pytest.raises(ValueError, match="model: expected to return logits"):
         pyxai.cam(SmallNet(wrap=lambda logits: output), torch.randn(2, 3, 32, 32))
 

@@ -6,15 +6,16 @@ mode: what the network computes still has derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from pyxai.classifier.calls import FunctionCalls
 
-class WithGradients(TorchFunctionMode):
+
+class WithGradients(FunctionCalls):
     """Takes gradients through whatever the network does, once armed.
 
     Attributes:
@@ -26,21 +27,14 @@ class WithGradients(TorchFunctionMode):
         self.armed = armed
         self._normal: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        if not self.armed or func is torch._C._set_grad_enabled:
-            return func(*args, **named)
-        if func in (torch.Tensor.detach, torch.detach):
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        if not self.armed or function is torch._C._set_grad_enabled:
+            return function(*args, **named)
+        if function in (torch.Tensor.detach, torch.detach):
             return args[0]
         args, named = tree_map(self._usable, (list(args), named))
         with torch.inference_mode(False), torch.enable_grad():
-            return func(*args, **named)
+            return function(*args, **named)
 
     def _usable(self, value: Any) -> Any:
         """A tensor that can be kept for a backward pass, which inference tensors cannot."""

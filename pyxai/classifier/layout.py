@@ -101,7 +101,6 @@ class Layout:
 def find_layout(
     shape: Sequence[int],
     image_size: tuple[int, int],
-    grid: tuple[int, int] | None = None,
     *,
     prefix: int | None = None,
 ) -> Layout | None:
@@ -113,16 +112,13 @@ def find_layout(
     Args:
         shape: of the layer's output.
         image_size: height and width of the model's input.
-        grid: rows and columns of patches seen earlier in the network; where the shape fits these,
-            or these halved several times, the aspect is not asked.
         prefix: the number of prefix tokens, where it is known.
 
     Returns:
         The layout, None if nothing fits: attention `[N, heads, T, d]`, windows, vectors.
     """
-    found = None if grid is None else find_layout_on(shape, [grid], prefix=prefix)
-    if found is not None or len(shape) not in (3, 4) or 0 in shape[1:]:
-        return found
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        return None
     if len(shape) == 3:
         return _tokens_anywhere(shape[1], image_size, _prefixes(_MOST_PREFIX, prefix))
     _, first, second, third = shape

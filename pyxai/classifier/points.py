@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error, closest, describe
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.classifier.nested import first_tensor, with_first
 
 
@@ -233,7 +233,7 @@ def function_name(function: Any) -> str:
     return str(name).partition(".")[0].strip("_")
 
 
-class _Calls(TorchFunctionMode):
+class _Calls(FunctionCalls):
     """Watches for calls of functions, from the end of the module's run on that they follow."""
 
     def __init__(self, points: Sequence[Point], act: Act) -> None:
@@ -248,23 +248,16 @@ class _Calls(TorchFunctionMode):
         if due:
             self._armed, self._counts = due, Counter()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
         if not self._armed:
-            return func(*args, **named)
-        name = function_name(func)
+            return function(*args, **named)
+        name = function_name(function)
         if all(point.function != name for point in self._armed):
-            return func(*args, **named)
+            return function(*args, **named)
         self._counts[name] += 1
         given = first_tensor(args)
         before = None if given is None else version_of(given)
-        output = func(*args, **named)
+        output = function(*args, **named)
         tensor = made_or_changed(given, before, output)
         for point in self._armed:
             if point.function == name and point.call == self._counts[name] and tensor is not None:

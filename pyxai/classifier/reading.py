@@ -184,12 +184,3 @@ class _Same:
         if not isinstance(other, _Same):
             return NotImplemented
         return self is other or (self._value() is not None and self._value() is other._value())
-
-
-def logits_of(returned: Any, images: int | None = None) -> torch.Tensor:
-    """The logits `[N, K]` in what a model of which nothing is known returned.
-
-    Raises:
-        ValueError: there are none.
-    """
-    return Reading().logits(returned, images)

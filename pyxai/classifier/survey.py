@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.classifier.layout import Layout, find_layout, find_layout_on
 from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.points import (
@@ -101,10 +101,8 @@ _WEIGHTED_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "convolution_pointwise", "l
 
 
 @contextmanager
-def watching(
-    model: nn.Module, watch: Callable[[str, nn.Module, Any], Any], names: Sequence[str] = ()
-) -> Iterator[None]:
-    """Shows `watch` the output of these layers, or of all; what it returns replaces the output."""
+def watching(model: nn.Module, watch: Callable[[str, nn.Module, Any], Any]) -> Iterator[None]:
+    """Shows `watch` the output of every layer; what it returns replaces the output."""
     owner = threading.get_ident()
 
     def hook_for(name: str) -> Any:
@@ -114,13 +112,11 @@ def watching(
         return hook
 
     handles = []
-    chosen = set(names)
     try:
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule) or not name:
                 continue
-            if not chosen or name in chosen:
-                handles.append(module.register_forward_hook(hook_for(name)))
+            handles.append(module.register_forward_hook(hook_for(name)))
         yield
     finally:
         for handle in handles:
@@ -418,28 +414,21 @@ class Survey:
                 output.point = replace(output.point, name=name if last else f"{name}#{number}")
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(FunctionCalls):
     """Tells a survey of the functions that the code of the network calls."""
 
     def __init__(self, survey: Survey) -> None:
         super().__init__()
         self._survey = survey
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
         arguments = (args, list(named.values()))
         given = list(self._survey.seen_in(arguments))  # before it works in place
         first = first_tensor(args)
         before = None if first is None else version_of(first)
-        result = func(*args, **named)
+        result = function(*args, **named)
         tensor = made_or_changed(first, before, result)
-        self._survey.function_called(function_name(func), arguments, result, tensor, given)
+        self._survey.function_called(function_name(function), arguments, result, tensor, given)
         return result
 
 

@@ -247,6 +247,7 @@ def _find_label_errors(
     places: NDArray[np.int64],
     names: list[str],
     notes: list[str],
+    *,
     folds: int,
     seed: int,
 ) -> NDArray[np.float32]:

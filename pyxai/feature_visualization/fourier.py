@@ -62,19 +62,6 @@ def render(spectrum: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
     return torch.einsum("nchw,kc->nkhw", channels, colors).sigmoid()
 
 
-def spectrum_of(pictures: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
-    """The inverse of `render`.
-
-    Args:
-        pictures: `[n, 3, size, size]` float32 in (0, 1).
-        waves: see `wave_lengths`.
-    """
-    colors = torch.tensor(_COLORS, dtype=torch.float64, device=pictures.device) * _CONTRAST
-    channels = torch.einsum("nkhw,ck->nchw", pictures.double().logit(), colors.inverse())
-    amplitudes = torch.fft.rfft2(channels, norm="ortho") / waves
-    return torch.view_as_real(amplitudes).to(torch.float32)
-
-
 def nearest_even(length: float) -> int:
     """A length in pixels, so that half of it is whole."""
     return 2 * math.floor(length / 2 + 0.5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from pyxai.classifier.calls import FunctionCalls
 
 _RELU = (torch.relu, functional.relu, torch.Tensor.relu)
 _RELU_IN_PLACE = (torch.relu_, functional.relu_, torch.Tensor.relu_)
@@ -33,7 +34,7 @@ class _Redirected(torch.autograd.Function):
         return torch.where(images.reshape(-1, *[1] * (gradient.ndim - 1)), usual, raising), None
 
 
-class RedirectedRelus(TorchFunctionMode):
+class RedirectedRelus(FunctionCalls):
     """Passes gradients through shut ReLUs where nothing else of an image would come through.
 
     Values are as always. At each ReLU (or clamp between 0 and a number, as ReLU6), images whose
@@ -42,33 +43,27 @@ class RedirectedRelus(TorchFunctionMode):
     calls; no network is changed.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
         values = args[0] if args else named.get("input")
         if not isinstance(values, torch.Tensor) or not values.requires_grad or not values.ndim:
-            return func(*args, **named)
-        if func in _RELU or func in _RELU_IN_PLACE:
-            high, in_place = None, func in _RELU_IN_PLACE
-            in_place |= func is functional.relu and bool(_argument(args, named, 1, "inplace", 0))
-        elif func in _HARDTANH:
-            if func is functional.relu6:
+            return function(*args, **named)
+        if function in _RELU or function in _RELU_IN_PLACE:
+            high = None
+            asked = function is functional.relu and _argument(args, named, 1, "inplace", False)
+            in_place = bool(asked) or function in _RELU_IN_PLACE
+        elif function in _HARDTANH:
+            if function is functional.relu6:
                 low, high = 0.0, 6.0
                 in_place = bool(_argument(args, named, 1, "inplace", False))
             else:
                 low = float(_argument(args, named, 1, "min_val", -1.0))
                 high = float(_argument(args, named, 2, "max_val", 1.0))
-                in_place = func is functional.hardtanh_
+                in_place = function is functional.hardtanh_
                 in_place |= bool(_argument(args, named, 3, "inplace", False))
             if low != 0:
-                return func(*args, **named)
+                return function(*args, **named)
         else:
-            return func(*args, **named)
+            return function(*args, **named)
         redirect: Any = _Redirected.apply
         result = redirect(values.clone() if in_place else values, high)
         return values.copy_(result) if in_place else result

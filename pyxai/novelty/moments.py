@@ -42,21 +42,12 @@ class Moments:
         starts = np.cumsum(counts) - counts
         means = np.add.reduceat(rows, starts, axis=0) / counts[:, None]
         deviations = rows - means[places[order]]
-        within = None if self.scatter is None else deviations.T @ deviations
-        self._merge(present, counts.astype(np.float64), means, within)
-
-    def merge(self, other: Moments) -> None:
-        """Adds what another one has seen; both must have a scatter, or neither."""
-        present = np.flatnonzero(other.counts)
-        self._merge(present, other.counts[present], other.means[present], other.scatter)
-
-    def _merge(self, present: Array, counts: Array, means: Array, within: Array | None) -> None:
         before = self.counts[present]
         after = before + counts
         shift = means - self.means[present]
-        if self.scatter is not None and within is not None:
+        if self.scatter is not None:
             between = shift * np.sqrt(before * counts / after)[:, None]
-            self.scatter += within
+            self.scatter += deviations.T @ deviations
             if before.any():
                 self.scatter += between.T @ between
         self.means[present] += shift * (counts / after)[:, None]

@@ -6,16 +6,16 @@ reads the new weights. Whether that is so is tried out, not guessed from names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, passes_through
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.classifier.nested import first_tensor, tensors_in
 from pyxai.classifier.points import function_name
 
@@ -58,7 +58,7 @@ class FunctionalHead:
     biased: bool
 
 
-class LastProduct(TorchFunctionMode):
+class LastProduct(FunctionCalls):
     """Keeps the last product with weights in the passes of a block.
 
     Attributes:
@@ -76,22 +76,15 @@ class LastProduct(TorchFunctionMode):
         for parameter in network.parameters():
             self._weights[id(parameter)] = (parameter, frozenset([id(parameter)]))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        result = func(*args, **named)
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        result = function(*args, **named)
         given = list(tensors_in((args, list(named.values()))))
         known = [self._weights[id(each)][1] for each in given if id(each) in self._weights]
         parameters = frozenset[int]().union(*known)
         if given and len(known) == len(given):
             for tensor in tensors_in(result):
                 self._weights.setdefault(id(tensor), (tensor, parameters))
-        elif parameters and (name := function_name(func)) in _PRODUCTS:
+        elif parameters and (name := function_name(function)) in _PRODUCTS:
             others = (each for each in given if id(each) not in self._weights)
             features = next((each for each in others if each.is_floating_point()), None)
             if features is not None:

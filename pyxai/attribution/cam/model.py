@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, argument_error, passes_through
 from pyxai._precision import as_given, full_precision
@@ -24,6 +23,7 @@ from pyxai.classifier import (
     as_classifier,
     typical_input_shape,
 )
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.classifier.nested import first_tensor
 from pyxai.classifier.points import (
     Point,
@@ -177,7 +177,7 @@ def _thread() -> int:
 
 
 @dataclass(eq=False)
-class _Pass(TorchFunctionMode):
+class _Pass(FunctionCalls):
     """One pass of the network, and what it gave at the explained layer."""
 
     point: Point
@@ -197,19 +197,12 @@ class _Pass(TorchFunctionMode):
         elif self.point.last or self.runs == self.point.run:
             self._keep(first_tensor(output))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        if not self.armed or function_name(func) != self.point.function:
-            return func(*args, **named)
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        if not self.armed or function_name(function) != self.point.function:
+            return function(*args, **named)
         given = first_tensor(args)
         before = None if given is None else version_of(given)
-        output = func(*args, **named)
+        output = function(*args, **named)
         self.calls += 1
         if self.calls == self.point.call:
             self.armed = False

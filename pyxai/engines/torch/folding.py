@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS
+from pyxai.classifier.calls import FunctionCalls
 
 _NORM_AFTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: nn.BatchNorm1d,
@@ -66,7 +66,7 @@ class Usage:
     used_by_others: set[nn.Module] = field(default_factory=set)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(FunctionCalls):
     """Notes whose tensors are used while another module runs: a forward may borrow a weight."""
 
     def __init__(self, model: nn.Module, usage: Usage) -> None:
@@ -80,16 +80,13 @@ class _Watch(TorchFunctionMode):
                     self._owners.setdefault(_storage(tensor), set()).add(module)
         self._owners.pop(0, None)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        named = kwargs or {}
-        if func not in _HARMLESS:
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        if function not in _HARMLESS:
             for tensor in tensors_within((args, named)):
                 for owner in self._owners.get(_storage(tensor), ()):
                     if not self.running or self.running[-1] is not owner:
                         self._usage.used_by_others.add(owner)
-        return func(*args, **named)
+        return function(*args, **named)
 
 
 def tensors_within(value: Any) -> Iterator[torch.Tensor]:

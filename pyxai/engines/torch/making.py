@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import REFUSALS, describe, passes_through
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.engines.torch.casting import CastInputs, CastOutputs, tensors_in
 from pyxai.engines.torch.convolution import FastConv2d
 from pyxai.engines.torch.folding import Usage, fold_norms, observe
@@ -116,17 +117,15 @@ def _cast(fast: nn.Module, dtype: torch.dtype | None, channels_last: bool) -> No
         fast.register_forward_hook(CastOutputs())
 
 
-class _Detaching(TorchFunctionMode):
+class _Detaching(FunctionCalls):
     """Copies results of computations too, without their history: a forward may have kept one."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        if function is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
             tensor, memo = args
             memo[id(tensor)] = tensor.detach().clone()
             return memo[id(tensor)]
-        return func(*args, **(kwargs or {}))
+        return function(*args, **named)
 
 
 def frozen_copy(network: nn.Module, *, hooks: bool = False) -> nn.Module:

@@ -8,13 +8,14 @@ children note that they were called.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import passes_through
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.engines.torch.keeping import NOT_STATE, Belongings, holds_same, rebuilt
 
 
@@ -77,20 +78,17 @@ class _Tracer(fx.Tracer):
         raise TraceError(f"computes with an object of its own ({prefix.strip('_')})")
 
 
-class _Untouched(TorchFunctionMode):
+class _Untouched(FunctionCalls):
     """Stops before a tensor of the module is changed: only what is done to stand-ins is noted."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        named = kwargs or {}
-        name = getattr(func, "__name__", "")
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        name = getattr(function, "__name__", "")
         in_place = (name.endswith("_") and not name.endswith("__")) or (
             name in ("__setitem__", "__set__") or name.startswith("__i") or "out" in named
         )
         if in_place and name not in _NO_CHANGE and args and isinstance(args[0], torch.Tensor):
             raise TraceError(f"forward changes a tensor of the module ({name})")
-        return func(*args, **named)
+        return function(*args, **named)
 
 
 _NO_CHANGE = ("__index__", "__int__", "__invert__", "requires_grad_")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from pyxai.attribution.cam.methods.registry import Evidence, method
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.calls import FunctionCalls
 
 
 @method("legrad", layer=False)
@@ -116,27 +117,20 @@ class _Blocks:
         return [chosen[number] for number in sorted(chosen)]
 
 
-class _Attention(TorchFunctionMode):
+class _Attention(FunctionCalls):
     """Keeps each attention `[N, heads, T, T]` that is computed by this thread, with its graph."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[torch.Tensor] = []
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
-        if func is functional.multi_head_attention_forward:
-            return self._attend_with_heads(*args, **kwargs)
-        output = func(*args, **kwargs)
-        softmax = func in (functional.softmax, torch.softmax, torch.Tensor.softmax)
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        if function is functional.scaled_dot_product_attention:
+            return self._attend(*args, **named)
+        if function is functional.multi_head_attention_forward:
+            return self._attend_with_heads(*args, **named)
+        output = function(*args, **named)
+        softmax = function in (functional.softmax, torch.softmax, torch.Tensor.softmax)
         if softmax and output.ndim == 4 and output.shape[-1] == output.shape[-2]:
             self.kept.append(output)
         return output

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from pyxai._errors import argument_error
 from pyxai.attribution.cam.methods.registry import METHODS, Evidence, canonical, method
 from pyxai.classifier.borrow import borrowed, call
+from pyxai.classifier.calls import FunctionCalls
 from pyxai.classifier.points import function_name
 from pyxai.ops import cam_project, cam_render
 
@@ -133,7 +133,7 @@ def _added_up(parts: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-class _Biases(TorchFunctionMode):
+class _Biases(FunctionCalls):
     """Watches one pass for what is added whatever the input is, each time that it is.
 
     Layers of torch call functions that are given the bias; those of accelerated copies do not, so
@@ -174,16 +174,9 @@ class _Biases(TorchFunctionMode):
         for handle in self._handles:
             handle.remove()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        output = func(*args, **named)
-        name = function_name(func)
+    def called(self, function: Any, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        output = function(*args, **named)
+        name = function_name(function)
         if name not in _FUNCTIONS_WITH_BIAS:
             return output
         try:

@@ -419,7 +419,7 @@ for resize in (64, None):
     settings = SiteSettings(units=1, unit_steps=1, crops=1, explained=1, undesirable=1,
         undesirable_steps=1, maps=("pca",), metrics=("cosine",), layers=["stage1", "stage3"])
     site = build(net, sys.argv[1], f"{sys.argv[2]}{resize}", settings=settings, progress=False)
-    print(site.photos, *site.failures)
+    print(site.photos, *(each.path for each in site.failures))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     peaks, strip = [], photos / "blue" / "0.png"  # one of those that are explained

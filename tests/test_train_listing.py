@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_small_and_unreadable_photos_are_left_out_and_listed(mixed):
     found = quick(SmallNet(), mixed)
     assert found.too_small == (str(mixed / "red" / "small.png"),)
-    ((path, reason),) = found.unreadable
+    ((path, reason),) = found.failures
     assert path == str(mixed / "blue" / "broken.jpg")
     assert reason
     assert int(found.confusion.sum()) in (1, 2)  # a fifth of both classes

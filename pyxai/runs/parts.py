@@ -136,7 +136,7 @@ def _pieces(parts: Sequence[Part], name: str) -> list[torch.Tensor]:
 
 def counted(name: str, lists: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Lists of several photos, one after the other, with their counts."""
-    counts = torch.tensor([len(each) for each in lists], device="cpu")
+    counts = torch.tensor([len(each) for each in lists], dtype=torch.int64, device="cpu")
     return {name: torch.cat([*lists]), name + _COUNTS: counts}
 
 

@@ -119,7 +119,7 @@ def _decomposed(matrix: Matrix, count: int, seed: int) -> Any:
     kept = max(count, min(_KEPT, size // 2, n, width))
     found = IncrementalPCA(kept, copy=False)
     for part in gen_batches(n, size, min_batch_size=kept):
-        rows = matrix.take(torch.arange(part.start, part.stop, device="cpu"))
+        rows = matrix.take(torch.arange(part.start, part.stop, dtype=torch.int64, device="cpu"))
         found.partial_fit(rows.numpy(), check_input=False)
     return found
 

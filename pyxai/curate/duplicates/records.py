@@ -84,7 +84,7 @@ class Describing:
 
         Rows say (pixels, width, height, sharpness, hashes, why there are no features or None).
         """
-        nothing = {"features": torch.zeros(0)}
+        nothing = {"features": torch.zeros(0, dtype=torch.float32, device="cpu")}
         if (classifier := self._classifier) is None:
             for photo in photos:
                 yield Row(photo.name, [*self._about(photo.picture), None], lists=nothing)

@@ -13,6 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._C import (
+    _are_functorch_transforms_active,
+    _is_tracing,
+    _len_torch_dispatch_stack,
+)
+from torch.compiler import is_compiling
 
 from pyxai._errors import argument_error, describe
 from pyxai.ops._memory import check_apart
@@ -32,10 +38,10 @@ def _is_watched() -> bool:
     is still there when a kernel of a registered operator runs.
     """
     return (
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
+        is_compiling()
+        or _is_tracing()
+        or _are_functorch_transforms_active()
+        or _len_torch_dispatch_stack() > 0
     )
 
 
@@ -80,7 +86,7 @@ def has_memory(*tensors: torch.Tensor) -> bool:
 
 def check_tensors(tensors: dict[str, Any]) -> None:
     """Raises ValueError unless all, given by their names, are tensors with shapes and strides."""
-    can_ask = not torch.compiler.is_compiling()
+    can_ask = not is_compiling()
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise argument_error(name, "a tensor", tensor)
@@ -178,7 +184,7 @@ def check_length(argument: str, value: Any, expected: str, given: object) -> int
     if value < 1:
         raise argument_error(argument, expected, given)
     # What is not known yet when a graph is recorded would be taken as a condition on it.
-    if type(value) is int and not torch.compiler.is_compiling() and value >= LONGEST:
+    if type(value) is int and not is_compiling() and value >= LONGEST:
         raise argument_error(argument, f"{expected} and below 2^30", given)
     length: int = value
     return length

@@ -24,11 +24,6 @@ from pyxai.ops._memory import note_written
 from pyxai.ops._operator import Operator, register
 from pyxai.ops._workspace import run
 
-
-def _maps_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
 # ---- project ----
 
 
@@ -89,8 +84,8 @@ def _project_fields(
 
 def _empty_maps(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     images, _, height, width = features.shape
-    shape = (images, weights.shape[1], height, width)
-    return features.new_empty(shape, dtype=_maps_dtype(features.dtype))
+    dtype = torch.float64 if features.dtype is torch.float64 else torch.float32
+    return features.new_empty((images, weights.shape[1], height, width), dtype=dtype)
 
 
 def _project(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -171,8 +166,8 @@ def _check_render(
 def _empty_pictures(
     maps: torch.Tensor, size: tuple[int, int], relu: bool, minmax: bool, as_uint8: bool
 ) -> torch.Tensor:
-    dtype = torch.uint8 if as_uint8 else _maps_dtype(maps.dtype)
-    return maps.new_empty((*maps.shape[:-2], *size), dtype=dtype)
+    *leading, _, _ = maps.shape
+    return maps.new_empty((*leading, *size), dtype=torch.uint8 if as_uint8 else maps.dtype)
 
 
 def _render_fields(

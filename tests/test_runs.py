@@ -142,6 +142,15 @@ def test_a_disk_that_is_not_mounted(folder, tmp_path):
     assert go(folder, tmp_path / "run") == (ALL, ["torn.png"], [])
 
 
+def test_copies_that_are_moved_away(folder, tmp_path):
+    for number in range(9):
+        shutil.copy(folder / "1.png", folder / f"copy-{number}.png")
+    go(folder, tmp_path / "run")
+    for path in folder.glob("copy*"):
+        path.unlink()
+    assert go(folder, tmp_path / "run")[2] == []
+
+
 @pytest.mark.parametrize("wrong", ["", "a\0b", 3])
 @pytest.mark.parametrize(
     ("argument", "call"),

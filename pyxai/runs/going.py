@@ -122,6 +122,7 @@ class Run:
             ValueError: more than half of the photos that were known would go.
         """
         names = {photo.path for photo in self.photos}
+        # Copies that were moved away are no loss: what is known of them is known of what stays.
         contents = {photo.content for photo in self.photos}
         gone = [
             photo.path
